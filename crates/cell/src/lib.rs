@@ -1,0 +1,1 @@
+//! The service: API, reconciler, publishers.

@@ -1,0 +1,1 @@
+//! The Redfish client: transport, sessions, quirks, walk, inventory.

@@ -1,0 +1,1 @@
+//! A simulated site: BMCs over HTTPS from recorded trees or models, with faults by rule.
