@@ -1,0 +1,18 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with hack/testbed/build
+# Kubernetes from its Go module: no package registry holds these programs, and `go install` refuses
+# a module with `replace`, so go.mod and tools.go beside this file are a module of ours.
+# To add a program (kubelet): name it in tools.go and below, then `go mod tidy`.
+version=1.36.3
+disk_mib=4000 # about 2.5 GiB of build cache at its peak, 300 MiB of programs
+
+make_part() {
+  need_tool go "Go 1.26, to build Kubernetes"
+  local programs=(kube-apiserver kube-controller-manager kube-scheduler kubectl)
+  local set=k8s.io/component-base/version pairs=() program
+  for program in "${programs[@]}"; do
+    pairs+=("k8s.io/kubernetes/cmd/$program=$program")
+  done
+  # Without these the programs call themselves v0.0.0-master, and kubectl warns of skew.
+  go_build "$1/bin" \
+    "-X $set.gitVersion=v$version -X $set.gitMajor=1 -X $set.gitMinor=36 -X $set.gitTreeState=clean" "${pairs[@]}"
+}
