@@ -28,7 +28,14 @@ pub struct Problem {
 impl Problem {
     /// A problem with a code and a sentence; the rest by the builder methods.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: None, found: None, expected: None, at: None }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: None,
+            found: None,
+            expected: None,
+            at: None,
+        }
     }
 
     /// Adds what to do next.

@@ -1,0 +1,111 @@
+//! Facts: observed values with their source, path and time (DESIGN §2).
+
+use crate::inventory::Inventory;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The BMC over Redfish.
+    Redfish,
+    /// People, in a declaration.
+    Declared,
+}
+
+impl Source {
+    /// As the API and the database write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redfish => "redfish",
+            Self::Declared => "declared",
+        }
+    }
+}
+
+/// One observed value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fact {
+    /// What it is about, as a path into the inventory: `identity.serial`, `gpus/<serial or uuid>/model`.
+    pub key: String,
+    /// The value; never `null`, an unknown value is no fact.
+    pub value: Value,
+    /// Who said it.
+    pub source: Source,
+    /// Where: a Redfish path, a file.
+    pub path: String,
+    /// When it was observed.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+}
+
+/// The facts an inventory holds: one for each value known, keyed by identity and never by position.
+pub fn from_inventory(inventory: &Inventory, at: Timestamp) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut add = |key: String, path: &str, value: Value| {
+        if !value.is_null() {
+            facts.push(Fact { key, value, source: Source::Redfish, path: path.to_owned(), at });
+        }
+    };
+    let Value::Object(document) = serde_json::to_value(inventory).unwrap_or_default() else { return facts };
+    for (section, value) in document {
+        let place = match section.as_str() {
+            "diagnostics" | "requests" => continue,
+            "bmc" => "/redfish/v1/Managers",
+            "componentIntegrity" => "/redfish/v1/ComponentIntegrity",
+            "firmware" => "/redfish/v1/UpdateService/FirmwareInventory",
+            _ => "/redfish/v1/Systems",
+        };
+        match value {
+            Value::Object(fields) => {
+                for (field, value) in fields {
+                    add(format!("{section}.{field}"), place, value);
+                }
+            }
+            Value::Array(entries) => {
+                for (at, entry) in entries.iter().enumerate() {
+                    let Value::Object(fields) = entry else { continue };
+                    let label =
+                        ["serial", "uuid", "mac", "id"].iter().find_map(|key| fields.get(*key)?.as_str());
+                    let label = label.map_or_else(|| at.to_string(), str::to_owned);
+                    let source = fields.get("sources").and_then(|s| s.get(0)?.as_str()).unwrap_or(place);
+                    for (field, value) in fields {
+                        if field != "sources" {
+                            add(format!("{section}/{label}/{field}"), source, value.clone());
+                        }
+                    }
+                }
+            }
+            scalar => add(section, place, scalar),
+        }
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Gpu, Identity};
+
+    #[test]
+    fn an_unknown_value_is_no_fact_and_a_gpu_is_keyed_by_its_serial() {
+        let inventory = Inventory {
+            identity: Identity { serial: Some("S1".into()), ..Identity::default() },
+            gpus: vec![Gpu {
+                serial: Some("G1".into()),
+                sources: vec!["/redfish/v1/x".into()],
+                ..Gpu::default()
+            }],
+            ..Inventory::default()
+        };
+        let facts = from_inventory(&inventory, Timestamp::UNIX_EPOCH);
+        let keys: Vec<_> = facts.iter().map(|f| (f.key.as_str(), f.path.as_str())).collect();
+        assert!(keys.contains(&("identity.serial", "/redfish/v1/Systems")));
+        assert!(keys.contains(&("gpus/G1/serial", "/redfish/v1/x")));
+        assert!(!keys.iter().any(|(key, _)| key.ends_with("model")));
+    }
+}
