@@ -10,6 +10,7 @@ pub mod lifecycle;
 pub mod manifest;
 pub mod name;
 pub mod plan;
+pub mod principal;
 pub mod problem;
 
 pub use declaration::{Declaration, Kind, Spec};
