@@ -87,6 +87,9 @@ pub enum Error {
         /// What came instead.
         reason: String,
     },
+    /// The service root itself is not to be had for now, also after several attempts.
+    #[error("the BMC is too busy to answer")]
+    Busy,
     /// Credentials refused, often enough to believe it (quirk 3).
     #[error("the BMC refuses the user name or password")]
     Unauthorized,
@@ -298,6 +301,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Report the BMC's model and firmware.",
     ),
     (
+        "redfish.body.not-utf8",
+        "Bytes of the BMC's answer that are not UTF-8 were replaced. The rest was read.",
+        "Report the BMC's model and firmware.",
+    ),
+    (
         "redfish.body.too-deep",
         "The BMC's answer is nested deeper than 127 levels.",
         "Report the BMC's model and firmware.",
@@ -379,6 +387,7 @@ impl Error {
             Self::PinMismatch { .. } => "bmc.pin-mismatch",
             Self::Certificate(problem) => problem.code(),
             Self::NotRedfish { .. } => "bmc.not-redfish",
+            Self::Busy => "bmc.busy",
             Self::Unauthorized => "bmc.unauthorized",
             Self::PasswordChangeRequired => "bmc.password-change-required",
             Self::LockedOut => "bmc.locked-out",
