@@ -1,1 +1,41 @@
 //! Inventory and declarations to Kubernetes objects: slices, classes, taint rules, the admission policy. Pure.
+//!
+//! [`publish`] is a function from what is known and declared to objects, and nothing else (DESIGN §3.2). Writing them is the
+//! work of sinks: [`reconcile`] tells a sink which ResourceSlices to write and delete so that no consumer ever sees half a
+//! pool, and [`proof_slice`] with [`judge`] tells whether the admission policy holds before anything else is written.
+
+mod class;
+mod device;
+mod input;
+mod literal;
+mod object;
+mod policy;
+mod pool;
+mod proof;
+mod publish;
+mod slice;
+mod taint;
+
+pub use class::selector;
+pub use device::{GpuKey, Verdict};
+pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
+pub use object::{Object, Output};
+pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};
+pub use pool::{Step, reconcile};
+pub use proof::{DryRun, PROOF_GROUP, PROOF_USER, Proof, judge, proof_slice};
+pub use publish::publish;
+
+/// The DRA driver's name, and the domain of its attributes and extended resources.
+pub const DRIVER: &str = "gpu.bailiwick.dev";
+
+/// Label with the name of the cell that wrote an object: what a sink prunes by.
+pub const LABEL_OWNER: &str = "bailiwick.dev/owner";
+
+/// Label `app.kubernetes.io/managed-by` of everything published, and the field manager of server-side apply.
+pub const MANAGER: &str = "bailiwick";
+
+/// Label and annotation of a class that gives GPUs out on a BMC's word alone.
+pub const TRIAL: &str = "bailiwick.dev/trial";
+
+/// Key of the taint on the devices of an alarmed machine.
+pub const TAINT_ALARM: &str = "bailiwick.dev/alarm";

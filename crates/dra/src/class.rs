@@ -1,0 +1,111 @@
+//! GPU classes as DeviceClasses: the selector is the gate, which a claim cannot bypass (DESIGN §5.6).
+
+use crate::device::attribute;
+use crate::object::{Object, annotated};
+use crate::{DRIVER, TRIAL, literal};
+use domain::declaration::{GpuClassSpec, Requirement};
+use domain::{Containment, Name, Problem};
+use k8s_openapi::api::resource::v1::{CELDeviceSelector, DeviceClass, DeviceClassSpec, DeviceSelector};
+
+/// Longest CEL expression of a selector, in bytes (facts: dra §3).
+const MAX_EXPRESSION: usize = 10 * 1024;
+
+/// The class, or why there is none.
+pub(crate) fn class(
+    cell: &Name,
+    name: &Name,
+    spec: &GpuClassSpec,
+    order: &Containment,
+) -> Result<Object, Problem> {
+    let expression = selector(name, spec, order)?;
+    let mut annotations = vec![("bailiwick.dev/requires", requires(spec))];
+    if spec.is_trial() {
+        annotations.push((TRIAL, "true".to_owned()));
+        annotations.push((
+            "bailiwick.dev/description",
+            format!(
+                "Trial only: its GPUs are given out without all of [probed, attested] (requires: [{}])",
+                requires(spec)
+            ),
+        ));
+    }
+    let mut metadata = annotated(cell, name.as_str(), &annotations);
+    if spec.is_trial() {
+        metadata.labels.get_or_insert_default().insert(TRIAL.to_owned(), "true".to_owned());
+    }
+    let selectors = vec![DeviceSelector { cel: Some(CELDeviceSelector { expression }) }];
+    let class = DeviceClass {
+        metadata,
+        spec: DeviceClassSpec { selectors: Some(selectors), ..DeviceClassSpec::default() },
+    };
+    Ok(Object::new(&class, None))
+}
+
+/// The selector of a class: our driver, then each condition guarded by `has()`, since an unknown field aborts allocation
+/// (facts: dra §3). A zone without handling marking means machines without one: a marking narrows who may use a machine.
+pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result<String, Problem> {
+    let place = format!("GpuClass/{name}");
+    let inside = order.descendants(&spec.jurisdiction);
+    if inside.is_empty() {
+        return Err(Problem::new(
+            "dra.class.unknown-jurisdiction",
+            format!("{place} is not published: its jurisdiction {} is not declared", spec.jurisdiction),
+        )
+        .hint(format!("declare Jurisdiction/{}, or correct `spec.jurisdiction`", spec.jurisdiction))
+        .at(place));
+    }
+    if spec.requires.is_empty() {
+        return Err(Problem::new(
+            "class.requires-nothing",
+            format!("{place} is not published: it requires nothing of its GPUs"),
+        )
+        .hint("leave `requires` out for [probed, attested], or write [inventoried] for a trial")
+        .at(place));
+    }
+    let guarded = |field: &str, condition: &str| {
+        let field = attribute(field);
+        format!("has({field}) && {field} {condition}")
+    };
+    let mut terms = vec![
+        format!("device.driver == '{DRIVER}'"),
+        guarded("jurisdiction", &format!("in {}", literal::list(inside.iter().map(Name::as_str)))),
+        guarded("inventoried", "== true"),
+    ];
+    if !spec.models.is_empty() {
+        let mut models: Vec<&str> = spec.models.iter().map(String::as_str).collect();
+        models.sort_unstable();
+        models.dedup();
+        terms.push(guarded("productName", &format!("in {}", literal::list(models))));
+    }
+    if let Some(zone) = &spec.zone {
+        terms.push(guarded("zoneTier", &format!("== {}", literal::string(zone.tier.as_str()))));
+        terms.push(match zone.handling {
+            Some(handling) => guarded("zoneHandling", &format!("== {}", literal::string(handling.as_str()))),
+            None => format!("!has({})", attribute("zoneHandling")),
+        });
+    }
+    if spec.requires.contains(&Requirement::Probed) {
+        terms.push(guarded("probed", "== true"));
+    }
+    if spec.requires.contains(&Requirement::Attested) {
+        terms.push(guarded("attestation", "== 'affirming'"));
+    }
+    let expression = terms.join(" && ");
+    if expression.len() > MAX_EXPRESSION {
+        return Err(Problem::new(
+            "dra.class.too-long",
+            format!("{place} is not published: its selector is too long"),
+        )
+        .difference(format!("{} bytes", expression.len()), format!("at most {MAX_EXPRESSION} bytes"))
+        .hint("name fewer models, or a jurisdiction that contains fewer others")
+        .at(place));
+    }
+    Ok(expression)
+}
+
+fn requires(spec: &GpuClassSpec) -> String {
+    let mut words: Vec<_> = spec.requires.iter().copied().collect();
+    words.sort_unstable();
+    words.dedup();
+    words.into_iter().map(Requirement::as_str).collect::<Vec<_>>().join(",")
+}

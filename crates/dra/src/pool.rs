@@ -1,0 +1,125 @@
+//! What a sink writes and deletes so that a pool's ResourceSlices change as one.
+//!
+//! Consumers look at the slices of a pool's highest generation alone, and use them only once there are `resourceSliceCount` of
+//! them (`k8s.io/dynamic-resource-allocation`, pools). So a changed pool is written whole at the next generation, from the first
+//! write on it is incomplete, and it is complete again with the last; what is left over goes afterwards, lowest generation first,
+//! so that nothing old ever looks like a whole pool.
+
+use crate::DRIVER;
+use crate::object::Object;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One thing for a sink to do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Write this slice, with the generation it carries.
+    Apply(Box<Object>),
+    /// Delete the slice of this name.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What leads from the slices that are there to those that are wanted. `existing` are ResourceSlices as the API server or a
+/// file gives them, those of one owner; `desired` is [`crate::Output::observed`], of which other kinds are ignored. Nothing is
+/// written for a pool whose content is as wanted. An interrupted run is taken up where it ended.
+pub fn reconcile(existing: &[Value], desired: &[Object]) -> Vec<Step> {
+    let mut pools: BTreeMap<&str, (Vec<Existing<'_>>, Vec<&Object>)> = BTreeMap::new();
+    for slice in existing.iter().filter_map(Existing::read) {
+        pools.entry(slice.pool).or_default().0.push(slice);
+    }
+    for object in desired.iter().filter(|object| object.kind == "ResourceSlice") {
+        let pool = object.json.pointer("/spec/pool/name").and_then(Value::as_str).unwrap_or_default();
+        pools.entry(pool).or_default().1.push(object);
+    }
+    pools.into_values().flat_map(|(existing, desired)| reconcile_pool(existing, &desired)).collect()
+}
+
+struct Existing<'a> {
+    name: &'a str,
+    pool: &'a str,
+    generation: i64,
+    whole: &'a Value,
+}
+
+impl<'a> Existing<'a> {
+    /// `None` for what is no slice of our driver.
+    fn read(whole: &'a Value) -> Option<Self> {
+        let text = |pointer| whole.pointer(pointer).and_then(Value::as_str);
+        (text("/spec/driver")? == DRIVER).then_some(())?;
+        Some(Self {
+            name: text("/metadata/name")?,
+            pool: text("/spec/pool/name")?,
+            generation: whole.pointer("/spec/pool/generation").and_then(Value::as_i64).unwrap_or(0),
+            whole,
+        })
+    }
+
+    fn holds(&self, desired: &Object) -> bool {
+        self.name == desired.name
+            && content(self.whole) == content(&desired.json)
+            && has_labels(self.whole, &desired.json)
+    }
+}
+
+fn reconcile_pool(mut existing: Vec<Existing<'_>>, desired: &[&Object]) -> Vec<Step> {
+    let newest = existing.iter().map(|slice| slice.generation).max().unwrap_or(0);
+    let stands = |slice: &Existing<'_>| desired.iter().any(|object| slice.holds(object));
+    // If all that is at the newest generation is wanted as it is, only the rest is missing: nothing, or what an interruption
+    // or a kubelet's wiping left out.
+    let goes_on = newest > 0 && existing.iter().filter(|slice| slice.generation == newest).all(stands);
+    let generation = if goes_on { newest } else { newest.saturating_add(1) };
+    let mut steps = Vec::new();
+    for object in desired {
+        let done = goes_on && existing.iter().any(|slice| slice.generation == newest && slice.holds(object));
+        if !done {
+            steps.push(Step::Apply(Box::new(at_generation(object, generation))));
+        }
+    }
+    let wanted: BTreeSet<_> = desired.iter().map(|object| object.name.as_str()).collect();
+    existing.sort_by_key(|slice| (slice.generation, slice.name));
+    let left_over = existing.iter().filter(|slice| !wanted.contains(slice.name));
+    steps.extend(left_over.map(|slice| Step::Delete { name: slice.name.to_owned() }));
+    steps
+}
+
+fn at_generation(object: &Object, generation: i64) -> Object {
+    let mut object = object.clone();
+    if let Some(place) = object.json.pointer_mut("/spec/pool/generation") {
+        *place = generation.into();
+    }
+    object
+}
+
+/// The `spec` but for the generation and what a server adds: nulls, and the time of a taint.
+fn content(slice: &Value) -> Value {
+    fn plain(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let keep = |(key, value): &(&String, &Value)| !value.is_null() && key.as_str() != "timeAdded";
+                let mut sorted: Vec<_> = map.iter().filter(keep).collect();
+                sorted.sort_by_key(|(key, _)| key.as_str());
+                sorted
+                    .into_iter()
+                    .map(|(key, value)| (key.clone(), plain(value)))
+                    .collect::<Map<_, _>>()
+                    .into()
+            }
+            Value::Array(items) => items.iter().map(plain).collect(),
+            scalar => scalar.clone(),
+        }
+    }
+    let mut spec = plain(slice.get("spec").unwrap_or(&Value::Null));
+    if let Some(pool) = spec.get_mut("pool").and_then(Value::as_object_mut) {
+        pool.remove("generation");
+    }
+    spec
+}
+
+fn has_labels(slice: &Value, desired: &Value) -> bool {
+    let wanted = desired.pointer("/metadata/labels").and_then(Value::as_object);
+    let found = slice.pointer("/metadata/labels").and_then(Value::as_object);
+    wanted.into_iter().flatten().all(|(key, value)| found.and_then(|map| map.get(key)) == Some(value))
+}
