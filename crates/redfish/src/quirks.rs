@@ -1,0 +1,96 @@
+//! The one table of vendor quirks that reading needs. What every BMC may do is tolerated everywhere and not listed here.
+
+use serde_json::Value;
+
+use crate::decode::{Log, Node};
+
+/// Whose firmware, or whose machine, it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// Dell iDRAC.
+    Dell,
+    /// HPE iLO.
+    Hpe,
+    /// Lenovo XCC.
+    Lenovo,
+    /// Supermicro.
+    Supermicro,
+    /// AMI MegaRAC, also under other makers' names (DGX).
+    Ami,
+    /// Anything else.
+    Other,
+}
+
+/// What is different on one vendor's BMCs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The vendor.
+    pub vendor: Vendor,
+    /// Words in the root's `Vendor`, its `Oem` keys or a manufacturer that tell the vendor (quirk 22), in lower case.
+    pub words: &'static [&'static str],
+    /// `$expand` is advertised and done right. Where not, members lack required fields (quirk 19).
+    pub expand: bool,
+    /// `ComputerSystem.SKU` is the machine's serial (service tag), `SerialNumber` the motherboard's (quirk 27).
+    pub serial_is_sku: bool,
+    /// Where a system links to the vendor's own list of GPUs, which knows more than the standard one.
+    pub gpu_collection: Option<&'static [&'static str]>,
+}
+
+/// The table. The first row whose words fit applies; the last fits all.
+pub const PROFILES: &[Profile] = &[
+    Profile {
+        vendor: Vendor::Dell,
+        words: &["dell"],
+        expand: true,
+        serial_is_sku: true,
+        gpu_collection: Some(&["Links", "Oem", "Dell", "DellVideoCollection"]),
+    },
+    Profile { vendor: Vendor::Hpe, words: &["hpe", "hp", "hewlett"], ..PLAIN },
+    Profile { vendor: Vendor::Lenovo, words: &["lenovo"], ..PLAIN },
+    Profile { vendor: Vendor::Supermicro, words: &["supermicro", "super micro"], ..PLAIN },
+    Profile { vendor: Vendor::Ami, words: &["ami", "american megatrends"], expand: false, ..PLAIN },
+    PLAIN,
+];
+
+/// What holds for everybody else.
+pub const PLAIN: Profile =
+    Profile { vendor: Vendor::Other, words: &[], expand: true, serial_is_sku: false, gpu_collection: None };
+
+/// The row for a BMC, by its service root and its host's manufacturer: root `Vendor` may be the BMC's maker while
+/// the manufacturer is the machine's, or may be missing (quirk 22).
+pub fn profile(root: &Value, manufacturer: Option<&str>) -> Profile {
+    let log = Log::default();
+    let root = Node::new(root, "", &log);
+    let mut names: Vec<String> = Vec::new();
+    names.extend(root.text("Vendor"));
+    if let Some(oem) = root.body().get("Oem").and_then(Value::as_object) {
+        names.extend(oem.keys().cloned());
+    }
+    names.extend(manufacturer.map(ToOwned::to_owned));
+    by_names(&names)
+}
+
+fn by_names(names: &[String]) -> Profile {
+    let known = |profile: &&Profile| {
+        names.iter().any(|name| {
+            let name = name.to_ascii_lowercase();
+            profile.words.iter().any(|word| name == *word || name.starts_with(&format!("{word} ")))
+        })
+    };
+    PROFILES.iter().find(known).copied().unwrap_or(PLAIN)
+}
+
+/// Chassis that hold neither GPU nor NIC nor drive, by their names on NVIDIA baseboards: roots of trust are told
+/// by ComponentIntegrity, retimers by the firmware inventory. Not reading them saves a third of a DGX's chassis.
+pub fn is_bare_chassis(id: &str) -> bool {
+    let id = id.to_ascii_lowercase();
+    ["erot", "irot", "pcieretimer"].iter().any(|word| id.contains(word))
+}
+
+/// Media that the BMC itself shows to the host (virtual CD, virtual disk) are no drives of the machine.
+pub fn is_virtual_media(model: Option<&str>) -> bool {
+    model.is_some_and(|model| {
+        let model = model.to_ascii_lowercase();
+        model.starts_with("virtual ") || model.contains("virtual media") || model.contains("virtual floppy")
+    })
+}

@@ -1,0 +1,102 @@
+//! What services and single resources tell: firmware inventory, component integrity, Secure Boot, TPMs, the BMC's own
+//! interfaces.
+
+use std::collections::BTreeMap;
+
+use domain::inventory::{Bmc, ComponentIntegrity, Firmware, Tpm};
+
+use crate::decode::Node;
+use crate::gpu::Natural;
+use crate::identity;
+use crate::reader::Reader;
+use crate::walk::{Landscape, Walk};
+
+impl<R: Reader> Walk<'_, R> {
+    /// The BMC itself.
+    pub(crate) async fn bmc(&self, landscape: &Landscape) -> Bmc {
+        let Some(manager) = landscape.manager() else { return Bmc::default() };
+        let node = self.node(manager);
+        let interfaces = match node.link("EthernetInterfaces") {
+            Some(uri) => self.members(&uri).await,
+            None => Vec::new(),
+        };
+        identity::bmc(&node, &identity::nodes(&interfaces, &self.log))
+    }
+
+    /// The firmware inventory, one entry a component. Versions stay as given, prefixes and all (quirk 28).
+    pub(crate) async fn firmware(&self, landscape: &Landscape) -> Vec<Firmware> {
+        let root = self.node(&landscape.root);
+        let Some(uri) = root.link("UpdateService") else { return Vec::new() };
+        let Some(service) = self.read(&uri).await else { return Vec::new() };
+        let Some(inventory) = self.node(&service).link("FirmwareInventory") else { return Vec::new() };
+        let mut by_id: BTreeMap<Natural, Firmware> = BTreeMap::new();
+        for resource in self.members(&inventory).await {
+            let node = self.node(&resource);
+            if node.is_absent() {
+                continue;
+            }
+            let entry = Firmware { id: node.id(), name: node.text("Name"), version: node.text("Version") };
+            by_id.entry(Natural(entry.id.clone())).or_insert(entry);
+        }
+        by_id.into_values().collect()
+    }
+
+    /// Components that can prove what they are.
+    pub(crate) async fn component_integrity(&self, landscape: &Landscape) -> Vec<ComponentIntegrity> {
+        let Some(uri) = self.node(&landscape.root).link("ComponentIntegrity") else { return Vec::new() };
+        let mut by_id: BTreeMap<Natural, ComponentIntegrity> = BTreeMap::new();
+        for resource in self.members(&uri).await {
+            let node = self.node(&resource);
+            let entry = ComponentIntegrity {
+                id: node.id(),
+                kind: node.text("ComponentIntegrityType"),
+                // the literal "unknown" on HGX (§8 of the facts)
+                type_version: node.text("ComponentIntegrityTypeVersion"),
+                enabled: node.truth("ComponentIntegrityEnabled"),
+                target: target(&node),
+            };
+            by_id.entry(Natural(entry.id.clone())).or_insert(entry);
+        }
+        by_id.into_values().collect()
+    }
+
+    /// Whether Secure Boot is on for the current boot; what is set for the next one only where that is not told.
+    pub(crate) async fn secure_boot(&self, landscape: &Landscape) -> Option<bool> {
+        let uri = self.node(landscape.host()?).link("SecureBoot")?;
+        let resource = self.read(&uri).await?;
+        let node = self.node(&resource);
+        let current = node.text("SecureBootCurrentBoot").map(|state| state.to_ascii_lowercase());
+        match current.as_deref() {
+            Some("enabled") => Some(true),
+            Some("disabled") => Some(false),
+            _ => node.truth("SecureBootEnable"),
+        }
+    }
+
+    /// TPMs of the host. `TrustedModules` is null on some systems and absent on others: no TPM is known.
+    pub(crate) fn tpm(&self, landscape: &Landscape) -> Vec<Tpm> {
+        let Some(host) = landscape.host() else { return Vec::new() };
+        let modules = self.node(host).children("TrustedModules");
+        let said = modules.iter().filter(|module| !module.is_absent()).map(|module| Tpm {
+            interface_type: module.text("InterfaceType"),
+            firmware_version: module.text("FirmwareVersion"),
+            status: module.state(),
+        });
+        said.filter(|tpm| *tpm != Tpm::default()).collect()
+    }
+
+    /// Memory of the host. Zero means that nobody counted it yet.
+    pub(crate) fn memory_gib(&self, landscape: &Landscape) -> Option<u64> {
+        let summary = self.node(landscape.host()?).child("MemorySummary")?;
+        summary.whole("TotalSystemMemoryGiB").filter(|gib| *gib > 0)
+    }
+}
+
+/// `TargetComponentURI` is a string in the schema; a link is seen as well.
+fn target(node: &Node<'_>) -> Option<String> {
+    let field = "TargetComponentURI";
+    match node.body().get(field) {
+        Some(serde_json::Value::Object(_)) => node.link(field),
+        _ => node.text(field),
+    }
+}
