@@ -1,0 +1,341 @@
+//! A Kubernetes control plane: etcd, API server, scheduler and controller manager, with no nodes but
+//! those that a test makes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::kubectl::{run, write_kubeconfig, write_private};
+use crate::pki::Authority;
+use crate::process::{Process, Program};
+use crate::shared::Shared;
+use crate::{Error, Output, Part, https};
+
+/// Off by default in 1.36, and wanted by the taint rules on all three programs.
+const FEATURE_GATES: &str = "--feature-gates=DRADeviceTaintRules=true";
+/// Generous: the machine may be compiling at the same time.
+const START_WITHIN: Duration = Duration::from_mins(2);
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Which programs a [`ControlPlane`] runs beside etcd and the API server. All, unless told otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlPlaneOptions {
+    scheduler: bool,
+    controller_manager: bool,
+}
+
+impl Default for ControlPlaneOptions {
+    fn default() -> Self {
+        Self { scheduler: true, controller_manager: true }
+    }
+}
+
+impl ControlPlaneOptions {
+    /// Whether pods and claims are scheduled.
+    #[must_use]
+    pub fn scheduler(mut self, wanted: bool) -> Self {
+        self.scheduler = wanted;
+        self
+    }
+
+    /// Whether controllers run: service accounts, claims from templates, garbage collection, eviction by
+    /// device taints. Without service accounts no pod can be created.
+    #[must_use]
+    pub fn controller_manager(mut self, wanted: bool) -> Self {
+        self.controller_manager = wanted;
+        self
+    }
+
+    /// Starts the control plane and waits until its API server is ready.
+    pub async fn start(self) -> Result<ControlPlane, Error> {
+        let etcd = Part::Etcd.programs().await?.join("etcd");
+        let programs = Part::Kubernetes.programs().await?;
+        let directory = tempfile::Builder::new()
+            .prefix("bailiwick-kubernetes-")
+            .tempdir()
+            .map_err(Error::file("make", "a temporary directory"))?;
+        let here = directory.path();
+        let authority = Authority::new("bailiwick-testbed")?;
+        write_keys(here, &authority)?;
+
+        let etcd = start_etcd(etcd, here).await?;
+        let (server, port) = start_api_server(&programs, here, &authority).await?;
+        let server_url = format!("https://127.0.0.1:{port}");
+        let authority_pem = authority.certificate_pem();
+        let admin = authority.client("bailiwick-testbed-admin", &["system:masters"])?;
+        let kubeconfig_admin =
+            write_kubeconfig(&here.join("admin.kubeconfig"), &server_url, &authority_pem, &admin)?;
+
+        let mut control_plane = ControlPlane {
+            others: Vec::new(),
+            _server: server,
+            _etcd: etcd,
+            kubectl: programs.join("kubectl"),
+            kubeconfig_admin,
+            server_url,
+            authority,
+            authority_pem,
+            issued: AtomicU32::new(0),
+            directory,
+        };
+        if self.controller_manager {
+            control_plane.start_controller_manager(&programs).await?;
+        }
+        if self.scheduler {
+            control_plane.start_scheduler(&programs)?;
+        }
+        Ok(control_plane)
+    }
+}
+
+/// A running control plane; dropping it ends all its programs and removes their files.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Dropped in this order: clients before what they talk to, files last.
+    others: Vec<Process>,
+    _server: Process,
+    _etcd: Process,
+    kubectl: PathBuf,
+    kubeconfig_admin: PathBuf,
+    server_url: String,
+    authority: Authority,
+    authority_pem: String,
+    issued: AtomicU32,
+    directory: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts a control plane with everything in it.
+    pub async fn start() -> Result<Self, Error> {
+        Self::options().start().await
+    }
+
+    /// To start one with less in it.
+    pub fn options() -> ControlPlaneOptions {
+        ControlPlaneOptions::default()
+    }
+
+    /// The control plane that all tests of this process which run at the same time use together. Names in
+    /// it must be each test's own.
+    pub async fn shared() -> Result<Arc<Self>, Error> {
+        static SHARED: Shared<ControlPlane> = Shared::new();
+        SHARED.get(Self::start()).await
+    }
+
+    /// The address of the API server, with scheme and port.
+    pub fn server_url(&self) -> &str {
+        &self.server_url
+    }
+
+    /// The certificate that signed the API server's and all clients' certificates.
+    pub fn ca_pem(&self) -> &str {
+        &self.authority_pem
+    }
+
+    /// A kubeconfig for a member of `system:masters`, whom no authorisation stops.
+    pub fn kubeconfig_admin(&self) -> &Path {
+        &self.kubeconfig_admin
+    }
+
+    /// Issues a client certificate for any user in at most two groups, and returns a kubeconfig with it:
+    /// `("system:node:n1", &["system:nodes"])` is the kubelet of node `n1`.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf, Error> {
+        let identity = self.authority.client(user, groups)?;
+        let number = self.issued.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.path().join(format!("client-{number}.kubeconfig"));
+        write_kubeconfig(&path, &self.server_url, &self.authority_pem, &identity)
+    }
+
+    /// Runs kubectl as the administrator.
+    pub async fn kubectl(&self, arguments: &[&str], stdin: Option<&str>) -> Result<Output, Error> {
+        self.kubectl_as(&self.kubeconfig_admin, arguments, stdin).await
+    }
+
+    /// Runs kubectl with this kubeconfig.
+    pub async fn kubectl_as(
+        &self,
+        kubeconfig: &Path,
+        arguments: &[&str],
+        stdin: Option<&str>,
+    ) -> Result<Output, Error> {
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+        let arguments: Vec<&str> =
+            std::iter::once(kubeconfig.as_str()).chain(arguments.iter().copied()).collect();
+        run(None, &self.kubectl, &arguments, self.directory.path(), stdin).await
+    }
+
+    /// Makes a Node that is ready and has this system UUID, as its kubelet would report it; there is no
+    /// kubelet, so pods that are scheduled to it never run.
+    pub async fn create_node(&self, name: &str, system_uuid: &str) -> Result<(), Error> {
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": {
+            "kubernetes.io/hostname": name,
+        }}});
+        self.kubectl(&["create", "-f", "-"], Some(&node.to_string())).await?.success()?;
+        let resources = json!({ "cpu": "16", "memory": "64Gi", "pods": "110", "ephemeral-storage": "100Gi" });
+        let status = json!({ "status": {
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "Testbed", "message": "made by a test" }],
+            "nodeInfo": { "systemUUID": system_uuid, "machineID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+                "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "linux",
+                "architecture": "amd64" },
+        }});
+        let patch = ["patch", "node", name, "--subresource=status", "--type=merge", "-p"];
+        self.kubectl(&[&patch[..], &[&status.to_string()]].concat(), None).await?.success()?;
+        // Admission taints every new Node; the controller that would lift it is off (see below).
+        let untaint = r#"{"spec":{"taints":null}}"#;
+        self.kubectl(&["patch", "node", name, "--type=merge", "-p", untaint], None).await?.success()?;
+        Ok(())
+    }
+
+    async fn start_controller_manager(&mut self, programs: &Path) -> Result<(), Error> {
+        let kubeconfig = self.kubeconfig_for("system:kube-controller-manager", &[])?;
+        let here = self.directory.path();
+        let arguments = vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--secure-port=0".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=true".to_owned(),
+            // Nodes here have no kubelet whose heartbeats would keep them ready.
+            "--controllers=*,-node-lifecycle-controller".to_owned(),
+            "--root-ca-file=ca.pem".to_owned(),
+            "--cluster-signing-cert-file=ca.pem".to_owned(),
+            "--cluster-signing-key-file=ca.key".to_owned(),
+            "--service-account-private-key-file=service-account.key".to_owned(),
+            FEATURE_GATES.to_owned(),
+        ];
+        let path = programs.join("kube-controller-manager");
+        let mut process = Process::start(kubernetes("kube-controller-manager", path, arguments, here))?;
+        // Its first visible act, and without it no pod can be created.
+        process
+            .wait_until(START_WITHIN, async || {
+                let account = self.kubectl(&["get", "serviceaccount", "default", "-o", "name"], None).await;
+                account.is_ok_and(|output| output.status.success())
+            })
+            .await?;
+        self.others.push(process);
+        Ok(())
+    }
+
+    fn start_scheduler(&mut self, programs: &Path) -> Result<(), Error> {
+        let kubeconfig = self.kubeconfig_for("system:kube-scheduler", &[])?;
+        let arguments = vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--secure-port=0".to_owned(),
+            "--leader-elect=false".to_owned(),
+            FEATURE_GATES.to_owned(),
+        ];
+        let path = programs.join("kube-scheduler");
+        let process = Process::start(kubernetes("kube-scheduler", path, arguments, self.directory.path()))?;
+        self.others.push(process);
+        Ok(())
+    }
+}
+
+fn kubernetes<'a>(
+    name: &'static str,
+    path: PathBuf,
+    arguments: Vec<String>,
+    directory: &'a Path,
+) -> Program<'a> {
+    Program { name, path, arguments, environment: Vec::new(), directory, user: None, stop: Signal::KILL }
+}
+
+fn write_keys(directory: &Path, authority: &Authority) -> Result<(), Error> {
+    let server = authority.server("kube-apiserver")?;
+    // Not a certificate's, but a key pair like the others; the server reads its public half apart.
+    let service_account = authority.client("service-account-tokens", &[])?;
+    for (name, content) in [
+        ("ca.pem", authority.certificate_pem()),
+        ("ca.key", authority.key_pem()),
+        ("server.pem", server.certificate_pem.clone()),
+        ("server.key", server.key_pem()),
+        ("service-account.key", service_account.key_pem()),
+        ("service-account.pub", service_account.public_key_pem()),
+    ] {
+        write_private(&directory.join(name), &content)?;
+    }
+    Ok(())
+}
+
+/// etcd listens on Unix sockets in its directory: they cannot clash with anybody's. It insists on
+/// `name:port` and takes that for a relative path, so the sockets are called `client:0` and `peer:0`.
+async fn start_etcd(path: PathBuf, directory: &Path) -> Result<Process, Error> {
+    let arguments = [
+        "--data-dir=etcd",
+        "--listen-client-urls=unix://client:0",
+        "--advertise-client-urls=unix://client:0",
+        "--listen-peer-urls=unix://peer:0",
+        "--initial-advertise-peer-urls=unix://peer:0",
+        "--initial-cluster=default=unix://peer:0",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ];
+    let arguments = arguments.into_iter().map(str::to_owned).collect();
+    let mut process = Process::start(kubernetes("etcd", path, arguments, directory))?;
+    let socket = directory.join("client:0");
+    process.wait_until(START_WITHIN, async || tokio::net::UnixStream::connect(&socket).await.is_ok()).await?;
+    Ok(process)
+}
+
+async fn start_api_server(
+    programs: &Path,
+    directory: &Path,
+    authority: &Authority,
+) -> Result<(Process, u16), Error> {
+    let probe = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
+    let client = https::client(authority.certificate(), Some((probe.certificate.clone(), probe.key())))?;
+    let mut attempt = 1;
+    loop {
+        let port = https::free_port()?;
+        let path = programs.join("kube-apiserver");
+        let mut process = Process::start(kubernetes(
+            "kube-apiserver",
+            path,
+            api_server_arguments(directory, port),
+            directory,
+        ))?;
+        let ready = format!("https://127.0.0.1:{port}/readyz");
+        let outcome = process
+            .wait_until(START_WITHIN, async || {
+                client.get(&ready).send().await.is_ok_and(|response| response.status().is_success())
+            })
+            .await;
+        match outcome {
+            Ok(()) => return Ok((process, port)),
+            Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn api_server_arguments(directory: &Path, port: u16) -> Vec<String> {
+    let etcd = directory.join("client:0");
+    let mut arguments =
+        vec![format!("--etcd-servers=unix://{}", etcd.display()), format!("--secure-port={port}")];
+    let fixed = [
+        "--bind-address=127.0.0.1",
+        // Endpoints must not be loopback addresses. Nothing connects to this one (TEST-NET-1, RFC 5737).
+        "--advertise-address=192.0.2.1",
+        "--endpoint-reconciler-type=none",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--tls-cert-file=server.pem",
+        "--tls-private-key-file=server.key",
+        "--client-ca-file=ca.pem",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-account-key-file=service-account.pub",
+        "--service-account-signing-key-file=service-account.key",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged=true",
+        FEATURE_GATES,
+        "--runtime-config=resource.k8s.io/v1beta2=true,resource.k8s.io/v1alpha3=true",
+    ];
+    arguments.extend(fixed.into_iter().map(str::to_owned));
+    arguments
+}
