@@ -1,4 +1,9 @@
 //! The control plane starts, answers as a cluster would, and is gone after drop.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test, in helpers too"
+)]
 
 mod common;
 

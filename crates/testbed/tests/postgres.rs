@@ -1,4 +1,9 @@
 //! PostgreSQL starts, answers sqlx, and is gone after drop, or after the test process was killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test, in helpers too"
+)]
 
 mod common;
 

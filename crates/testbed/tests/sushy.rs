@@ -1,4 +1,9 @@
 //! sushy-emulator starts, answers over HTTPS, and is gone after drop.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test, in helpers too"
+)]
 
 use bailiwick_testbed::SushyEmulator;
 use reqwest::{Certificate, Client, StatusCode};
