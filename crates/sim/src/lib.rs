@@ -1,1 +1,34 @@
 //! A simulated site: BMCs over HTTPS from recorded trees or models, with faults by rule.
+//!
+//! [`Bmc::builder`] starts one BMC on a port of 127.0.0.1.
+
+mod access;
+mod behaviour;
+mod bmc;
+mod body;
+mod der;
+mod error;
+mod expand;
+mod fault;
+mod files;
+mod handler;
+pub mod messages;
+pub mod model;
+mod power;
+mod seed;
+mod server;
+mod single;
+mod template;
+mod tls;
+mod tree;
+
+pub use behaviour::{Behaviour, Etags, Expand, PowerStyle};
+pub use bmc::{Bmc, Counters, RequestRecord};
+pub use error::Error;
+pub use fault::{Action, Fault, FaultId, Faults, Selector};
+pub use model::Model;
+pub use power::PowerState;
+pub use seed::Seed;
+pub use single::{BmcBuilder, RunningBmc};
+pub use tls::{CertificateAuthority, CertificateKind, KeyStore, TlsIdentity};
+pub use tree::{ExpandSupport, Tree};

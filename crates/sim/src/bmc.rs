@@ -1,0 +1,358 @@
+//! One simulated BMC: its tree, its state, and the handles that tests use.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use rustls::ServerConfig;
+use serde_json::Value;
+
+use crate::access::Access;
+use crate::behaviour::Behaviour;
+use crate::error::Error;
+use crate::fault::{Fault, FaultId, Faults, Plan, merge};
+use crate::power::{Power, PowerState, ResetRefused};
+use crate::seed::Seed;
+use crate::tls::{CertificateKind, KeyStore, TlsIdentity};
+use crate::tree::{Tree, canonical};
+
+/// A simulated BMC. A thousand of them share a tree; what differs is derived from the seed or kept in a small overlay.
+#[derive(Debug)]
+pub struct Bmc {
+    name: String,
+    tree: Arc<Tree>,
+    seed: Seed,
+    behaviour: RwLock<Arc<Behaviour>>,
+    pub(crate) access: Access,
+    power: Mutex<Power>,
+    overlay: RwLock<HashMap<String, Value>>,
+    overlaid: AtomicBool,
+    /// The rules of this BMC alone.
+    pub faults: Faults,
+    site_faults: Arc<Faults>,
+    latency_scale: f64,
+    pub(crate) counting: Counting,
+    log: Mutex<Option<Vec<RequestRecord>>>,
+    logging: AtomicBool,
+    tls: RwLock<Tls>,
+    addresses: Vec<IpAddr>,
+    store: Option<KeyStore>,
+}
+
+#[derive(Debug)]
+struct Tls {
+    identity: Arc<TlsIdentity>,
+    /// Made when the first connection comes.
+    config: Option<Arc<ServerConfig>>,
+}
+
+/// What a BMC is made of.
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) seed: Seed,
+    pub(crate) behaviour: Arc<Behaviour>,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) site_faults: Arc<Faults>,
+    pub(crate) latency_scale: f64,
+    pub(crate) identity: TlsIdentity,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) store: Option<KeyStore>,
+}
+
+/// What a BMC has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// TCP connections accepted.
+    pub connections: u64,
+    /// Requests of any kind and outcome.
+    pub requests: u64,
+    /// Bytes of answer bodies decided on, before truncation.
+    pub bytes: u64,
+    /// Sessions created.
+    pub logins: u64,
+    /// Logins refused for a wrong name or password, by Basic or by session.
+    pub failed_logins: u64,
+    /// Sessions that exist now.
+    pub live_sessions: usize,
+    /// The greatest number of sessions that existed at once.
+    pub peak_sessions: usize,
+    /// The greatest number of requests that were being answered at once.
+    pub peak_concurrency: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    pub(crate) connections: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    in_flight: AtomicU64,
+    peak: AtomicU64,
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub struct RequestRecord {
+    /// The method.
+    pub method: Method,
+    /// Path and query as sent.
+    pub target: String,
+    /// All headers, credentials included: these are simulated.
+    pub headers: HeaderMap,
+}
+
+/// Counts a request as being answered for as long as it lives.
+pub(crate) struct InFlight<'a>(&'a Counting);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counting {
+    pub(crate) fn enter(&self) -> InFlight<'_> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        InFlight(self)
+    }
+}
+
+impl Bmc {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            access: Access::new(parts.username, parts.password),
+            name: parts.name,
+            tree: parts.tree,
+            seed: parts.seed,
+            behaviour: RwLock::new(parts.behaviour),
+            power: Mutex::default(),
+            overlay: RwLock::default(),
+            overlaid: AtomicBool::new(false),
+            faults: Faults::default(),
+            site_faults: parts.site_faults,
+            latency_scale: parts.latency_scale,
+            counting: Counting::default(),
+            log: Mutex::new(None),
+            logging: AtomicBool::new(false),
+            tls: RwLock::new(Tls { identity: Arc::new(parts.identity), config: None }),
+            addresses: parts.addresses,
+            store: parts.store,
+        })
+    }
+
+    /// Its name in the site.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tree that it shares.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Whose name opens it.
+    pub fn username(&self) -> String {
+        self.access.username()
+    }
+
+    /// What opens it.
+    pub fn password(&self) -> String {
+        self.access.password()
+    }
+
+    /// Changes the password, as an operator would at the device; sessions stay.
+    pub fn set_password(&self, password: &str) {
+        self.access.set_password(password);
+    }
+
+    /// Forgets failed logins, so that a locked BMC answers again.
+    pub fn unlock(&self) {
+        self.access.unlock();
+    }
+
+    /// Ends all sessions, as a restart of the BMC does.
+    pub fn expire_sessions(&self) {
+        self.access.expire_sessions();
+    }
+
+    /// The pin of its present key: `sha256:` and hex.
+    pub fn pin(&self) -> String {
+        self.identity().pin().to_owned()
+    }
+
+    /// Its present key and certificate.
+    pub fn identity(&self) -> Arc<TlsIdentity> {
+        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).identity)
+    }
+
+    /// Makes a new key with a self-signed certificate; new connections see it. Returns the new pin.
+    pub fn rotate_key(&self) -> Result<String, Error> {
+        self.replace_certificate(&CertificateKind::SelfSigned)
+    }
+
+    /// Makes a new key with a certificate of this kind; new connections see it. Returns the new pin.
+    pub fn replace_certificate(&self, kind: &CertificateKind) -> Result<String, Error> {
+        let identity = TlsIdentity::generate(&self.name, &self.addresses, kind)?;
+        let pin = identity.pin().to_owned();
+        self.replace_identity(identity)?;
+        Ok(pin)
+    }
+
+    /// Serves this identity from now on to new connections, and keeps it where the site keeps keys.
+    pub fn replace_identity(&self, identity: TlsIdentity) -> Result<(), Error> {
+        if let Some(store) = &self.store {
+            store.keep(&self.name, &identity)?;
+        }
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) =
+            Tls { identity: Arc::new(identity), config: None };
+        Ok(())
+    }
+
+    pub(crate) fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
+        if let Some(config) = &self.tls.read().unwrap_or_else(PoisonError::into_inner).config {
+            return Ok(Arc::clone(config));
+        }
+        let mut tls = self.tls.write().unwrap_or_else(PoisonError::into_inner);
+        let config = tls.identity.server_config()?;
+        tls.config = Some(Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// How it behaves now.
+    pub fn behaviour(&self) -> Arc<Behaviour> {
+        Arc::clone(&self.behaviour.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes how it behaves.
+    pub fn set_behaviour(&self, change: impl FnOnce(&mut Behaviour)) {
+        let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut behaviour));
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> Counters {
+        let count = &self.counting;
+        let access = self.access.counts();
+        Counters {
+            connections: count.connections.load(Ordering::Relaxed),
+            requests: count.requests.load(Ordering::Relaxed),
+            bytes: count.bytes.load(Ordering::Relaxed),
+            logins: access.logins,
+            failed_logins: access.failed_logins,
+            live_sessions: access.live,
+            peak_sessions: access.peak,
+            peak_concurrency: count.peak.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Starts to keep a record of every request, from none.
+    pub fn record_requests(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        self.logging.store(true, Ordering::Release);
+    }
+
+    /// The requests recorded since [`Self::record_requests`].
+    pub fn recorded_requests(&self) -> Vec<RequestRecord> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+    }
+
+    pub(crate) fn record(&self, method: &Method, uri: &http::Uri, headers: &HeaderMap) {
+        if !self.logging.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            log.push(RequestRecord {
+                method: method.clone(),
+                target: uri.to_string(),
+                headers: headers.clone(),
+            });
+        }
+    }
+
+    /// Adds a rule for this BMC alone.
+    pub fn add_fault(&self, fault: Fault) -> FaultId {
+        self.faults.add(fault)
+    }
+
+    pub(crate) fn plan(&self, method: &Method, path: &str, query: Option<&str>, reused: bool) -> Plan {
+        let mut plan = Plan::default();
+        self.faults.take(&mut plan, method, path, query, reused);
+        self.site_faults.take(&mut plan, method, path, query, reused);
+        plan
+    }
+
+    pub(crate) fn latency_scale(&self) -> f64 {
+        self.latency_scale
+    }
+
+    /// Shows this resource in place of the tree's, or adds one.
+    pub fn set_resource(&self, path: &str, value: Value) {
+        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        overlay.insert(canonical(path).to_owned(), value);
+        self.overlaid.store(true, Ordering::Release);
+    }
+
+    /// Merges this into a resource (RFC 7396); false if there is no such resource.
+    pub fn merge_resource(&self, path: &str, patch: &Value) -> bool {
+        let Some(mut value) = self.resource(path) else { return false };
+        merge(&mut value, patch);
+        self.set_resource(path, value);
+        true
+    }
+
+    /// A resource as it is shown now, before faults.
+    pub fn resource(&self, path: &str) -> Option<Value> {
+        serde_json::from_slice(&self.shown(canonical(path))?.0).ok()
+    }
+
+    /// Body and recorded ETag at this key (canonical path, with a page's query).
+    pub(crate) fn shown(&self, key: &str) -> Option<(Bytes, Option<&str>)> {
+        if self.overlaid.load(Ordering::Acquire) {
+            let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(value) = overlay.get(key) {
+                return Some((self.with_power(key, Bytes::from(value.to_string())), None));
+            }
+        }
+        if let Some(sessions) = key.strip_prefix(self.tree.sessions_path())
+            && let Some(value) = self.access.show_sessions(self.tree.sessions_path(), sessions)
+        {
+            return Some((Bytes::from(value.to_string()), None));
+        }
+        let resource = self.tree.resource(key)?;
+        Some((self.with_power(key, resource.render(&self.seed, &self.name)), resource.etag.as_deref()))
+    }
+
+    /// The body with the power state that resets have led to.
+    fn with_power(&self, key: &str, body: Bytes) -> Bytes {
+        let Some(state) = self.power_lock().shown(key) else { return body };
+        let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
+        value["PowerState"] = Value::from(state.as_str());
+        Bytes::from(value.to_string())
+    }
+
+    /// The power state of the host system.
+    pub fn power_state(&self) -> Option<PowerState> {
+        self.power_state_of(&self.tree.host_system()?)
+    }
+
+    pub(crate) fn power_state_of(&self, system: &str) -> Option<PowerState> {
+        let value = self.resource(system)?;
+        PowerState::parse(value.get("PowerState")?.as_str()?)
+    }
+
+    pub(crate) fn reset(&self, system: &str, kind: &str) -> Result<(), ResetRefused> {
+        let now = self.power_state_of(system).unwrap_or(PowerState::On);
+        let style = self.behaviour().power;
+        self.power_lock().reset(system, now, kind, style)
+    }
+
+    fn power_lock(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
