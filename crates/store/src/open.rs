@@ -1,0 +1,226 @@
+//! Opening a database: first look, then decide, only then change anything.
+
+use crate::error::StoreError;
+use crate::place::{Backend, Place};
+use crate::rows::Read as _;
+use crate::seal::Sealer;
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The schema version that this program writes: the number of its last migration.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// Key of `meta` under which the value is kept that tells whether the key file is the right one.
+const SEAL_CHECK: &str = "seal-check";
+
+/// Every connection to `SQLite` starts with these. FULL: what was committed survives a power failure.
+const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; \
+    PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF";
+
+/// How long a call waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What [`Store::open`] needs to know.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// `sqlite:///path/to/file` or `postgres://user@host/database`.
+    pub url: String,
+    /// File of the key that seals credentials; made when the database is new.
+    pub key_file: PathBuf,
+    /// How many connections may read at once. One more writes.
+    pub max_connections: u32,
+}
+
+impl std::fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        let kind = self.url.split(':').next().unwrap_or_default();
+        f.debug_struct("StoreOptions")
+            .field("url", &format_args!("{kind}:…"))
+            .field("key_file", &self.key_file)
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
+}
+
+/// A cell's database. Cheap to clone; the clones share its connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) backend: Backend,
+    pub(crate) readers: AnyPool,
+    pub(crate) writer: AnyPool,
+    pub(crate) sealer: Sealer,
+    pub(crate) newest: watch::Sender<i64>,
+    // Held as long as the store is open.
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("backend", &self.inner.backend)
+            .field("sealer", &self.inner.sealer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database, makes it where there is none, and brings its schema up to date. A database of a newer version, or
+    /// one that another key sealed, is refused before anything in it is changed.
+    pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let place = Place::parse(&options.url)?;
+        let lock = place.prepare()?;
+        let backend = place.backend();
+        let connect_options = place.connect_options()?;
+
+        let mut first = AnyConnection::connect_with(&connect_options).await?;
+        let schema = Schema::read(&mut first, backend).await?;
+        if schema.version > SCHEMA_VERSION {
+            return Err(StoreError::NewerVersion { found: schema.version, expected: SCHEMA_VERSION });
+        }
+        let sealer = match &schema.seal_check {
+            None => Sealer::load_or_create(&options.key_file)?,
+            Some(check) => {
+                let sealer = Sealer::load(&options.key_file)?;
+                if !sealer.opens(check) {
+                    return Err(sealer.wrong());
+                }
+                sealer
+            }
+        };
+        if backend == Backend::Sqlite {
+            first.execute("PRAGMA journal_mode = WAL").await?;
+            first.execute(PRAGMAS).await?;
+        }
+        let migrator = match backend {
+            Backend::Sqlite => &SQLITE,
+            Backend::Postgres => &POSTGRES,
+        };
+        if schema.version < SCHEMA_VERSION {
+            migrator.run(&mut first).await.map_err(from_migration)?;
+        }
+        first.close().await?;
+
+        let pool = |connections| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .min_connections(0)
+                .acquire_timeout(PATIENCE)
+                .test_before_acquire(backend == Backend::Postgres)
+                .idle_timeout((backend == Backend::Postgres).then_some(Duration::from_secs(600)))
+                .max_lifetime(None)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        if backend == Backend::Sqlite {
+                            connection.execute(PRAGMAS).await?;
+                        }
+                        Ok(())
+                    })
+                })
+                .connect_lazy_with(connect_options.clone())
+        };
+        let (newest, _) = watch::channel(0);
+        let inner = Inner {
+            backend,
+            readers: pool(options.max_connections.max(1)),
+            writer: pool(1),
+            sealer,
+            newest,
+            _lock: lock,
+        };
+        let store = Self { inner: Arc::new(inner) };
+        store.agree_on_the_key().await?;
+        store.inner.newest.send_replace(store.last_event().await?);
+        Ok(store)
+    }
+
+    /// Writes the check value of the key into a new database. Where another cell was faster, its key is the one.
+    async fn agree_on_the_key(&self) -> Result<(), StoreError> {
+        if self.meta(SEAL_CHECK).await?.is_none() {
+            self.set_meta_where_absent(SEAL_CHECK, &self.inner.sealer.check_value()?).await?;
+        }
+        let check = self.meta(SEAL_CHECK).await?.unwrap_or_default();
+        if self.inner.sealer.opens(&check) { Ok(()) } else { Err(self.inner.sealer.wrong()) }
+    }
+
+    /// Closes all connections, once the calls under way are done. The lock goes with the last clone.
+    pub async fn close(&self) {
+        self.inner.writer.close().await;
+        self.inner.readers.close().await;
+    }
+}
+
+/// What a look at a database tells, before it is opened for good.
+struct Schema {
+    /// The last migration that was applied; 0 for an empty database.
+    version: i64,
+    /// The check value of its key.
+    seal_check: Option<String>,
+}
+
+impl Schema {
+    async fn read(connection: &mut AnyConnection, backend: Backend) -> Result<Self, StoreError> {
+        if !has_table(connection, backend, "_sqlx_migrations").await? {
+            return Ok(Self { version: 0, seal_check: None });
+        }
+        let row = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM _sqlx_migrations")
+            .fetch_one(&mut *connection)
+            .await?;
+        let version = row.number("version")?;
+        if version > SCHEMA_VERSION || !has_table(connection, backend, "meta").await? {
+            return Ok(Self { version, seal_check: None });
+        }
+        let row = sqlx::query("SELECT value FROM meta WHERE key = $1")
+            .bind(SEAL_CHECK)
+            .fetch_optional(connection)
+            .await?;
+        Ok(Self { version, seal_check: row.map(|row| row.text("value")).transpose()? })
+    }
+}
+
+async fn has_table(
+    connection: &mut AnyConnection,
+    backend: Backend,
+    table: &str,
+) -> Result<bool, StoreError> {
+    let sql = match backend {
+        Backend::Sqlite => "SELECT COUNT(*) AS tables FROM sqlite_schema WHERE type = 'table' AND name = $1",
+        Backend::Postgres => {
+            "SELECT COUNT(*) AS tables FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = $1"
+        }
+    };
+    Ok(sqlx::query(sql).bind(table).fetch_one(connection).await?.number("tables")? > 0)
+}
+
+fn from_migration(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => StoreError::Failed(sqlx::Error::Migrate(Box::new(other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_migrations_and_the_last_is_the_schema_version() {
+        let versions = |migrator: &Migrator| migrator.iter().map(|m| m.version).collect::<Vec<_>>();
+        assert_eq!(versions(&SQLITE), versions(&POSTGRES));
+        assert_eq!(versions(&SQLITE).last(), Some(&SCHEMA_VERSION));
+    }
+}

@@ -1,0 +1,86 @@
+//! Writing: one transaction, the events it tells of included.
+
+use crate::error::StoreError;
+use crate::open::{Inner, Store};
+use crate::place::Backend;
+use crate::rows::{Read as _, clean, now};
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::{Any, AnyConnection, Transaction};
+use std::sync::Arc;
+
+/// Number of the advisory lock of PostgreSQL that writers take in turn: "bailiwic" in ASCII.
+const WRITERS: i64 = 0x6261_696c_6977_6963;
+
+/// A writing transaction. Dropped without [`Self::commit`], it leaves nothing.
+pub(crate) struct Write {
+    transaction: Transaction<'static, Any>,
+    inner: Arc<Inner>,
+    last_event: Option<i64>,
+    /// The time of all that it writes.
+    pub(crate) now: Timestamp,
+}
+
+impl Store {
+    /// Starts a writing transaction, once the one before has ended.
+    pub(crate) async fn write(&self) -> Result<Write, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let transaction = match inner.backend {
+            // IMMEDIATE: a transaction that reads first and then has to wait for another writer could only fail.
+            Backend::Sqlite => inner.writer.begin_with("BEGIN IMMEDIATE").await?,
+            // Without the lock, events of a slower transaction would appear behind those that a listener has read.
+            Backend::Postgres => {
+                let mut transaction = inner.writer.begin().await?;
+                sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                    .bind(WRITERS)
+                    .execute(&mut *transaction)
+                    .await?;
+                transaction
+            }
+        };
+        Ok(Write { transaction, inner, last_event: None, now: now() })
+    }
+}
+
+impl Write {
+    /// Where to send statements.
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+
+    /// Appends an event and gives its number.
+    pub(crate) async fn event(
+        &mut self,
+        kind: &str,
+        subject: &str,
+        actor: &str,
+        data: &Value,
+    ) -> Result<i64, StoreError> {
+        let row = sqlx::query(
+            "INSERT INTO events (at, kind, subject, actor, data) VALUES ($1, $2, $3, $4, $5) RETURNING id",
+        )
+        .bind(self.now.as_millisecond())
+        .bind(&*clean(kind))
+        .bind(&*clean(subject))
+        .bind(&*clean(actor))
+        .bind(data.to_string())
+        .fetch_one(self.connection())
+        .await?;
+        let id = row.number("id")?;
+        self.last_event = Some(id);
+        Ok(id)
+    }
+
+    /// Ends the transaction and tells the listeners of this process.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.transaction.commit().await?;
+        if let Some(id) = self.last_event {
+            self.inner.newest.send_if_modified(|newest| {
+                let newer = id > *newest;
+                *newest = id.max(*newest);
+                newer
+            });
+        }
+        Ok(())
+    }
+}
