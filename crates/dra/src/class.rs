@@ -16,7 +16,7 @@ pub(crate) fn class(
     name: &Name,
     spec: &GpuClassSpec,
     order: &Containment,
-) -> Result<Object, Problem> {
+) -> Result<Object, Box<Problem>> {
     let expression = selector(name, spec, order)?;
     let mut annotations = vec![("bailiwick.dev/requires", requires(spec))];
     if spec.is_trial() {
@@ -43,7 +43,7 @@ pub(crate) fn class(
 
 /// The selector of a class: our driver, then each condition guarded by `has()`, since an unknown field aborts allocation
 /// (facts: dra §3). A zone without handling marking means machines without one: a marking narrows who may use a machine.
-pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result<String, Problem> {
+pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result<String, Box<Problem>> {
     let place = format!("GpuClass/{name}");
     let inside = order.descendants(&spec.jurisdiction);
     if inside.is_empty() {
@@ -52,7 +52,8 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
             format!("{place} is not published: its jurisdiction {} is not declared", spec.jurisdiction),
         )
         .hint(format!("declare Jurisdiction/{}, or correct `spec.jurisdiction`", spec.jurisdiction))
-        .at(place));
+        .at(place)
+        .into());
     }
     if spec.requires.is_empty() {
         return Err(Problem::new(
@@ -60,7 +61,8 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
             format!("{place} is not published: it requires nothing of its GPUs"),
         )
         .hint("leave `requires` out for [probed, attested], or write [inventoried] for a trial")
-        .at(place));
+        .at(place)
+        .into());
     }
     let guarded = |field: &str, condition: &str| {
         let field = attribute(field);
@@ -98,13 +100,14 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
         )
         .difference(format!("{} bytes", expression.len()), format!("at most {MAX_EXPRESSION} bytes"))
         .hint("name fewer models, or a jurisdiction that contains fewer others")
-        .at(place));
+        .at(place)
+        .into());
     }
     Ok(expression)
 }
 
 fn requires(spec: &GpuClassSpec) -> String {
-    let mut words: Vec<_> = spec.requires.iter().copied().collect();
+    let mut words = spec.requires.clone();
     words.sort_unstable();
     words.dedup();
     words.into_iter().map(Requirement::as_str).collect::<Vec<_>>().join(",")

@@ -39,7 +39,7 @@ fn classes(input: &Input, problems: &mut Vec<Problem>) -> Vec<Object> {
     for (name, spec) in unambiguous("GpuClass", declared, problems) {
         match class::class(&input.cell, name, spec, &input.jurisdictions) {
             Ok(object) => objects.push(object),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     objects
@@ -86,7 +86,7 @@ fn unambiguous<'a, T>(
     alone
 }
 
-fn site_of<'a>(input: &'a Input, machine: &PublishedMachine) -> Result<&'a SiteSpec, Problem> {
+fn site_of<'a>(input: &'a Input, machine: &PublishedMachine) -> Result<&'a SiteSpec, Box<Problem>> {
     let left_out = |code: &str, why: String| {
         Problem::new(code, format!("Machine/{} is not published: {why}", machine.name))
     };
@@ -99,7 +99,8 @@ fn site_of<'a>(input: &'a Input, machine: &PublishedMachine) -> Result<&'a SiteS
             "dra.machine.no-jurisdiction",
             format!("the jurisdiction {} of its site {} is not declared", site.jurisdiction, machine.site),
         )
-        .hint(format!("declare Jurisdiction/{}", site.jurisdiction)));
+        .hint(format!("declare Jurisdiction/{}", site.jurisdiction))
+        .into());
     }
     if let Some(home) =
         input.home.as_ref().filter(|home| !input.jurisdictions.contains(home, &site.jurisdiction))
@@ -108,7 +109,8 @@ fn site_of<'a>(input: &'a Input, machine: &PublishedMachine) -> Result<&'a SiteS
             "jurisdiction.outside-cell",
             "it stands outside the jurisdiction of this cell".to_owned(),
         )
-        .difference(site.jurisdiction.as_str(), format!("{home} or one that it contains")));
+        .difference(site.jurisdiction.as_str(), format!("{home} or one that it contains"))
+        .into());
     }
     Ok(site)
 }
