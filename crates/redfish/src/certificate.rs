@@ -75,7 +75,12 @@ impl Certificate {
                 Some(bits) => unsupported(format!("RSA with {bits} bits")),
                 None => unsupported("RSA, unreadable".to_owned()),
             },
-            EC => match key.algorithm.parameters.as_ref().map(|any| any.decode_as::<ObjectIdentifier>()) {
+            EC => match key
+                .algorithm
+                .parameters
+                .as_ref()
+                .map(x509_cert::der::Any::decode_as::<ObjectIdentifier>)
+            {
                 Some(Ok(P256 | P384)) => Ok(()),
                 Some(Ok(curve)) => unsupported(format!("curve {curve}")),
                 _ => unsupported("a curve without a name".to_owned()),

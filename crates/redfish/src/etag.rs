@@ -67,7 +67,9 @@ fn feed(hasher: &mut Sha256, value: &Value) {
         Value::Array(items) => {
             hasher.update(b"a");
             hasher.update((items.len() as u64).to_be_bytes());
-            items.iter().for_each(|item| feed(hasher, item));
+            for item in items {
+                feed(hasher, item);
+            }
         }
         Value::Object(members) => {
             hasher.update(b"o");

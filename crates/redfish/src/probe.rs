@@ -72,7 +72,7 @@ impl Probe {
 
     /// Whether anything answers there at all.
     pub fn answers(&self) -> bool {
-        !self.problem.as_ref().is_some_and(|problem| problem.code == "bmc.unreachable")
+        self.problem.as_ref().is_none_or(|problem| problem.code != "bmc.unreachable")
     }
 
     /// Whether it is, or may be, a BMC that speaks Redfish.
@@ -111,8 +111,10 @@ async fn ask(found: &mut Probe, patience: Patience) -> Result<(), Error> {
     let origin = Origin::parse(&found.address.to_string())?;
     let verifier = Verifier::new(&Trust::FirstUse)?;
     let every = patience.answer;
+    // The connection stands already: what is slow from here on is the answer, so the answer's time-out must come first.
+    let connect = every * 2;
     let budget = Budget {
-        timeouts: Timeouts { connect: every, ordinary: every, slow: every, action: every },
+        timeouts: Timeouts { connect, ordinary: every, slow: every, action: every },
         limits: Limits { body: 1 << 20, total: 2 << 20 },
         concurrency: 1,
         shared: None,

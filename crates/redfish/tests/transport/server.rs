@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use redfish::{Client, Credentials, Error, Options, RetryPolicy, SpkiPin, Target, Trust};
 use rustls::ServerConfig;
@@ -55,6 +56,8 @@ pub(crate) enum Reply {
     Endless(Vec<u8>),
     /// Nothing until the client goes away.
     Silence,
+    /// What it would be otherwise, after a while: a BMC is slow.
+    Slow(Duration),
 }
 
 impl Reply {
@@ -215,6 +218,9 @@ struct Shared {
     log: Mutex<Vec<Seen>>,
     sent: AtomicU64,
     connections: AtomicUsize,
+    /// Requests being answered, and the most there ever were.
+    busy: AtomicUsize,
+    busiest: AtomicUsize,
 }
 
 /// A running BMC; stops when dropped.
@@ -268,6 +274,8 @@ impl Bmc {
             log: Mutex::default(),
             sent: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            busiest: AtomicUsize::new(0),
         });
         let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
         Self { address, shown, showing, shared, task }
@@ -301,6 +309,11 @@ impl Bmc {
         self.shared.handler.lock().unwrap().0.sessions.len()
     }
 
+    /// The most requests that were being answered at the same time.
+    pub(crate) fn busiest(&self) -> usize {
+        self.shared.busiest.load(Ordering::SeqCst)
+    }
+
     /// Bytes that the operating system took from this BMC.
     pub(crate) fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
@@ -323,7 +336,6 @@ pub(crate) async fn nobody() -> SocketAddr {
 
 /// The right credentials, and waits that a test does not notice.
 pub(crate) fn options() -> Options {
-    use std::time::Duration;
     Options {
         credentials: Some(Credentials::new(USER, PASSWORD)),
         retry: RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(5) },
@@ -353,14 +365,21 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = Vec::new();
     while let Some(seen) = read_request(stream, &mut buffer, connection).await? {
         shared.log.lock().unwrap().push(seen.clone());
-        let reply = {
+        let busy = shared.busy.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.busiest.fetch_max(busy, Ordering::SeqCst);
+        let mut reply = {
             let (model, handler) = &mut *shared.handler.lock().unwrap();
             handler(model, &seen).unwrap_or_else(|| model.answer(&seen))
         };
+        if let Reply::Slow(latency) = reply {
+            tokio::time::sleep(latency).await;
+            reply = shared.handler.lock().unwrap().0.answer(&seen);
+        }
+        shared.busy.fetch_sub(1, Ordering::SeqCst);
         match reply {
             Reply::Whole(bytes) => write(stream, &bytes, shared).await?,
             Reply::Cut(bytes) => return write(stream, &bytes, shared).await,
-            Reply::Silence => {
+            Reply::Slow(_) | Reply::Silence => {
                 while stream.read_buf(&mut buffer).await? > 0 {}
                 return Ok(());
             }
