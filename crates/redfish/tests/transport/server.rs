@@ -63,9 +63,7 @@ pub(crate) enum Reply {
 impl Reply {
     pub(crate) fn new(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let mut text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
+        text.extend(headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
         Self::Whole(format!("{text}\r\n{body}").into_bytes())
     }
 
