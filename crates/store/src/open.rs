@@ -104,14 +104,6 @@ impl Store {
         };
         if backend == Backend::Sqlite {
             first.execute("PRAGMA journal_mode = WAL").await?;
-            first.execute(PRAGMAS).await?;
-        }
-        let migrator = match backend {
-            Backend::Sqlite => &SQLITE,
-            Backend::Postgres => &POSTGRES,
-        };
-        if schema.version < SCHEMA_VERSION {
-            migrator.run(&mut first).await.map_err(from_migration)?;
         }
         first.close().await?;
 
@@ -133,11 +125,19 @@ impl Store {
                 })
                 .connect_lazy_with(connect_options.clone())
         };
+        let writer = pool(1);
+        let migrator = match backend {
+            Backend::Sqlite => &SQLITE,
+            Backend::Postgres => &POSTGRES,
+        };
+        if schema.version < SCHEMA_VERSION {
+            migrator.run(&writer).await.map_err(from_migration)?;
+        }
         let (newest, _) = watch::channel(0);
         let inner = Inner {
             backend,
             readers: pool(options.max_connections.max(1)),
-            writer: pool(1),
+            writer,
             sealer,
             newest,
             _lock: lock,
@@ -216,6 +216,16 @@ fn from_migration(error: MigrateError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The cell opens it in a task, and keeps it in the state of a router.
+    #[test]
+    fn a_store_is_shared_between_threads_and_opened_in_a_task() {
+        fn sent<T: Send>(_: &T) {}
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<Store>();
+        let options = StoreOptions { url: String::new(), key_file: PathBuf::new(), max_connections: 1 };
+        sent(&Store::open(options));
+    }
 
     #[test]
     fn both_databases_have_the_same_migrations_and_the_last_is_the_schema_version() {

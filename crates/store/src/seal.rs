@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn sealing_twice_gives_two_values_and_shows_no_length() {
         let (_directory, sealer) = sealer();
-        let seal = |text| sealer.seal(text, Purpose::Password, "m1").unwrap();
+        let seal = |text: &str| sealer.seal(text, Purpose::Password, "m1").unwrap();
         assert_ne!(seal("a"), seal("a"));
         assert_eq!(seal("").len(), seal(&"x".repeat(60)).len());
         let long = "ü".repeat(500);

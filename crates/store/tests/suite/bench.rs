@@ -42,15 +42,13 @@ impl Bench {
     }
 
     /// Closes the store and opens the same database again.
-    pub(crate) async fn reopen(mut self) -> Self {
-        self.store.close().await;
-        let Self { store, options, .. } = &self;
-        let options = options.clone();
-        let (closed, _) = (store.clone(), ());
-        drop(closed);
+    pub(crate) async fn reopen(self) -> Self {
+        let Self { store, options, directory, _server } = self;
+        store.close().await;
         // The lock goes with the last clone.
-        self.store = reopen(self.store, options).await;
-        self
+        drop(store);
+        let store = Store::open(options.clone()).await.unwrap();
+        Self { store, options, directory, _server }
     }
 
     /// A connection that knows nothing of the store's rules.
@@ -120,11 +118,6 @@ impl Bench {
     pub(crate) async fn last(&self) -> i64 {
         self.store.last_event().await.unwrap()
     }
-}
-
-async fn reopen(old: Store, options: StoreOptions) -> Store {
-    drop(old);
-    Store::open(options).await.unwrap()
 }
 
 pub(crate) fn world(machines: &[&str]) -> String {

@@ -42,12 +42,9 @@ async fn every_case_holds_on_postgres() {
     let server = Postgres::shared().await.unwrap();
     let mut failed = Vec::new();
     for (number, (case, run)) in cases().into_iter().enumerate() {
-        let server = server.clone();
+        let bench = Bench::postgres(server.clone(), &format!("case_{number}")).await;
         // A task of its own, so that one that panics does not hide the others.
-        let task = tokio::spawn(async move {
-            run(Bench::postgres(server, &format!("case_{number}")).await).await;
-        });
-        if task.await.is_err() {
+        if tokio::spawn(run(bench)).await.is_err() {
             failed.push(case);
         }
     }
