@@ -76,10 +76,10 @@ impl<R: Reader> Walk<'_, R> {
         }
         self.set_expand(Expand::Works);
         for entry in &entries {
-            if let Entry::Inline(resource) = entry {
-                if is_complete(&resource.body) {
-                    self.adopt(&resource.uri, resource);
-                }
+            if let Entry::Inline(resource) = entry
+                && is_complete(&resource.body)
+            {
+                self.adopt(&resource.uri, resource);
             }
         }
     }
@@ -90,10 +90,11 @@ impl<R: Reader> Walk<'_, R> {
     }
 
     async fn entries(&self, uri: &str) -> Vec<Entry> {
-        if self.expand() == Expand::Works && !uri.contains('?') {
-            if let Some(entries) = self.pages(&format!("{uri}{}", self.expand_query()), Some(uri)).await {
-                return entries;
-            }
+        if self.expand() == Expand::Works
+            && !uri.contains('?')
+            && let Some(entries) = self.pages(&format!("{uri}{}", self.expand_query()), Some(uri)).await
+        {
+            return entries;
         }
         self.pages(uri, None).await.unwrap_or_default()
     }

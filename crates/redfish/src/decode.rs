@@ -193,25 +193,21 @@ impl<'a> Node<'a> {
     /// A UUID in lower case. Zeros, ones and firmware defaults are nothing (quirk 25: it may be "").
     pub fn uuid(&self, field: &str) -> Option<String> {
         let text = self.identifier(field)?;
-        match uuid(&text) {
-            Ok(uuid) => uuid,
-            Err(()) => {
-                self.note_value(field, &text, "a UUID");
-                None
-            }
-        }
+        let Ok(uuid) = uuid(&text) else {
+            self.note_value(field, &text, "a UUID");
+            return None;
+        };
+        uuid
     }
 
     /// A MAC address `aa:bb:cc:dd:ee:ff`. Zeros and broadcast are nothing; InfiniBand's longer addresses are not MACs.
     pub fn mac(&self, field: &str) -> Option<String> {
         let text = self.text(field)?;
-        match mac(&text) {
-            Ok(mac) => mac,
-            Err(()) => {
-                self.note_value(field, &text, "a MAC address");
-                None
-            }
-        }
+        let Ok(mac) = mac(&text) else {
+            self.note_value(field, &text, "a MAC address");
+            return None;
+        };
+        mac
     }
 
     /// A whole number. Strings are taken with a diagnostic (quirk 25); negative numbers mean "not known".
@@ -291,7 +287,7 @@ impl<'a> Node<'a> {
         match self.value(field) {
             None => Vec::new(),
             Some(Value::Array(entries)) => {
-                entries.iter().filter_map(Value::as_str).filter_map(|text| non_blank(text)).collect()
+                entries.iter().filter_map(Value::as_str).filter_map(non_blank).collect()
             }
             Some(Value::String(text)) => non_blank(text).into_iter().collect(),
             Some(value) => {

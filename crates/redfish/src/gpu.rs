@@ -161,7 +161,7 @@ pub fn merge(views: impl IntoIterator<Item = View>) -> Merged {
     join_by_position(&mut groups);
     drop_unmatched(&mut groups, &mut merged);
     merged.gpus = groups.iter().map(compose).collect();
-    merged.gpus.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+    merged.gpus.sort_by_cached_key(sort_key);
     merged
 }
 

@@ -37,10 +37,8 @@ pub fn host<'a>(
 /// How much speaks for a system being the host. Links weigh more than everything else together.
 fn score(system: &Node<'_>, managers: &[Node<'_>], service_manager: Option<&str>) -> u32 {
     let mut score = 0;
-    if let Some(service) = service_manager {
-        if manages(service, system, managers) {
-            score += 64;
-        }
+    if service_manager.is_some_and(|service| manages(service, system, managers)) {
+        score += 64;
     }
     // what a baseboard with GPUs, a DPU's arm or a switch's ASIC does not have
     for field in ["Bios", "SecureBoot", "TrustedModules", "BiosVersion", "Boot"] {

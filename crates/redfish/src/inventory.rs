@@ -72,10 +72,8 @@ fn identity_of<R: Reader>(walk: &Walk<'_, R>, landscape: &Landscape) -> Identity
         let node = walk.node(host);
         identity::identity(&node, &landscape.profile, &walk.log)
     });
-    if let Some(own) = &own {
-        if own.serial.is_some() || own.model.is_some() {
-            return own.clone();
-        }
+    if let Some(own) = own.as_ref().filter(|own| own.serial.is_some() || own.model.is_some()) {
+        return own.clone();
     }
     let chassis = identity::nodes(&landscape.chassis, &walk.log);
     match identity::chassis_identity(&chassis) {

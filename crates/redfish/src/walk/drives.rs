@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use domain::inventory::Drive;
 
 use crate::decode::{Node, bare_path};
+use crate::gpu::Natural;
 use crate::quirks::is_virtual_media;
 use crate::reader::Reader;
 use crate::walk::{Landscape, Walk};
@@ -85,7 +86,7 @@ fn drive(node: &Node<'_>) -> Option<Drive> {
 
 /// One entry a drive: by serial number and model, else by path. In the order of their paths.
 fn distinct(mut drives: Vec<(String, Drive)>) -> Vec<Drive> {
-    drives.sort_by(|a, b| crate::gpu::Natural(a.0.clone()).cmp(&crate::gpu::Natural(b.0.clone())));
+    drives.sort_by_cached_key(|(path, _)| Natural(path.clone()));
     let mut known = BTreeSet::new();
     drives.retain(|(path, drive)| {
         known.insert(match &drive.serial {

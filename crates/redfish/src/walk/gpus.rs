@@ -7,7 +7,7 @@ use domain::inventory::Processor;
 use serde_json::Value;
 
 use crate::decode::{Node, bare_path};
-use crate::gpu::{View, ViewKind};
+use crate::gpu::{Natural, View, ViewKind};
 use crate::reader::Reader;
 use crate::walk::{Landscape, Shared, Walk};
 
@@ -55,9 +55,7 @@ impl<R: Reader> Walk<'_, R> {
             }
             // a baseboard that lists the host's CPUs again is not a second set of CPUs
             if found.cpus.is_empty() {
-                cpus.sort_by(|a, b| {
-                    crate::gpu::Natural(a.id.clone()).cmp(&crate::gpu::Natural(b.id.clone()))
-                });
+                cpus.sort_by_cached_key(|cpu| Natural(cpu.id.clone()));
                 found.cpus = cpus;
             }
         }
@@ -103,11 +101,8 @@ impl<R: Reader> Walk<'_, R> {
                     devices.insert(device.clone());
                     view.links.push(device);
                 }
-                if let Some(chassis) = links.link("Chassis") {
-                    if users.get(bare_path(&chassis)) == Some(&1) {
-                        view.links.push(chassis);
-                    }
-                }
+                let alone = |chassis: &String| users.get(bare_path(chassis)) == Some(&1);
+                view.links.extend(links.link("Chassis").filter(alone));
             }
             views.push(view);
         }
@@ -348,7 +343,6 @@ pub(crate) fn processor_kind(node: &Node<'_>) -> ProcessorKind {
             }
         }
         Some("accelerator" | "oem") if is_named_gpu(node) => ProcessorKind::Gpu,
-        Some(_) => ProcessorKind::Other,
         None if id.starts_with("gpu") => ProcessorKind::Gpu,
         None if id.starts_with("cpu") || node.has("InstructionSet") || node.has("ProcessorArchitecture") => {
             ProcessorKind::Cpu
@@ -356,7 +350,7 @@ pub(crate) fn processor_kind(node: &Node<'_>) -> ProcessorKind {
         None if node.whole("TotalCores").is_some() && node.whole("TotalThreads").is_some() => {
             ProcessorKind::Cpu
         }
-        None => ProcessorKind::Other,
+        _ => ProcessorKind::Other,
     }
 }
 
@@ -515,7 +509,7 @@ fn pci_address(node: &Node<'_>) -> Option<String> {
         .flat_map(|oem| oem.keys())
         .filter_map(|vendor| node.descend(&["Oem", vendor.as_str()]));
     own.chain(vendors).find_map(|place| {
-        if !place.body().get("BusNumber").is_some_and(|bus| !bus.is_null()) {
+        if place.body().get("BusNumber").is_none_or(Value::is_null) {
             return None;
         }
         let bus = place.whole("BusNumber").filter(|bus| *bus <= 0xff)?;

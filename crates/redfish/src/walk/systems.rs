@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::decode::last_segment;
+use crate::decode::{Node, last_segment};
 use crate::error::Error;
 use crate::identity;
 use crate::quirks::{self, Profile};
@@ -174,7 +174,7 @@ impl<R: Reader> Walk<'_, R> {
             .is_some_and(|node| node.child("Links").is_none_or(|links| links.links("ManagedBy").is_empty()))
         {
             // quirk 23
-            let path = host_node.map(|node| node.path()).unwrap_or_default();
+            let path = host_node.map(Node::path).unwrap_or_default();
             self.log.note("redfish.link.missing", path, "the host has no link `Links.ManagedBy`");
         }
         let profile = quirks::profile(&landscape.root.body, manufacturer.as_deref());
