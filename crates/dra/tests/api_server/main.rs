@@ -1,0 +1,6 @@
+//! What is published, against a real API server and scheduler (Kubernetes 1.36.3). A missing one fails these tests.
+
+mod accepted;
+mod cluster;
+mod guarded;
+mod scheduled;

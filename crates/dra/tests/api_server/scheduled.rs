@@ -1,0 +1,98 @@
+//! What the real scheduler gives to claims.
+
+use crate::cluster::{Cluster, claim, input, name};
+use bailiwick_dra::publish;
+use domain::Problem;
+use serde_json::{Value, json};
+
+/// Publishes a machine in Germany and one in the United States, each a Node, and these classes.
+async fn world(prefix: &str, classes: &[(&str, Value)], alarmed: bool) -> Cluster {
+    let cluster = Cluster::guarded().await;
+    let mut input = input(prefix, &["de", "us"]);
+    for (class, spec) in classes {
+        input.classes.push((name(class), serde_json::from_value(spec.clone()).unwrap()));
+    }
+    if alarmed {
+        input.machines[0].alarms.push(Problem::new("bmc.pin-mismatch", "its key changed"));
+    }
+    for machine in &input.machines {
+        cluster.plane.create_node(machine.name.as_str(), &format!("uuid-{}", machine.name)).await.unwrap();
+    }
+    let output = publish(&input);
+    for object in output.declared.iter().chain(&output.observed) {
+        cluster.apply(object).await;
+    }
+    cluster
+}
+
+/// A claim for one device of a class that other tests' machines do not match, and a pod that waits for it.
+async fn ask(cluster: &Cluster, claim_name: &str, class: &str, pool: Option<&str>) {
+    let mut claim = claim(claim_name, class, &json!([]));
+    if let Some(pool) = pool {
+        let machine = format!("device.attributes['gpu.bailiwick.dev'].machine.startsWith('{pool}')");
+        claim["spec"]["devices"]["requests"][0]["exactly"]["selectors"] =
+            json!([{ "cel": { "expression": machine } }]);
+    }
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": claim_name, "namespace": "default" },
+        "spec": {
+            "containers": [{ "name": "c", "image": "example.com/none", "resources": { "claims": [{ "name": "gpu" }] } }],
+            "resourceClaims": [{ "name": "gpu", "resourceClaimName": claim_name }],
+        },
+    });
+    for object in [claim, pod] {
+        let output = cluster.plane.kubectl(&["create", "-f", "-"], Some(&object.to_string())).await.unwrap();
+        output.success().unwrap();
+    }
+}
+
+/// The pool of the device that a claim got.
+async fn got(cluster: &Cluster, claim: &str) -> String {
+    let claim = format!("resourceclaim/{claim}");
+    cluster
+        .admin(&[
+            "wait",
+            &claim,
+            "--for=jsonpath={.status.allocation.devices.results[0].device}",
+            "--timeout=60s",
+        ])
+        .await;
+    cluster.admin(&["get", &claim, "-o", "jsonpath={.status.allocation.devices.results[0].pool}"]).await
+}
+
+/// Waits until the scheduler has looked and found nothing.
+async fn refused(cluster: &Cluster, claim: &str) {
+    let pod = format!("pod/{claim}");
+    cluster.admin(&["wait", &pod, "--for=condition=PodScheduled=false", "--timeout=60s"]).await;
+    let why = cluster.admin(&["get", &pod, "-o", "jsonpath={.status.conditions[0].message}"]).await;
+    assert!(why.contains("cannot allocate all claims"), "{why}");
+    let allocation =
+        cluster.admin(&["get", "resourceclaim", claim, "-o", "jsonpath={.status.allocation}"]).await;
+    assert_eq!(allocation, "");
+}
+
+#[tokio::test]
+async fn a_claim_of_a_trial_class_gets_a_device_of_the_right_jurisdiction() {
+    let trial = |jurisdiction| json!({ "jurisdiction": jurisdiction, "requires": ["inventoried"] });
+    let classes = [("trial-eu", trial("eu")), ("trial-us", trial("us"))];
+    let cluster = world("trial", &classes, false).await;
+    ask(&cluster, "trial-eu", "trial-eu", Some("trial-")).await;
+    ask(&cluster, "trial-us", "trial-us", Some("trial-")).await;
+    assert_eq!(got(&cluster, "trial-eu").await, "trial-de");
+    assert_eq!(got(&cluster, "trial-us").await, "trial-us");
+}
+
+#[tokio::test]
+async fn a_claim_of_a_default_class_gets_nothing() {
+    let cluster = world("default", &[("default", json!({ "jurisdiction": "world" }))], false).await;
+    ask(&cluster, "default", "default", None).await;
+    refused(&cluster, "default").await;
+}
+
+#[tokio::test]
+async fn a_device_of_an_alarmed_machine_is_not_given_out() {
+    let trial = json!({ "jurisdiction": "eu", "requires": ["inventoried"] });
+    let cluster = world("alarm", &[("alarm", trial)], true).await;
+    ask(&cluster, "alarm", "alarm", Some("alarm-")).await;
+    refused(&cluster, "alarm").await;
+}

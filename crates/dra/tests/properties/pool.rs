@@ -1,0 +1,145 @@
+//! How a pool changes, seen by a consumer that looks after every single write.
+
+use crate::fleet::name;
+use bailiwick_dra::{Input, PublishedMachine, Step, publish, reconcile};
+use domain::Containment;
+use domain::inventory::Gpu;
+use proptest::prelude::*;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+type Cluster = BTreeMap<String, Value>;
+
+/// A machine with this many GPUs, `firmware` of each, and the slices they need.
+fn wanted(gpus: usize, firmware: u8) -> Vec<bailiwick_dra::Object> {
+    let mut input = Input::new(name("cell-1"), "bailiwick-cell");
+    input.jurisdictions = Containment::new([(name("de"), vec![])]).unwrap();
+    let site =
+        serde_json::json!({ "jurisdiction": "de", "operator": "acme", "country": "DE", "bmcNetworks": [] });
+    input.sites.insert(name("fra1"), serde_json::from_value(site).unwrap());
+    let gpu = |at| Gpu {
+        serial: Some(format!("G{at}")),
+        firmware_version: Some(firmware.to_string()),
+        ..Gpu::default()
+    };
+    input.machines = vec![PublishedMachine {
+        name: name("m1"),
+        site: name("fra1"),
+        rack: None,
+        zone: None,
+        gpus: (0..gpus).map(gpu).collect(),
+        alarms: vec![],
+    }];
+    publish(&input).observed
+}
+
+fn run(cluster: &mut Cluster, step: &Step) {
+    match step {
+        Step::Apply(object) => drop(cluster.insert(object.name.clone(), object.json.clone())),
+        Step::Delete { name } => drop(cluster.remove(name)),
+    }
+}
+
+/// What an allocator sees: the devices of the newest generation, if all its slices are there.
+fn seen(cluster: &Cluster) -> Option<BTreeSet<String>> {
+    let number = |slice: &Value, pointer: &str| slice.pointer(pointer).unwrap().as_i64().unwrap();
+    let newest = cluster.values().map(|slice| number(slice, "/spec/pool/generation")).max()?;
+    let slices: Vec<_> = cluster.values().filter(|s| number(s, "/spec/pool/generation") == newest).collect();
+    let count = number(slices[0], "/spec/pool/resourceSliceCount");
+    assert!(slices.iter().all(|slice| number(slice, "/spec/pool/resourceSliceCount") == count));
+    let devices = slices.iter().flat_map(|slice| slice["spec"]["devices"].as_array().unwrap());
+    (i64::try_from(slices.len()).unwrap() == count).then(|| devices.map(Value::to_string).collect())
+}
+
+fn devices(objects: &[bailiwick_dra::Object]) -> BTreeSet<String> {
+    objects.iter().flat_map(|o| o.json["spec"]["devices"].as_array().unwrap()).map(Value::to_string).collect()
+}
+
+fn existing(cluster: &Cluster) -> Vec<Value> {
+    cluster.values().cloned().collect()
+}
+
+proptest! {
+    /// Each wish is interrupted after some steps, as by SIGKILL, and the next takes up what is left.
+    #[test]
+    fn a_consumer_sees_whole_pools_or_none(wishes in prop::collection::vec((0usize..400, 0u8..2, 0usize..6), 1..6)) {
+        let mut cluster = Cluster::new();
+        let mut ever = BTreeSet::new();
+        for (gpus, firmware, until) in wishes {
+            let desired = wanted(gpus, firmware);
+            ever.insert(devices(&desired));
+            for step in reconcile(&existing(&cluster), &desired).iter().take(until) {
+                run(&mut cluster, step);
+                let seen = seen(&cluster);
+                prop_assert!(seen.is_none_or(|devices| ever.contains(&devices)), "half a pool looked whole");
+            }
+        }
+        let desired = wanted(200, 7);
+        for step in reconcile(&existing(&cluster), &desired) {
+            run(&mut cluster, &step);
+        }
+        prop_assert_eq!(seen(&cluster), Some(devices(&desired)));
+        prop_assert_eq!(cluster.len(), 2);
+        prop_assert_eq!(reconcile(&existing(&cluster), &desired), vec![]);
+    }
+}
+
+fn generations(steps: &[Step]) -> Vec<i64> {
+    let generation = |step: &Step| match step {
+        Step::Apply(object) => object.json["spec"]["pool"]["generation"].as_i64(),
+        Step::Delete { .. } => None,
+    };
+    steps.iter().filter_map(generation).collect()
+}
+
+fn settled(objects: &[bailiwick_dra::Object]) -> Cluster {
+    let mut cluster = Cluster::new();
+    for step in reconcile(&[], objects) {
+        run(&mut cluster, &step);
+    }
+    cluster
+}
+
+#[test]
+fn what_a_server_adds_is_no_change() {
+    let desired = wanted(8, 1);
+    let mut cluster = settled(&desired);
+    for slice in cluster.values_mut() {
+        slice["metadata"]["resourceVersion"] = "41".into();
+        slice["metadata"]["managedFields"] = serde_json::json!([{ "manager": "bailiwick" }]);
+        slice["spec"]["nodeSelector"] = Value::Null;
+    }
+    assert_eq!(reconcile(&existing(&cluster), &desired), vec![]);
+}
+
+#[test]
+fn one_changed_device_raises_the_generation_of_every_slice_of_its_pool() {
+    let cluster = settled(&wanted(200, 1));
+    assert_eq!(generations(&reconcile(&existing(&cluster), &wanted(200, 2))), [2, 2]);
+}
+
+#[test]
+fn a_slice_that_a_kubelet_wiped_comes_back_at_the_same_generation() {
+    let desired = wanted(200, 1);
+    let mut cluster = settled(&desired);
+    cluster.pop_first();
+    assert_eq!(generations(&reconcile(&existing(&cluster), &desired)), [1]);
+}
+
+#[test]
+fn slices_of_a_machine_that_went_are_deleted_and_those_of_other_drivers_stay() {
+    let mut cluster = settled(&wanted(8, 1));
+    let mut foreign = cluster["m1-gpu-00"].clone();
+    foreign["metadata"]["name"] = "m1-foreign".into();
+    foreign["spec"]["driver"] = "gpu.example".into();
+    cluster.insert("m1-foreign".to_owned(), foreign);
+    assert_eq!(reconcile(&existing(&cluster), &[]), [Step::Delete { name: "m1-gpu-00".to_owned() }]);
+}
+
+#[test]
+fn what_somebody_else_wrote_into_a_slice_is_written_over() {
+    let desired = wanted(8, 1);
+    let mut cluster = settled(&desired);
+    cluster.get_mut("m1-gpu-00").unwrap()["spec"]["devices"][0]["attributes"]["probed"]["bool"] = true.into();
+    assert_eq!(generations(&reconcile(&existing(&cluster), &desired)), [2]);
+}
