@@ -14,7 +14,6 @@ use crate::walk::{Landscape, Walk, WalkOptions};
 /// whole, its service root or its systems cannot be read.
 pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<Inventory, ReadError> {
     let started = Instant::now();
-    let before = reader.usage();
     let walk = Walk::new(reader, options);
     let landscape = walk.landscape().await?;
     let (bmc, processors, nics, drives, firmware, component_integrity, secure_boot) = tokio::join!(
@@ -48,9 +47,9 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
     inventory.diagnostics.extend(reader.diagnostics());
     inventory.diagnostics.sort();
     inventory.diagnostics.dedup();
-    inventory.requests.count -= before.count.min(inventory.requests.count);
-    inventory.requests.bytes -= before.bytes.min(inventory.requests.bytes);
-    inventory.requests.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // the reader counts from when it connected: greeting and login are part of what reading costs
+    let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    inventory.requests.elapsed_ms = inventory.requests.elapsed_ms.max(elapsed);
     Ok(inventory)
 }
 
