@@ -1,1 +1,14 @@
-//! The service: API, reconciler, publishers.
+//! The service: API, reconciler, publishers (DESIGN §5.11).
+
+pub mod api;
+mod enrol;
+mod error;
+mod publish;
+mod reconcile;
+mod service;
+pub mod settings;
+mod world;
+
+pub use error::{CODES, CellError};
+pub use service::{Cell, RunningCell};
+pub use settings::{Settings, SinkSettings};

@@ -437,3 +437,34 @@ pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: R) -> Result<Declar
         Kind::GpuClass => read(&document, Spec::GpuClass),
     }
 }
+
+impl JsonSchema for Declaration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Declaration".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let document = |kind: Kind, spec: schemars::Schema, metadata: &schemars::Schema| {
+            serde_json::json!({
+                "type": "object",
+                "required": ["apiVersion", "kind", "metadata", "spec"],
+                "additionalProperties": false,
+                "properties": {
+                    "apiVersion": { "const": API_VERSION },
+                    "kind": { "const": kind.as_str() },
+                    "metadata": metadata,
+                    "spec": spec,
+                }
+            })
+        };
+        let metadata = generator.subschema_for::<Metadata>();
+        let documents = [
+            document(Kind::Jurisdiction, generator.subschema_for::<JurisdictionSpec>(), &metadata),
+            document(Kind::LegalEntity, generator.subschema_for::<LegalEntitySpec>(), &metadata),
+            document(Kind::Site, generator.subschema_for::<SiteSpec>(), &metadata),
+            document(Kind::Machine, generator.subschema_for::<MachineSpec>(), &metadata),
+            document(Kind::GpuClass, generator.subschema_for::<GpuClassSpec>(), &metadata),
+        ];
+        schemars::json_schema!({ "oneOf": documents })
+    }
+}

@@ -1,0 +1,250 @@
+//! Machines, GPUs and classes as they are known now.
+
+use super::access::Caller;
+use super::problem::Refusal;
+use super::types::{ClassItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
+use super::{Answer, Api, Shared};
+use crate::world::{KnownMachine, World};
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use domain::inventory::Gpu;
+use domain::principal::Permission;
+use domain::{Fact, MachineState, Name, Problem};
+use dra::GpuKey;
+use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(machines))
+        .routes(routes!(machine))
+        .routes(routes!(why))
+        .routes(routes!(facts))
+        .routes(routes!(gpus))
+        .routes(routes!(classes))
+}
+
+/// One page of sorted items: those whose key comes after the one given.
+pub(super) fn page<T>(
+    items: Vec<T>,
+    paging: &Paging,
+    key: impl Fn(&T) -> String,
+) -> Result<Page<T>, Refusal> {
+    let limit = paging.limit.unwrap_or(500);
+    if !(1..=1000).contains(&limit) {
+        return Err(Refusal::bad_request(format!("limit is {limit}; it must be 1 to 1000")));
+    }
+    let limit = limit as usize;
+    let start = match &paging.after {
+        None => 0,
+        Some(after) => items.iter().position(|item| key(item) > *after).unwrap_or(items.len()),
+    };
+    let more = items.len() > start + limit;
+    let items: Vec<T> = items.into_iter().skip(start).take(limit).collect();
+    let next = items.last().filter(|_| more).map(&key);
+    Ok(Page { items, next })
+}
+
+fn summary(
+    world: &World,
+    name: &Name,
+    known: &KnownMachine,
+    inventory: Option<&domain::Inventory>,
+) -> Machine {
+    let identity = inventory.map(|inventory| &inventory.identity);
+    Machine {
+        name: name.clone(),
+        state: known.record.state,
+        since: known.record.since,
+        waiting: known.record.waiting.clone(),
+        site: known.spec.site.clone(),
+        jurisdiction: world.jurisdiction_of(known).unwrap_or(&world.home).clone(),
+        rack: known.spec.rack.clone(),
+        zone: world.zone_of(known).cloned(),
+        manufacturer: identity.and_then(|identity| identity.manufacturer.clone()),
+        model: identity.and_then(|identity| identity.model.clone()),
+        serial: known.record.serial.clone(),
+        gpus: known.gpus.len(),
+    }
+}
+
+/// Machines, by name.
+#[utoipa::path(get, path = "/api/v1/machines", tag = "machines", params(Paging), responses((status = 200, body = Page<Machine>)))]
+async fn machines(
+    State(api): Shared,
+    caller: Caller,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Answer<Page<Machine>> {
+    caller.needs(Permission::Read)?;
+    let Query(paging) = paging?;
+    let world = World::read(&api.store, &api.home).await?;
+    let names: Vec<&Name> = world.machines.keys().collect();
+    let names = page(names, &paging, |name| name.to_string())?;
+    let mut items = Vec::with_capacity(names.items.len());
+    for name in names.items {
+        let inventory = api.store.inventory(name).await?.map(|(inventory, _)| inventory);
+        items.push(summary(&world, name, &world.machines[name], inventory.as_ref()));
+    }
+    Ok(Json(Page { items, next: names.next }))
+}
+
+fn find<'w>(world: &'w World, name: &str) -> Result<(&'w Name, &'w KnownMachine), Refusal> {
+    let found = world.machines.iter().find(|(known, _)| known.as_str() == name);
+    found.ok_or_else(|| Refusal::not_found(&format!("Machine/{name}")))
+}
+
+/// All that is known of one machine.
+#[utoipa::path(get, path = "/api/v1/machines/{name}", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = MachineDetail)))]
+async fn machine(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<MachineDetail> {
+    caller.needs(Permission::Read)?;
+    let world = World::read(&api.store, &api.home).await?;
+    let (name, known) = find(&world, &name?.0)?;
+    let (inventory, observed_at) = api.store.inventory(name).await?.unzip();
+    Ok(Json(MachineDetail {
+        machine: summary(&world, name, known, inventory.as_ref()),
+        bmc: known.spec.bmc.clone(),
+        pin: known.record.pin.map(|pin| pin.to_string()),
+        inventory,
+        observed_at,
+        facts: api.store.facts(name).await?.len(),
+    }))
+}
+
+/// Why a machine, or a GPU of it, is not further than it is.
+#[utoipa::path(get, path = "/api/v1/machines/{name}/why", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Why)))]
+async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, PathRejection>) -> Answer<Why> {
+    caller.needs(Permission::Read)?;
+    let world = World::read(&api.store, &api.home).await?;
+    let (name, known) = find(&world, &name?.0)?;
+    let mut gpus = reasons(&world, known);
+    let place = format!("Machine/{name}");
+    for publication in api.status.all() {
+        let ours = |problem: &&Problem| {
+            problem.at.as_ref().is_some_and(|at| *at == place || at.starts_with(&format!("{place} ")))
+        };
+        gpus.extend(publication.left_out.iter().filter(ours).cloned());
+        gpus.extend(publication.problem);
+    }
+    gpus.dedup();
+    Ok(Json(Why {
+        machine: name.clone(),
+        state: known.record.state,
+        since: known.record.since,
+        waiting: known.record.waiting.clone(),
+        gpus,
+    }))
+}
+
+/// What keeps a machine's GPUs from claims, class by class.
+fn reasons(world: &World, known: &KnownMachine) -> Vec<Problem> {
+    let mut reasons = Vec::new();
+    if known.record.state != MachineState::Enrolled || known.gpus.is_empty() {
+        return reasons;
+    }
+    for (name, class) in &world.classes {
+        let matching = known.gpus.iter().filter(|gpu| world.matches(class, known, gpu)).count();
+        let given = known.gpus.iter().filter(|gpu| world.allocatable(class, known, gpu)).count();
+        if given < matching {
+            let requires: Vec<_> = class.requires.iter().map(|requirement| requirement.as_str()).collect();
+            reasons.push(
+                Problem::new(
+                    "gpu.not-allocatable",
+                    format!("{} of {matching} GPUs cannot be claimed by class {name}", matching - given),
+                )
+                .difference("inventoried", requires.join(", "))
+                .hint("the node agent's probe and an attestation verdict open this gate; nothing else does")
+                .at(format!("GpuClass/{name}")),
+            );
+        }
+    }
+    reasons
+}
+
+/// Every fact known of one machine, with its source, path and time.
+#[utoipa::path(get, path = "/api/v1/machines/{name}/facts", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Vec<Object>)))]
+async fn facts(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<Vec<Fact>> {
+    caller.needs(Permission::Read)?;
+    let name = name?.0;
+    let missing = || Refusal::not_found(&format!("Machine/{name}"));
+    let known = Name::new(name.clone()).map_err(|_| missing())?;
+    api.store.machine(&known).await?.ok_or_else(missing)?;
+    Ok(Json(api.store.facts(&known).await?))
+}
+
+/// GPUs of all machines, by machine and device.
+#[utoipa::path(get, path = "/api/v1/gpus", tag = "gpus", params(Paging), responses((status = 200, body = Page<GpuItem>)))]
+async fn gpus(
+    State(api): Shared,
+    caller: Caller,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Answer<Page<GpuItem>> {
+    caller.needs(Permission::Read)?;
+    let Query(paging) = paging?;
+    let world = World::read(&api.store, &api.home).await?;
+    let mut all: Vec<(String, &Name, &KnownMachine, &Gpu)> = Vec::new();
+    for (name, known) in &world.machines {
+        // Numbered within the machine, so that GPUs without identity can be paged too.
+        let gpus = known.gpus.iter().enumerate();
+        all.extend(gpus.map(|(at, gpu)| (format!("{name}/{at:06}"), name, known, gpu)));
+    }
+    let page = page(all, &paging, |(key, ..)| key.clone())?;
+    let items =
+        page.items.into_iter().map(|(_, name, known, gpu)| gpu_item(&world, name, known, gpu)).collect();
+    Ok(Json(Page { items, next: page.next }))
+}
+
+fn gpu_item(world: &World, name: &Name, known: &KnownMachine, gpu: &Gpu) -> GpuItem {
+    let key = GpuKey::of(gpu);
+    let state = match &key {
+        None => GpuState::Unidentified,
+        Some(_) if world.is_double(gpu) || !known.alarms().is_empty() => GpuState::Conflicting,
+        Some(_) => GpuState::Inventoried,
+    };
+    let allocatable = world.classes.iter().filter(|(_, class)| world.allocatable(class, known, gpu));
+    GpuItem {
+        machine: name.clone(),
+        device: key.filter(|_| !world.is_double(gpu)).map(|key| key.device_name()),
+        site: known.spec.site.clone(),
+        jurisdiction: world.jurisdiction_of(known).unwrap_or(&world.home).clone(),
+        state,
+        gpu: gpu.clone(),
+        allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
+    }
+}
+
+/// GPU classes with how many GPUs each could give.
+#[utoipa::path(get, path = "/api/v1/classes", tag = "gpus", params(Paging), responses((status = 200, body = Page<ClassItem>)))]
+async fn classes(
+    State(api): Shared,
+    caller: Caller,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Answer<Page<ClassItem>> {
+    caller.needs(Permission::Read)?;
+    let Query(paging) = paging?;
+    let world = World::read(&api.store, &api.home).await?;
+    let count = |test: &dyn Fn(&KnownMachine, &Gpu) -> bool| {
+        world.machines.values().map(|known| known.gpus.iter().filter(|gpu| test(known, gpu)).count()).sum()
+    };
+    let items = world.classes.iter().map(|(name, spec)| ClassItem {
+        name: name.clone(),
+        requires: spec.requires.clone(),
+        trial: spec.is_trial(),
+        matching: count(&|known, gpu| world.matches(spec, known, gpu)),
+        allocatable: count(&|known, gpu| world.allocatable(spec, known, gpu)),
+        spec: spec.clone(),
+    });
+    page(items.collect(), &paging, |item: &ClassItem| item.name.to_string()).map(Json)
+}

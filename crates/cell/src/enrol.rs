@@ -1,0 +1,268 @@
+//! The steps that bring a machine from declared to enrolled (DESIGN §5.2). Each observes, does one thing, records.
+
+use crate::error::coded;
+use domain::declaration::{MachineSpec, SiteSpec};
+use domain::inventory::Inventory;
+use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Problem, Spec, fact};
+use jiff::{SignedDuration, Timestamp};
+use redfish::{Client, Credentials, LoginBudget, Options, SpkiPin, Target, Trust, WalkOptions};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{MachineRecord, Store, StoreError};
+use tokio::sync::Semaphore;
+
+/// What all steps share.
+#[derive(Debug)]
+pub(crate) struct Enroller {
+    pub store: Store,
+    pub secrets_dir: Option<PathBuf>,
+    pub requests_per_bmc: usize,
+    pub requests: Arc<Semaphore>,
+    pub refresh: Duration,
+}
+
+/// Longest time between two tries.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
+
+/// Time until the next try after credentials were refused: long enough that no lock-out window sees three of them (quirk 3).
+const AFTER_REFUSAL: SignedDuration = SignedDuration::from_mins(15);
+
+/// A machine that takes longer than this to read is not read.
+const DEADLINE: Duration = Duration::from_mins(10);
+
+/// Why a step came to nothing, and whether time alone may help.
+enum Trouble {
+    /// Try again, later each time.
+    Passing(Problem),
+    /// The BMC refused the credentials.
+    Refused(Problem),
+    /// Only a changed declaration helps.
+    Lasting(Problem),
+    /// The database: nothing was recorded, so nothing is known to be wrong with the machine.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::PinChanged { .. }
+            | StoreError::DuplicateSerial { .. }
+            | StoreError::DuplicateUuid { .. } => Self::Passing(error.problem()),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<Problem> for Trouble {
+    /// By what the BMC's client says.
+    fn from(problem: Problem) -> Self {
+        match problem.code.as_str() {
+            "bmc.unauthorized" | "bmc.locked-out" | "bmc.login-withheld" | "bmc.password-change-required" => {
+                Self::Refused(problem)
+            }
+            "bmc.address-outside-networks" | "bmc.address-invalid" => Self::Lasting(problem),
+            _ => Self::Passing(problem),
+        }
+    }
+}
+
+impl Enroller {
+    /// Does the next step of a machine and records what came of it.
+    pub async fn step(&self, machine: &Name, budget: &Arc<LoginBudget>) -> Result<Outcome, StoreError> {
+        let Some(record) = self.store.machine(machine).await? else { return Ok(Outcome::Done) };
+        let trouble = match self.try_step(&record, budget).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(trouble) => trouble,
+        };
+        let (problem, pause) = match trouble {
+            // The declaration changed meanwhile: the change has put the machine back into the queue.
+            Trouble::Store(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {
+                return Ok(Outcome::Done);
+            }
+            Trouble::Store(error) => return Err(error),
+            Trouble::Passing(problem) => (problem, Some(pause_after(&record))),
+            Trouble::Refused(problem) => (problem, Some(AFTER_REFUSAL)),
+            Trouble::Lasting(problem) => (problem, None),
+        };
+        let until = pause.map(|pause| Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX));
+        match self.store.record_waiting(machine, record.generation, &problem, until).await {
+            Ok(_) | Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        tracing::warn!(%machine, code = problem.code, "{}", problem.message);
+        Ok(until.map_or_else(
+            || Outcome::Fail(problem.clone()),
+            |until| Outcome::Wait { problem: problem.clone(), until },
+        ))
+    }
+
+    async fn try_step(&self, record: &MachineRecord, budget: &Arc<LoginBudget>) -> Result<Outcome, Trouble> {
+        let (spec, site) = self.declared(&record.name).await?;
+        match record.state {
+            MachineState::Declared => self.discover(record, &spec, &site, budget).await,
+            MachineState::Discovered | MachineState::Enrolled => {
+                self.enrol(record, &spec, &site, budget).await
+            }
+        }
+    }
+
+    async fn declared(&self, machine: &Name) -> Result<(MachineSpec, SiteSpec), Trouble> {
+        let gone = |kind, name: &Name| Trouble::Store(StoreError::NotFound { kind, name: name.clone() });
+        let Some(Spec::Machine(spec)) = self.store.declaration(Kind::Machine, machine).await?.map(|d| d.spec)
+        else {
+            return Err(gone(Kind::Machine, machine));
+        };
+        let Some(Spec::Site(site)) = self.store.declaration(Kind::Site, &spec.site).await?.map(|d| d.spec)
+        else {
+            return Err(gone(Kind::Site, &spec.site));
+        };
+        Ok((*spec, site))
+    }
+
+    /// Declared → discovered: who answers at the address, and which key it shows. No credentials are sent.
+    async fn discover(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        budget: &Arc<LoginBudget>,
+    ) -> Result<Outcome, Trouble> {
+        let trust = match spec.bmc.pin.or(record.pin) {
+            Some(pin) => Trust::Pin(spki(&pin)?),
+            None => Trust::FirstUse,
+        };
+        let client = self.connect(spec, site, trust, None, budget).await?;
+        let pin = client.peer_pin();
+        client.close().await;
+        let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the BMC showed no key")))?;
+        self.store.record_discovery(&record.name, record.generation, &digest(pin)?).await?;
+        Ok(Outcome::Advance(MachineState::Discovered))
+    }
+
+    /// Discovered → enrolled, and every refresh after: identity, checks, inventory.
+    async fn enrol(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        budget: &Arc<LoginBudget>,
+    ) -> Result<Outcome, Trouble> {
+        let pin =
+            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+        let password = self.password(&record.name, spec).await?;
+        let credentials = Credentials::new(spec.bmc.username.clone(), password.as_str());
+        let client = self.connect(spec, site, Trust::Pin(spki(&pin)?), Some(credentials), budget).await?;
+        let read = redfish::inventory(&client, &WalkOptions::default()).await;
+        client.close().await;
+        let inventory = read.map_err(|error| Trouble::from(error.problem()))?;
+        check_identity(spec, &inventory)?;
+        let at = Timestamp::now();
+        let facts = fact::from_inventory(&inventory, at);
+        self.store.record_enrolment(&record.name, record.generation, &inventory, &facts, at).await?;
+        if record.state == MachineState::Enrolled {
+            let pause = SignedDuration::try_from(self.refresh).unwrap_or(LONGEST_WAIT);
+            let problem = coded("machine.fresh", "the inventory is fresh");
+            return Ok(Outcome::Wait { problem, until: at.saturating_add(pause).unwrap_or(Timestamp::MAX) });
+        }
+        Ok(Outcome::Advance(MachineState::Enrolled))
+    }
+
+    async fn connect(
+        &self,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        trust: Trust,
+        credentials: Option<Credentials>,
+        budget: &Arc<LoginBudget>,
+    ) -> Result<Client, Trouble> {
+        let target =
+            Target { url: spec.bmc.address.clone(), trust, networks: Some(site.bmc_networks.clone()) };
+        let options = Options {
+            credentials,
+            login_budget: Arc::clone(budget),
+            concurrency: self.requests_per_bmc,
+            shared: Some(Arc::clone(&self.requests)),
+            deadline: Some(DEADLINE),
+            ..Options::default()
+        };
+        Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))
+    }
+
+    async fn password(
+        &self,
+        machine: &Name,
+        spec: &MachineSpec,
+    ) -> Result<store::Zeroizing<String>, Trouble> {
+        let missing = |why: String| Trouble::Passing(coded("machine.no-password", why));
+        let Some(reference) = &spec.bmc.secret_ref else {
+            let sealed = self.store.credentials(machine).await?;
+            return sealed.ok_or_else(|| missing(format!("no password is sealed for Machine/{machine}")));
+        };
+        let Some(root) = &self.secrets_dir else {
+            return Err(missing("the cell has no secrets directory; start it with --secrets-dir".to_owned()));
+        };
+        if reference.key.contains('/') || reference.key.starts_with('.') {
+            return Err(missing(format!("{:?} is no key of a secret", reference.key)));
+        }
+        let path = root.join(reference.name.as_str()).join(&reference.key);
+        let text = tokio::fs::read_to_string(&path).await.map(store::Zeroizing::new);
+        let text =
+            text.map_err(|error| missing(format!("cannot read secret {}: {error}", path.display())))?;
+        Ok(store::Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+}
+
+/// Exponential back-off from two seconds, with up to a quarter of jitter taken off so that machines do not march in step.
+fn pause_after(record: &MachineRecord) -> SignedDuration {
+    let attempts = record.waiting.as_ref().map_or(0, |waiting| waiting.attempts).min(16);
+    let full = SignedDuration::from_secs(2).saturating_mul(1 << attempts.min(9)).min(LONGEST_WAIT);
+    let mut random = [0];
+    let _ = getrandom::fill(&mut random);
+    full - full / 1024 * i32::from(random[0])
+}
+
+fn check_identity(spec: &MachineSpec, inventory: &Inventory) -> Result<(), Trouble> {
+    let identity = &inventory.identity;
+    let nothing = || "nothing".to_owned();
+    if let Some(expected) = &spec.serial
+        && identity.serial.as_deref() != Some(expected.trim())
+    {
+        let problem = coded("machine.serial-mismatch", "another machine answers at this address");
+        return Err(Trouble::Passing(
+            problem.difference(identity.serial.clone().unwrap_or_else(nothing), expected),
+        ));
+    }
+    if let Some(expected) = &spec.mac {
+        let wanted = expected.to_ascii_lowercase().replace('-', ":");
+        let mut macs = inventory.nics.iter().map(|nic| &nic.mac).chain(&inventory.bmc.macs);
+        if !macs.any(|mac| *mac == wanted) {
+            let found = inventory
+                .nics
+                .iter()
+                .map(|nic| nic.mac.as_str())
+                .chain(inventory.bmc.macs.iter().map(String::as_str));
+            let found = found.collect::<Vec<_>>().join(", ");
+            let problem = coded("machine.mac-mismatch", "another machine answers at this address");
+            return Err(Trouble::Passing(
+                problem.difference(if found.is_empty() { nothing() } else { found }, wanted),
+            ));
+        }
+    }
+    if identity.serial.is_none() && identity.uuid.is_none() {
+        return Err(Trouble::Passing(coded(
+            "machine.unidentified",
+            "the BMC tells neither serial number nor UUID of its machine",
+        )));
+    }
+    Ok(())
+}
+
+/// Both types hold the same 32 bytes and write them in the same form.
+fn spki(digest: &Digest) -> Result<SpkiPin, Trouble> {
+    digest.to_string().parse().map_err(|_| Trouble::Lasting(coded("api.internal", "the pin is malformed")))
+}
+
+fn digest(pin: SpkiPin) -> Result<Digest, Trouble> {
+    pin.to_string().parse().map_err(|_| Trouble::Lasting(coded("api.internal", "the pin is malformed")))
+}

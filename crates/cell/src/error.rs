@@ -1,0 +1,171 @@
+//! What keeps a cell from starting, and the codes that this crate adds to the catalogue.
+
+use domain::{Diagnose, Name, Problem};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Codes of this crate: code, meaning, what to do next.
+pub const CODES: &[(&str, &str, &str)] = &[
+    (
+        "api.bad-request",
+        "The request is not of the form that the API takes.",
+        "Compare it with `/openapi.json`.",
+    ),
+    (
+        "api.forbidden",
+        "The token's role may not do this.",
+        "Use a token of a role that may, or ask an admin for one.",
+    ),
+    (
+        "api.host-not-allowed",
+        "The Host header names a host that this cell does not serve.",
+        "Call it by its address, or add the name to `hosts`.",
+    ),
+    ("api.internal", "The cell could not do it; its log says why.", "Read the cell's log; try again."),
+    ("api.not-found", "There is no such object or route.", "`bailiwick get` lists what there is."),
+    (
+        "api.unauthorized",
+        "No token, or one that is unknown, expired or revoked.",
+        "Give `--token-file`; the first token is `admin.token` in the data directory.",
+    ),
+    (
+        "cell.data-dir",
+        "The data directory cannot be used.",
+        "Make it writable for the cell's user, or name another with `--data-dir`.",
+    ),
+    (
+        "cell.jurisdiction-fixed",
+        "The database belongs to a cell of another jurisdiction.",
+        "Start with the jurisdiction it was made for, or with another database; a cell never changes its jurisdiction.",
+    ),
+    ("cell.jurisdiction-missing", "A new cell needs a jurisdiction.", "Start it with `--jurisdiction NAME`."),
+    (
+        "cell.listen",
+        "The API cannot listen on the address.",
+        "Choose another with `--listen`, or stop what uses it.",
+    ),
+    (
+        "machine.mac-mismatch",
+        "No interface of the machine or its BMC has the declared MAC address.",
+        "Correct `spec.mac`, or look at which machine stands there.",
+    ),
+    (
+        "machine.serial-mismatch",
+        "The machine says another serial number than the declared one.",
+        "Correct `spec.serial`, or look at which machine stands there.",
+    ),
+    (
+        "machine.no-password",
+        "The machine's password is not known to the cell.",
+        "Apply its declaration again with its `passwordFile`, or mount the secret that `secretRef` names.",
+    ),
+    (
+        "machine.unidentified",
+        "The machine says neither serial number nor UUID, so it cannot be told from others.",
+        "Read it with `bailiwick inspect`; update its BMC's firmware.",
+    ),
+    (
+        "publish.cluster",
+        "The cluster did not take an object.",
+        "Read the message; `manifests/cell-clusterrole.yaml` says what the cell's user needs.",
+    ),
+    (
+        "publish.directory",
+        "The publish directory cannot be written.",
+        "Make it writable, free disk space, or name another.",
+    ),
+    (
+        "publish.foreign-file",
+        "A file that is not ours has the name of one to publish; it is left alone.",
+        "Move the file away.",
+    ),
+    (
+        "publish.foreign-object",
+        "An object that is not ours has the name of one to publish; it is left alone.",
+        "Rename or delete the object in the cluster.",
+    ),
+    (
+        "publish.fields-dropped",
+        "The API server silently dropped fields of an object.",
+        "Switch on the feature gate that the field needs.",
+    ),
+    (
+        "publish.node-unverified",
+        "The machine has no Node of its name with its system UUID, so its GPUs do not go to the cluster.",
+        "Join the machine to the cluster under its own name.",
+    ),
+    (
+        "publish.policy-unproven",
+        "The admission policy could not be proven to hold, so nothing was published.",
+        "Apply `manifests/cell-clusterrole.yaml`; look for who removed the policy.",
+    ),
+];
+
+/// Why a cell cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// The data directory.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address of the API.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A new cell without a jurisdiction.
+    #[error("this cell is new and has no jurisdiction")]
+    NoJurisdiction,
+    /// The database is another cell's.
+    #[error("this cell was made for jurisdiction {found}")]
+    JurisdictionFixed {
+        /// What the database says.
+        found: String,
+        /// What the settings say.
+        expected: Name,
+    },
+}
+
+impl CellError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::DataDir { .. } => "cell.data-dir",
+            Self::Listen { .. } => "cell.listen",
+            Self::NoJurisdiction => "cell.jurisdiction-missing",
+            Self::JurisdictionFixed { .. } => "cell.jurisdiction-fixed",
+        }
+    }
+}
+
+impl Diagnose for CellError {
+    fn problem(&self) -> Problem {
+        match self {
+            Self::Store(error) => error.problem(),
+            Self::JurisdictionFixed { found, expected } => {
+                coded(self.code(), self.to_string()).difference(found.clone(), expected.as_str())
+            }
+            _ => coded(self.code(), self.to_string()),
+        }
+    }
+}
+
+/// A problem of this crate with the hint of the catalogue.
+pub(crate) fn coded(code: &'static str, message: impl Into<String>) -> Problem {
+    let problem = Problem::new(code, message);
+    match CODES.iter().find(|(known, ..)| *known == code) {
+        Some((_, _, hint)) => problem.hint(*hint),
+        None => problem,
+    }
+}

@@ -1,0 +1,390 @@
+//! The cluster sink: server-side apply as field manager `bailiwick`, prune by label.
+//!
+//! The admission policies go first; then a dry run with a kubelet's identity proves that they hold, each time anew, and while
+//! it does not nothing else is written (DESIGN §3.2).
+
+use super::Written;
+use crate::error::coded;
+use crate::world::World;
+use domain::{Name, Problem};
+use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    PostParams,
+};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A policy is active within a second of its creation (facts: dra, measured); it is given ten.
+const PROOF_TRIES: u32 = 20;
+const PROOF_PAUSE: Duration = Duration::from_millis(500);
+
+/// One Kubernetes cluster.
+pub(super) struct Cluster {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    cell: Name,
+    clients: Option<Clients>,
+    /// What the server made of what was applied, by kind and name: digest of what was sent, resourceVersion that came back.
+    applied: BTreeMap<(String, String), (domain::Digest, Option<String>)>,
+}
+
+#[derive(Clone)]
+struct Clients {
+    own: Client,
+    kubelet: Client,
+}
+
+/// A kind we write.
+struct Ours {
+    api: Api<DynamicObject>,
+    there: BTreeMap<String, DynamicObject>,
+}
+
+impl Cluster {
+    pub fn new(kubeconfig: Option<PathBuf>, context: Option<String>, cell: Name) -> Self {
+        Self { kubeconfig, context, cell, clients: None, applied: BTreeMap::new() }
+    }
+
+    pub fn name(&self) -> String {
+        let file = self
+            .kubeconfig
+            .as_ref()
+            .map_or("in-cluster or default kubeconfig".to_owned(), |path| path.display().to_string());
+        self.context.as_ref().map_or(file.clone(), |context| format!("{file}#{context}"))
+    }
+
+    /// Brings the cluster in line.
+    pub async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
+        let clients = self.clients().await?;
+        let mut input = input.clone();
+        input.server.taint_rules = taint_rules(&clients.own).await?;
+        let mut left_out = Vec::new();
+        let verified = verified_nodes(&clients.own, world).await?;
+        input.machines.retain(|machine| {
+            let is_verified = verified.contains(&machine.name);
+            if !is_verified && !machine.gpus.is_empty() {
+                let message = format!("the GPUs of Machine/{} wait for its Node", machine.name);
+                left_out
+                    .push(coded("publish.node-unverified", message).at(format!("Machine/{}", machine.name)));
+            }
+            is_verified
+        });
+        let output = dra::publish(&input);
+        left_out.extend(output.diagnostics.clone());
+        let mut written = Written { left_out, ..Written::default() };
+        let (policies, classes): (Vec<_>, Vec<_>) =
+            output.declared.iter().partition(|o| o.api_version.starts_with("admissionregistration"));
+        self.bring_in_line(&clients.own, &policies, &mut written).await?;
+        prove(&clients.kubelet, &input).await?;
+        self.bring_in_line(&clients.own, &classes, &mut written).await?;
+        let (slices, rules): (Vec<_>, Vec<_>) =
+            output.observed.iter().partition(|object| object.kind == "ResourceSlice");
+        self.bring_in_line(&clients.own, &rules, &mut written).await?;
+        self.write_slices(&clients.own, &slices, &mut written).await?;
+        let mut kinds = vec![
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+            ("resource.k8s.io/v1", "DeviceClass"),
+        ];
+        let rule_version =
+            input.server.taint_rules.map(|version| format!("resource.k8s.io/{}", version.as_str()));
+        if let Some(version) = &rule_version {
+            kinds.push((version, "DeviceTaintRule"));
+        }
+        let wanted: BTreeSet<_> = output
+            .declared
+            .iter()
+            .chain(&output.observed)
+            .map(|o| (o.kind.as_str(), o.name.as_str()))
+            .collect();
+        for (version, kind) in kinds {
+            self.prune(&clients.own, version, kind, &wanted, &mut written).await?;
+        }
+        Ok(written)
+    }
+
+    async fn clients(&mut self) -> Result<Clients, Problem> {
+        if let Some(clients) = &self.clients {
+            return Ok(clients.clone());
+        }
+        let refuse =
+            |error: String| coded("publish.cluster", format!("cannot reach {}: {error}", self.name()));
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = match &self.kubeconfig {
+            Some(path) => {
+                let file = Kubeconfig::read_from(path).map_err(|error| refuse(error.to_string()))?;
+                Config::from_custom_kubeconfig(file, &options)
+                    .await
+                    .map_err(|error| refuse(error.to_string()))?
+            }
+            None if self.context.is_some() => {
+                Config::from_kubeconfig(&options).await.map_err(|error| refuse(error.to_string()))?
+            }
+            None => Config::infer().await.map_err(|error| refuse(error.to_string()))?,
+        };
+        let mut kubelet = config.clone();
+        kubelet.auth_info.impersonate = Some(dra::PROOF_USER.to_owned());
+        kubelet.auth_info.impersonate_groups = Some(vec![dra::PROOF_GROUP.to_owned()]);
+        let client =
+            |config| Client::try_from(config).map_err(|error: kube::Error| refuse(error.to_string()));
+        let clients = Clients { own: client(config)?, kubelet: client(kubelet)? };
+        self.clients = Some(clients.clone());
+        Ok(clients)
+    }
+
+    async fn ours(&self, client: &Client, api_version: &str, kind: &str) -> Result<Ours, Problem> {
+        let api = api(client, api_version, kind);
+        let selector = ListParams::default().labels(&format!("{}={}", dra::LABEL_OWNER, self.cell));
+        let list = api.list(&selector).await.map_err(|error| failed("list", kind, "", &error))?;
+        let there = list
+            .items
+            .into_iter()
+            .filter_map(|object| Some((object.metadata.name.clone()?, object)))
+            .collect();
+        Ok(Ours { api, there })
+    }
+
+    async fn bring_in_line(
+        &mut self,
+        client: &Client,
+        objects: &[&Object],
+        written: &mut Written,
+    ) -> Result<(), Problem> {
+        let mut kinds: BTreeMap<(&str, &str), Ours> = BTreeMap::new();
+        for object in objects {
+            let key = (object.api_version.as_str(), object.kind.as_str());
+            if let std::collections::btree_map::Entry::Vacant(place) = kinds.entry(key) {
+                place.insert(self.ours(client, key.0, key.1).await?);
+            }
+        }
+        for object in objects {
+            let ours = &kinds[&(object.api_version.as_str(), object.kind.as_str())];
+            self.apply(ours, object, written).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies one object unless it is as we left it. An object of its name that is not ours is left alone.
+    async fn apply(&mut self, ours: &Ours, object: &Object, written: &mut Written) -> Result<(), Problem> {
+        let key = (object.kind.clone(), object.name.clone());
+        let sent = domain::Digest::of_json(&object.json);
+        let there = ours.there.get(&object.name);
+        if let (Some(there), Some((digest, version))) = (there, self.applied.get(&key))
+            && *digest == sent
+            && there.metadata.resource_version == *version
+        {
+            written.objects += 1;
+            return Ok(());
+        }
+        if there.is_none()
+            && ours
+                .api
+                .get_opt(&object.name)
+                .await
+                .map_err(|e| failed("read", &object.kind, &object.name, &e))?
+                .is_some()
+        {
+            let place = format!("{}/{}", object.kind, object.name);
+            written.left_out.push(
+                coded("publish.foreign-object", format!("{place} in the cluster is not this cell's"))
+                    .at(place),
+            );
+            return Ok(());
+        }
+        let params = PatchParams::apply(dra::MANAGER).force();
+        let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&object.json)).await;
+        let answer = answer.map_err(|error| failed("apply", &object.kind, &object.name, &error))?;
+        let version = answer.metadata.resource_version.clone();
+        if there.is_none_or(|there| there.metadata.resource_version != version) {
+            written.written += 1;
+        }
+        written.objects += 1;
+        let dropped = dropped_fields(&object.json, &serde_json::to_value(&answer).unwrap_or_default());
+        if !dropped.is_empty() {
+            let place = format!("{}/{}", object.kind, object.name);
+            let problem =
+                coded("publish.fields-dropped", format!("the API server dropped fields of {place}"));
+            written
+                .left_out
+                .push(problem.difference(format!("without {}", dropped.join(", ")), "all fields").at(place));
+        }
+        self.applied.insert(key, (sent, version));
+        Ok(())
+    }
+
+    async fn write_slices(
+        &mut self,
+        client: &Client,
+        slices: &[&Object],
+        written: &mut Written,
+    ) -> Result<(), Problem> {
+        let ours = self.ours(client, "resource.k8s.io/v1", "ResourceSlice").await?;
+        let existing: Vec<Value> =
+            ours.there.values().filter_map(|object| serde_json::to_value(object).ok()).collect();
+        let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
+        let mut touched = BTreeSet::new();
+        for step in dra::reconcile(&existing, &desired) {
+            match step {
+                Step::Apply(object) => {
+                    self.apply(&ours, &object, written).await?;
+                    touched.insert(object.name);
+                }
+                Step::Delete { name } => {
+                    delete(&ours.api, "ResourceSlice", &name).await?;
+                    written.pruned += 1;
+                }
+            }
+        }
+        written.objects += desired.iter().filter(|object| !touched.contains(&object.name)).count();
+        Ok(())
+    }
+
+    async fn prune(
+        &mut self,
+        client: &Client,
+        api_version: &str,
+        kind: &str,
+        wanted: &BTreeSet<(&str, &str)>,
+        written: &mut Written,
+    ) -> Result<(), Problem> {
+        let ours = self.ours(client, api_version, kind).await?;
+        for name in ours.there.keys().filter(|name| !wanted.contains(&(kind, name.as_str()))) {
+            delete(&ours.api, kind, name).await?;
+            self.applied.remove(&(kind.to_owned(), name.clone()));
+            written.pruned += 1;
+        }
+        Ok(())
+    }
+}
+
+fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
+}
+
+async fn delete(api: &Api<DynamicObject>, kind: &str, name: &str) -> Result<(), Problem> {
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(failed("delete", kind, name, &error)),
+    }
+}
+
+/// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
+async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Problem> {
+    let groups = client
+        .list_api_groups()
+        .await
+        .map_err(|error| failed("discover", "APIGroup", "resource.k8s.io", &error))?;
+    let versions = groups
+        .groups
+        .into_iter()
+        .find(|group| group.name == "resource.k8s.io")
+        .map(|group| group.versions)
+        .unwrap_or_default();
+    let mut serving = Vec::new();
+    for version in versions {
+        let list = client.list_api_group_resources(&version.group_version).await;
+        let list =
+            list.map_err(|error| failed("discover", "APIResourceList", &version.group_version, &error))?;
+        if list.resources.iter().any(|resource| resource.name == "devicetaintrules") {
+            serving.push(version.version);
+        }
+    }
+    Ok(TaintRuleVersion::newest(serving.iter().map(String::as_str)))
+}
+
+/// Machines that have a Node of their name which says the UUID that the BMC says.
+async fn verified_nodes(client: &Client, world: &World) -> Result<BTreeSet<Name>, Problem> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| failed("list", "Node", "", &error))?;
+    let verified = nodes.items.into_iter().filter_map(|node| {
+        let name = Name::new(node.metadata.name?).ok()?;
+        let claimed = node.status?.node_info?.system_uuid;
+        let known = world.machines.get(&name)?.record.uuid.as_ref()?;
+        known.eq_ignore_ascii_case(&claimed).then_some(name)
+    });
+    Ok(verified.collect())
+}
+
+/// Proves that a kubelet could not write our slices.
+async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
+    let slice = dra::proof_slice(input);
+    let api = api(kubelet, &slice.api_version, &slice.kind);
+    let object: DynamicObject = serde_json::from_value(slice.json.clone())
+        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let params = PostParams { dry_run: true, field_manager: None };
+    let mut last = String::new();
+    for _ in 0..PROOF_TRIES {
+        let proof = match api.create(&params, &object).await {
+            Ok(_) => dra::judge(DryRun::Accepted),
+            Err(kube::Error::Api(status)) => {
+                dra::judge(DryRun::Refused { code: status.code, message: &status.message })
+            }
+            Err(error) => return Err(failed("dry-run", "ResourceSlice", &slice.name, &error)),
+        };
+        match proof {
+            Proof::Holds => return Ok(()),
+            Proof::DoesNotHold => "a kubelet could write our slices".clone_into(&mut last),
+            Proof::NotProven { message } => last = message,
+        }
+        tokio::time::sleep(PROOF_PAUSE).await;
+    }
+    Err(coded("publish.policy-unproven", "the admission policy does not hold")
+        .difference(last, "a refusal by our policy"))
+}
+
+/// Paths of what was sent and did not come back.
+fn dropped_fields(sent: &Value, back: &Value) -> Vec<String> {
+    fn walk(sent: &Value, back: Option<&Value>, path: &str, dropped: &mut Vec<String>) {
+        match (sent, back) {
+            (Value::Null, _) => {}
+            (Value::Object(map), _) if map.is_empty() => {}
+            (Value::Array(items), _) if items.is_empty() => {}
+            (_, None | Some(Value::Null)) => dropped.push(path.to_owned()),
+            (Value::Object(sent), Some(Value::Object(back))) => {
+                for (key, value) in sent {
+                    walk(value, back.get(key), &format!("{path}.{key}"), dropped);
+                }
+            }
+            (Value::Array(sent), Some(Value::Array(back))) => {
+                for (at, value) in sent.iter().enumerate() {
+                    walk(value, back.get(at), &format!("{path}[{at}]"), dropped);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut dropped = Vec::new();
+    walk(sent, Some(back), "", &mut dropped);
+    dropped
+}
+
+fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
+    let message = match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    coded("publish.cluster", format!("cannot {verb} {kind} {name}: {message}")).at(format!("{kind}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_field_that_does_not_come_back_is_named() {
+        let sent =
+            json!({ "spec": { "devices": [{ "name": "a", "taints": [{ "key": "k" }] }], "none": {} } });
+        let back = json!({ "spec": { "devices": [{ "name": "a" }], "more": 1 } });
+        assert_eq!(dropped_fields(&sent, &back), [".spec.devices[0].taints"]);
+        assert!(dropped_fields(&sent, &sent).is_empty());
+    }
+}

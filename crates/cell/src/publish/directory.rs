@@ -1,0 +1,228 @@
+//! The directory sink: `declared/` for Git, `observed/` for inspection (DESIGN §6).
+//!
+//! Every file is written whole under another name and then renamed, so a reader never sees half of one. A manifest of what is
+//! ours is written before the files and again after them: whatever the moment of a crash, the next run knows which files it
+//! may overwrite and prune. Files that are in line are not touched.
+
+use super::Written;
+use crate::error::coded;
+use domain::{Digest, Problem};
+use dra::{Object, Output, Step};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What is ours: the manifest's name.
+const MANIFEST: &str = ".bailiwick-published.json";
+
+/// Names of files that are not finished begin with this.
+const UNFINISHED: &str = ".bailiwick-unfinished-";
+
+/// First lines of what only a cell may write.
+const OBSERVED_NOTE: &str =
+    "# Observed by the cell, for inspection. Do not apply: only a cell may write this.\n";
+
+/// Objects in a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+}
+
+/// Files that are ours, by path under the root, with the digest of their content.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    files: BTreeMap<String, String>,
+}
+
+impl Directory {
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Brings the directory in line.
+    pub fn write(&self, output: &Output) -> Result<Written, Problem> {
+        for folder in ["declared", "observed"] {
+            let path = self.root.join(folder);
+            fs::create_dir_all(&path).map_err(|error| failed(&path, &error))?;
+        }
+        self.sweep()?;
+        let before = self.manifest()?;
+        let wanted = self.wanted(output, &before)?;
+        let mut left_out = output.diagnostics.clone();
+        let mut after = Manifest::default();
+        let mut todo = Vec::new();
+        for (path, text) in wanted {
+            let there = self.read(&path)?;
+            let digest = Digest::of(text.as_bytes()).to_string();
+            if there.as_deref() == Some(&text) {
+                after.files.insert(path, digest);
+            } else if there.is_some_and(|there| {
+                !before.files.contains_key(&path) && !there.contains("managed-by: \"bailiwick\"")
+            }) {
+                left_out.push(
+                    coded("publish.foreign-file", "a file that is not ours is in the way").at(self
+                        .root
+                        .join(&path)
+                        .display()
+                        .to_string()),
+                );
+            } else {
+                after.files.insert(path.clone(), digest);
+                todo.push((path, text));
+            }
+        }
+        let gone: Vec<_> =
+            before.files.keys().filter(|path| !after.files.contains_key(*path)).cloned().collect();
+        if !todo.is_empty() || !gone.is_empty() {
+            let mut both = Manifest { files: before.files.clone() };
+            both.files.extend(after.files.clone());
+            self.keep(&both, &before)?;
+        }
+        for (path, text) in &todo {
+            self.replace(path, text)?;
+        }
+        let mut pruned = 0;
+        for path in &gone {
+            match fs::remove_file(self.root.join(path)) {
+                Ok(()) => pruned += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&self.root.join(path), &error)),
+            }
+        }
+        if !todo.is_empty() || !gone.is_empty() {
+            for folder in ["declared", "observed"] {
+                sync_folder(&self.root.join(folder))?;
+            }
+        }
+        let current = self.manifest()?;
+        self.keep(&after, &current)?;
+        Ok(Written { objects: after.files.len(), written: todo.len(), pruned, left_out })
+    }
+
+    /// The files as they shall be, in the order in which to write them: policies first.
+    fn wanted(&self, output: &Output, before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
+        let mut files = Vec::new();
+        for object in &output.declared {
+            files.push((path_of("declared", object), render(&object.json, "")?));
+        }
+        let (slices, rules): (Vec<_>, Vec<_>) =
+            output.observed.iter().partition(|object| object.kind == "ResourceSlice");
+        for object in rules {
+            files.push((path_of("observed", object), render(&object.json, OBSERVED_NOTE)?));
+        }
+        files.extend(self.slices(&slices, before)?);
+        Ok(files)
+    }
+
+    /// Slices keep the generation that their file has unless their pool changed.
+    fn slices(&self, slices: &[&Object], before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
+        let mut existing = BTreeMap::new();
+        for path in before.files.keys().filter(|path| path.starts_with("observed/resourceslice-")) {
+            if let Some(text) = self.read(path)?
+                && let Ok(slice) = serde_saphyr::from_str::<Value>(&text)
+            {
+                existing.insert(path.clone(), slice);
+            }
+        }
+        let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
+        let there: Vec<Value> = existing.values().cloned().collect();
+        let mut applied = BTreeMap::new();
+        for step in dra::reconcile(&there, &desired) {
+            if let Step::Apply(object) = step {
+                applied.insert(object.name.clone(), object.json);
+            }
+        }
+        slices
+            .iter()
+            .map(|object| {
+                let path = path_of("observed", object);
+                let json = applied.get(&object.name).or_else(|| existing.get(&path)).unwrap_or(&object.json);
+                Ok((path, render(json, OBSERVED_NOTE)?))
+            })
+            .collect()
+    }
+
+    fn manifest(&self) -> Result<Manifest, Problem> {
+        let text = self.read(MANIFEST)?;
+        // A manifest that cannot be read makes every file foreign; ours are known by their label.
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    }
+
+    fn keep(&self, manifest: &Manifest, before: &Manifest) -> Result<(), Problem> {
+        if manifest == before && self.root.join(MANIFEST).exists() {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(manifest)
+            .map_err(|error| coded("api.internal", error.to_string()))?;
+        self.replace(MANIFEST, &(text + "\n"))?;
+        sync_folder(&self.root)
+    }
+
+    fn read(&self, path: &str) -> Result<Option<String>, Problem> {
+        let path = self.root.join(path);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Not text, so not ours and not what is wanted.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
+            Err(error) => Err(failed(&path, &error)),
+        }
+    }
+
+    fn replace(&self, path: &str, text: &str) -> Result<(), Problem> {
+        let target = self.root.join(path);
+        let (folder, name) = (target.parent().unwrap_or(&self.root), target.file_name().unwrap_or_default());
+        let unfinished = folder.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
+        let write = || {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &target)
+        };
+        write().map_err(|error: io::Error| {
+            let _ = fs::remove_file(&unfinished);
+            failed(&target, &error)
+        })
+    }
+
+    /// Removes what a crash left unfinished.
+    fn sweep(&self) -> Result<(), Problem> {
+        for folder in [self.root.clone(), self.root.join("declared"), self.root.join("observed")] {
+            let entries = fs::read_dir(&folder).map_err(|error| failed(&folder, &error))?;
+            for entry in entries.filter_map(Result::ok) {
+                if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                    fs::remove_file(entry.path()).map_err(|error| failed(&entry.path(), &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path_of(folder: &str, object: &Object) -> String {
+    format!("{folder}/{}-{}.yaml", object.kind.to_ascii_lowercase(), object.name)
+}
+
+/// YAML with every string quoted: what YAML 1.1 readers such as Kubernetes' take for a number or a truth value stays text.
+fn render(json: &Value, note: &str) -> Result<String, Problem> {
+    let options = serde_saphyr::ser_options! { quote_all: true };
+    let text = serde_saphyr::to_string_with_options(json, options)
+        .map_err(|error| coded("api.internal", error.to_string()))?;
+    Ok(format!("{note}{text}"))
+}
+
+fn sync_folder(path: &Path) -> Result<(), Problem> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| failed(path, &error))
+}
+
+fn failed(path: &Path, error: &io::Error) -> Problem {
+    coded("publish.directory", format!("cannot bring {} in line: {error}", path.display()))
+        .at(path.display().to_string())
+}

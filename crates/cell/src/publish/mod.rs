@@ -1,0 +1,213 @@
+//! Bringing what is published in line with what is known: render, then write to each sink what differs.
+
+mod cluster;
+mod directory;
+
+use crate::error::coded;
+use crate::settings::SinkSettings;
+use crate::world::World;
+use domain::{Name, Problem};
+use dra::Input;
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::types::Publication;
+use cluster::Cluster;
+use directory::Directory;
+
+/// Events that come within this time are published together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Clusters change by themselves (a kubelet wipes slices, people edit): look again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Time until the next try after a sink failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// What writing to a sink came to.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub objects: usize,
+    pub written: usize,
+    pub pruned: usize,
+    pub left_out: Vec<Problem>,
+}
+
+enum Sink {
+    Directory(Directory),
+    Cluster(Box<Cluster>),
+}
+
+impl Sink {
+    fn name(&self) -> String {
+        match self {
+            Self::Directory(directory) => format!("directory {}", directory.root().display()),
+            Self::Cluster(cluster) => format!("cluster {}", cluster.name()),
+        }
+    }
+
+    async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
+        match self {
+            Self::Directory(directory) => {
+                let directory = directory.clone();
+                let output = dra::publish(input);
+                let written = tokio::task::spawn_blocking(move || directory.write(&output)).await;
+                written.unwrap_or_else(|error| Err(coded("api.internal", error.to_string())))
+            }
+            Self::Cluster(cluster) => cluster.write(input, world).await,
+        }
+    }
+}
+
+/// The publisher of a cell.
+pub(crate) struct Publisher {
+    pub store: Store,
+    pub home: Name,
+    pub cell: Name,
+    pub cluster_user: String,
+    pub status: Status,
+}
+
+/// How the last publication to each sink went, for the API.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status(Arc<Mutex<Vec<Publication>>>);
+
+impl Status {
+    pub fn all(&self) -> Vec<Publication> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, at: usize, publication: Publication) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = all.get_mut(at) {
+            *place = publication;
+        }
+    }
+}
+
+impl Publisher {
+    /// Runs until it is cancelled. A cut-off publication is taken up by the next.
+    pub async fn run(self, settings: Vec<SinkSettings>, stop: CancellationToken) {
+        let mut sinks: Vec<Sink> = settings.into_iter().map(|settings| self.sink(settings)).collect();
+        let none = |sink: &Sink| Publication {
+            sink: sink.name(),
+            at: None,
+            through: 0,
+            objects: 0,
+            written: 0,
+            pruned: 0,
+            left_out: Vec::new(),
+            problem: None,
+        };
+        *self.status.0.lock().unwrap_or_else(PoisonError::into_inner) = sinks.iter().map(none).collect();
+        if sinks.is_empty() {
+            return;
+        }
+        let mut changed = self.store.changed();
+        loop {
+            changed.mark_unchanged();
+            let began = Instant::now();
+            let pause = tokio::select! {
+                () = stop.cancelled() => return,
+                well = self.publish(&mut sinks) => if well { LOOK_AGAIN } else { AFTER_FAILURE },
+            };
+            // Publishing takes at most a tenth of the time, however much happens.
+            let rest = GATHER.max(began.elapsed() * 10);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                _ = async { let _ = changed.changed().await; tokio::time::sleep(rest).await } => {}
+            }
+        }
+    }
+
+    fn sink(&self, settings: SinkSettings) -> Sink {
+        match settings {
+            SinkSettings::Directory(root) => Sink::Directory(Directory::new(root)),
+            SinkSettings::Cluster { kubeconfig, context } => {
+                Sink::Cluster(Box::new(Cluster::new(kubeconfig, context, self.cell.clone())))
+            }
+        }
+    }
+
+    /// Brings every sink in line. Says whether all of them are.
+    async fn publish(&self, sinks: &mut [Sink]) -> bool {
+        // Read before the world, so that it is never ahead of what was published.
+        let (through, world) = match self.read().await {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(code = error.code(), "nothing can be published: {error}");
+                return false;
+            }
+        };
+        let input = world.input(&self.cell, &self.cluster_user);
+        let mut well = true;
+        for (at, sink) in sinks.iter_mut().enumerate() {
+            let result = sink.write(&input, &world).await;
+            well &= result.is_ok();
+            let publication = self.account(sink.name(), at, through, result).await;
+            self.status.set(at, publication);
+        }
+        well
+    }
+
+    async fn read(&self) -> Result<(i64, World), store::StoreError> {
+        let through = self.store.last_event().await?;
+        Ok((through, World::read(&self.store, &self.home).await?))
+    }
+
+    async fn account(
+        &self,
+        sink: String,
+        at: usize,
+        through: i64,
+        result: Result<Written, Problem>,
+    ) -> Publication {
+        let before = self.status.all().into_iter().nth(at);
+        match result {
+            Ok(Written { objects, written, pruned, left_out }) => {
+                if written + pruned > 0 {
+                    tracing::info!(sink, written, pruned, "published");
+                    let data =
+                        serde_json::json!({ "written": written, "pruned": pruned, "objects": objects });
+                    if let Err(error) =
+                        self.store.append_event("publication.written", &sink, "cell", &data).await
+                    {
+                        tracing::error!(code = error.code(), "an event is lost: {error}");
+                    }
+                }
+                Publication {
+                    sink,
+                    at: Some(Timestamp::now()),
+                    through,
+                    objects,
+                    written,
+                    pruned,
+                    left_out,
+                    problem: None,
+                }
+            }
+            Err(problem) => {
+                let known = before.as_ref().and_then(|publication| publication.problem.as_ref());
+                if known.is_none_or(|known| known.code != problem.code) {
+                    tracing::error!(sink, code = problem.code, "{problem}");
+                }
+                let (at, through, objects) =
+                    before.map_or((None, 0, 0), |before| (before.at, before.through, before.objects));
+                Publication {
+                    sink,
+                    at,
+                    through,
+                    objects,
+                    written: 0,
+                    pruned: 0,
+                    left_out: Vec::new(),
+                    problem: Some(problem),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One cell, from its settings to a running service and back.
+
+use crate::api::{self, Api};
+use crate::enrol::Enroller;
+use crate::error::CellError;
+use crate::publish::{Publisher, Status};
+use crate::reconcile;
+use crate::settings::Settings;
+use domain::Name;
+use domain::principal::Role;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use store::{Store, StoreError, StoreOptions};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Connections that may read the database at once.
+const READERS: u32 = 4;
+
+/// Starts cells.
+#[derive(Debug)]
+pub struct Cell;
+
+/// A running cell. Dropping it stops it without waiting; [`RunningCell::shutdown`] waits.
+#[derive(Debug)]
+pub struct RunningCell {
+    address: SocketAddr,
+    settings: Settings,
+    store: Store,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Cell {
+    /// Opens the database, binds the address, starts the reconciler and the publisher.
+    pub async fn start(settings: Settings) -> Result<RunningCell, CellError> {
+        make_private_dir(&settings.data_dir)?;
+        let options = StoreOptions {
+            url: settings.database_url(),
+            key_file: settings.data_dir.join("cell.key"),
+            max_connections: READERS,
+        };
+        let store = Store::open(options).await?;
+        let home = agree_on_jurisdiction(&store, settings.jurisdiction.as_ref()).await?;
+        let cell = cell_id(&store).await?;
+        first_token(&store, &settings.admin_token_file()).await?;
+
+        let listener = tokio::net::TcpListener::bind(settings.listen).await;
+        let listener = listener.map_err(|source| CellError::Listen { address: settings.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| CellError::Listen { address: settings.listen, source })?;
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let status = Status::default();
+        let enroller = Enroller {
+            store: store.clone(),
+            secrets_dir: settings.secrets_dir.clone(),
+            requests_per_bmc: settings.requests_per_bmc.max(1),
+            requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
+            refresh: settings.refresh,
+        };
+        tasks.spawn(reconcile::run(Arc::new(enroller), settings.machines_at_once.max(1), stop.clone()));
+        let publisher = Publisher {
+            store: store.clone(),
+            home: home.clone(),
+            cell: home.clone(),
+            cluster_user: settings.cluster_user.clone(),
+            status: status.clone(),
+        };
+        tasks.spawn(publisher.run(settings.sinks.clone(), stop.clone()));
+        let api = Api {
+            store: store.clone(),
+            home,
+            cell,
+            status,
+            hosts: hosts(&settings, address),
+            stop: stop.clone(),
+        };
+        let router = api::router(api);
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            let served = axum::serve(listener, router)
+                .with_graceful_shutdown(async move { stopped.cancelled().await })
+                .await;
+            if let Err(error) = served {
+                tracing::error!("the API ended: {error}");
+            }
+        });
+        tracing::info!(%address, "serving");
+        Ok(RunningCell { address, settings, store, stop, tasks })
+    }
+}
+
+impl RunningCell {
+    /// Where the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Stops taking calls, ends what is under way, closes the database.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.store.close().await;
+    }
+}
+
+impl Drop for RunningCell {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn make_private_dir(path: &Path) -> Result<(), CellError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| CellError::DataDir { path: path.to_owned(), source })
+}
+
+async fn agree_on_jurisdiction(store: &Store, wanted: Option<&Name>) -> Result<Name, CellError> {
+    const KEY: &str = "jurisdiction";
+    let known = store.meta(KEY).await?;
+    match (known, wanted) {
+        (None, None) => Err(CellError::NoJurisdiction),
+        (None, Some(wanted)) => {
+            store.set_meta_once(KEY, wanted.as_str()).await?;
+            Ok(wanted.clone())
+        }
+        (Some(found), Some(wanted)) if found != wanted.as_str() => {
+            Err(CellError::JurisdictionFixed { found, expected: wanted.clone() })
+        }
+        (Some(found), _) => Name::new(found).map_err(|error| StoreError::Corrupt(error.to_string()).into()),
+    }
+}
+
+async fn cell_id(store: &Store) -> Result<String, CellError> {
+    const KEY: &str = "cell";
+    if store.meta(KEY).await?.is_none() {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(StoreError::Random)?;
+        match store.set_meta_once(KEY, &hex::encode(bytes)).await {
+            // Another replica was faster.
+            Ok(()) | Err(StoreError::MetaConflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(store.meta(KEY).await?.unwrap_or_default())
+}
+
+/// Makes the first token, once. A crash between database and file is mended by making it again: a token whose file was never
+/// written is known to nobody.
+async fn first_token(store: &Store, path: &Path) -> Result<(), CellError> {
+    const NAME: &str = "first-admin";
+    if path.exists() {
+        return Ok(());
+    }
+    let tokens = store.tokens().await?;
+    let live =
+        |name: &str| tokens.iter().any(|token| token.name == name && token.is_live(jiff::Timestamp::now()));
+    if live(NAME) {
+        let another = tokens.iter().any(|token| {
+            token.name != NAME && token.role == Role::Admin && token.is_live(jiff::Timestamp::now())
+        });
+        if another {
+            // Deleted on purpose, since there is another way in.
+            return Ok(());
+        }
+        store.revoke_token(NAME, "cell").await?;
+    } else if !tokens.is_empty() {
+        return Ok(());
+    }
+    let token = store.create_token(NAME, Role::Admin, None, "cell").await?;
+    write_private(path, token.as_bytes())
+        .map_err(|source| CellError::DataDir { path: path.to_owned(), source })
+}
+
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = PathBuf::from(format!("{}.unfinished", path.display()));
+    let _ = std::fs::remove_file(&unfinished);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)
+}
+
+/// By which hosts the API may be called: guards a cell on loopback against web pages that rebind their name to it.
+fn hosts(settings: &Settings, address: SocketAddr) -> Vec<String> {
+    let mut hosts = settings.hosts.clone();
+    hosts.extend(["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()]);
+    hosts.push(match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    });
+    hosts
+}

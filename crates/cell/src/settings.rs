@@ -1,0 +1,84 @@
+//! What a cell is told when it starts. The command line reads it from file, flags and environment.
+
+use domain::Name;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Port of the API unless told otherwise.
+pub const DEFAULT_PORT: u16 = 8460;
+
+/// Settings of one cell.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the API listens. Loopback unless told otherwise.
+    pub listen: SocketAddr,
+    /// Host names, beside the address itself and localhost, by which clients may call the API (guards against DNS rebinding).
+    pub hosts: Vec<String>,
+    /// Directory of the database, the keys and the first token. Created 0700.
+    pub data_dir: PathBuf,
+    /// `sqlite:///path` or `postgres://…`; SQLite in the data directory where absent.
+    pub database_url: Option<String>,
+    /// The cell's jurisdiction: needed the first time, then kept in the database and never changed.
+    pub jurisdiction: Option<Name>,
+    /// Directory where secrets named by `secretRef` are mounted.
+    pub secrets_dir: Option<PathBuf>,
+    /// Where objects are published.
+    pub sinks: Vec<SinkSettings>,
+    /// User name under which the cell writes to clusters; the admission policy lets only this user write.
+    pub cluster_user: String,
+    /// Machines worked on at once.
+    pub machines_at_once: usize,
+    /// Requests at once to one BMC.
+    pub requests_per_bmc: usize,
+    /// Requests at once to all BMCs together.
+    pub requests_at_once: usize,
+    /// How long an inventory stays fresh.
+    pub refresh: Duration,
+}
+
+/// A place where objects are published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkSettings {
+    /// `declared/` and `observed/` under this directory.
+    Directory(PathBuf),
+    /// A Kubernetes cluster.
+    Cluster {
+        /// Path of the kubeconfig; the usual places where absent.
+        kubeconfig: Option<PathBuf>,
+        /// Context in it; its current one where absent.
+        context: Option<String>,
+    },
+}
+
+impl Settings {
+    /// Defaults with a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            hosts: Vec::new(),
+            data_dir: data_dir.into(),
+            database_url: None,
+            jurisdiction: None,
+            secrets_dir: None,
+            sinks: Vec::new(),
+            cluster_user: "bailiwick-cell".to_owned(),
+            machines_at_once: 32,
+            requests_per_bmc: 4,
+            requests_at_once: 128,
+            refresh: Duration::from_secs(3600),
+        }
+    }
+
+    /// The database to open.
+    pub(crate) fn database_url(&self) -> String {
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("cell.db").display()))
+    }
+
+    /// Where the first token is written, mode 0600.
+    pub fn admin_token_file(&self) -> PathBuf {
+        self.data_dir.join("admin.token")
+    }
+}
