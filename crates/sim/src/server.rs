@@ -74,7 +74,8 @@ impl Tasks {
         self.tracker.wait().await;
     }
 
-    fn handle(&self) -> Self {
+    /// More tasks for the same end; dropping this ends only those that it started.
+    pub(crate) fn handle(&self) -> Self {
         Self { stop: self.stop.child_token(), tracker: self.tracker.clone() }
     }
 }

@@ -1,0 +1,125 @@
+//! Site files: TOML, unknown fields refused.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{DEFAULT_BASE, DEFAULT_USERNAME, Group, Identities, MachineKind, Password, Site, SiteFault};
+use crate::error::Error;
+use crate::fault::{Action, Fault, Selector};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SiteFile {
+    seed: String,
+    state_directory: PathBuf,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default = "default_base")]
+    base_address: Ipv4Addr,
+    #[serde(default)]
+    page_size: Option<usize>,
+    #[serde(default = "default_username")]
+    username: String,
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+    #[serde(default = "one")]
+    latency_scale: f64,
+    #[serde(default)]
+    rack: Vec<RackTable>,
+    #[serde(default)]
+    fault: Vec<FaultTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RackTable {
+    name: String,
+    #[serde(default)]
+    machines: Vec<MachinesTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MachinesTable {
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    recording: Option<PathBuf>,
+    #[serde(default = "single")]
+    count: usize,
+    #[serde(default)]
+    prefix: Option<String>,
+    #[serde(default)]
+    identities: Option<Identities>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultTable {
+    #[serde(default)]
+    machines: Option<String>,
+    #[serde(default)]
+    selector: Selector,
+    action: Action,
+    #[serde(default)]
+    remaining: Option<u32>,
+}
+
+fn default_base() -> Ipv4Addr {
+    DEFAULT_BASE
+}
+
+fn default_username() -> String {
+    DEFAULT_USERNAME.to_owned()
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn single() -> usize {
+    1
+}
+
+pub(super) fn read(path: &Path) -> Result<Site, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let file: SiteFile = toml::from_str(&text)
+        .map_err(|source| Error::SiteSyntax { path: path.to_owned(), source: Box::new(source) })?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut groups = Vec::new();
+    for rack in file.rack {
+        for machines in rack.machines {
+            groups.push(group(directory, &rack.name, machines)?);
+        }
+    }
+    let password =
+        file.password_file.map_or(Password::Generated, |file| Password::File(directory.join(file)));
+    let faults = file.fault.into_iter().map(|table| SiteFault {
+        machines: table.machines,
+        fault: Fault { selector: table.selector, action: table.action, remaining: table.remaining },
+    });
+    Ok(Site {
+        seed: file.seed,
+        state_directory: directory.join(file.state_directory),
+        port: file.port.filter(|port| *port != 0),
+        base_address: file.base_address,
+        page_size: file.page_size,
+        username: file.username,
+        password,
+        latency_scale: file.latency_scale,
+        groups,
+        faults: faults.collect(),
+    })
+}
+
+fn group(directory: &Path, rack: &str, table: MachinesTable) -> Result<Group, Error> {
+    let kind = match (table.model, table.recording) {
+        (Some(model), None) => MachineKind::Model(model.parse()?),
+        (None, Some(path)) => MachineKind::Recording(directory.join(path)),
+        _ => return Err(Error::Site(format!("machines of rack {rack} need either a model or a recording"))),
+    };
+    let prefix = table.prefix.unwrap_or_else(|| format!("{rack}-u"));
+    Ok(Group { rack: rack.to_owned(), prefix, kind, count: table.count, identities: table.identities })
+}
