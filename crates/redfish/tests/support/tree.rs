@@ -60,6 +60,10 @@ impl Tree {
         self.resources.remove(&key(path));
     }
 
+    pub fn has(&self, path: &str) -> bool {
+        self.resources.contains_key(&key(path))
+    }
+
     /// Changes a resource.
     pub fn edit(&mut self, path: &str, change: impl FnOnce(&mut Value)) {
         change(self.resources.get_mut(&key(path)).unwrap_or_else(|| panic!("{path} is not in the tree")));
