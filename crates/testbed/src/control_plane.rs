@@ -10,17 +10,17 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::https::{Client, on_free_port};
 use crate::kubectl::{run, write_kubeconfig, write_private};
 use crate::pki::Authority;
 use crate::process::{Process, Program};
 use crate::shared::Shared;
-use crate::{Error, Output, Part, https};
+use crate::{Error, Output, Part};
 
 /// Off by default in 1.36, and wanted by the taint rules on all three programs.
 const FEATURE_GATES: &str = "--feature-gates=DRADeviceTaintRules=true";
 /// Generous: the machine may be compiling at the same time.
 const START_WITHIN: Duration = Duration::from_mins(2);
-const PORT_ATTEMPTS: u32 = 5;
 
 /// Which programs a [`ControlPlane`] runs beside etcd and the API server. All, unless told otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,9 @@ impl ControlPlaneOptions {
         write_keys(here, &authority)?;
 
         let etcd = start_etcd(etcd, here).await?;
-        let (server, port) = start_api_server(&programs, here, &authority).await?;
+        let probe = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
+        let client = Client::new(authority.certificate(), Some((probe.certificate.clone(), probe.key())))?;
+        let (server, port) = start_api_server(&programs, here, &client).await?;
         let server_url = format!("https://127.0.0.1:{port}");
         let authority_pem = authority.certificate_pem();
         let admin = authority.client("bailiwick-testbed-admin", &["system:masters"])?;
@@ -83,11 +85,23 @@ impl ControlPlaneOptions {
             issued: AtomicU32::new(0),
             directory,
         };
+        // Both start at once; each has done something visible when it is ready.
+        let mut awaited = Vec::new();
         if self.controller_manager {
-            control_plane.start_controller_manager(&programs).await?;
+            // Without this account no pod can be created.
+            awaited.push((
+                control_plane.controller_manager(&programs)?,
+                "/api/v1/namespaces/default/serviceaccounts/default",
+            ));
         }
         if self.scheduler {
-            control_plane.start_scheduler(&programs)?;
+            // Taken once all its caches are filled.
+            let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-scheduler";
+            awaited.push((control_plane.scheduler(&programs)?, lease));
+        }
+        for (mut process, evidence) in awaited {
+            process.wait_until(START_WITHIN, async || client.answers(port, evidence).await).await?;
+            control_plane.others.push(process);
         }
         Ok(control_plane)
     }
@@ -193,47 +207,37 @@ impl ControlPlane {
         Ok(())
     }
 
-    async fn start_controller_manager(&mut self, programs: &Path) -> Result<(), Error> {
+    fn controller_manager(&self, programs: &Path) -> Result<Process, Error> {
         let kubeconfig = self.kubeconfig_for("system:kube-controller-manager", &[])?;
-        let here = self.directory.path();
-        let arguments = vec![
-            format!("--kubeconfig={}", kubeconfig.display()),
-            "--secure-port=0".to_owned(),
-            "--leader-elect=false".to_owned(),
-            "--use-service-account-credentials=true".to_owned(),
+        let fixed = [
+            "--secure-port=0",
+            "--leader-elect=false",
+            "--use-service-account-credentials=true",
             // Nodes here have no kubelet whose heartbeats would keep them ready.
-            "--controllers=*,-node-lifecycle-controller".to_owned(),
-            "--root-ca-file=ca.pem".to_owned(),
-            "--cluster-signing-cert-file=ca.pem".to_owned(),
-            "--cluster-signing-key-file=ca.key".to_owned(),
-            "--service-account-private-key-file=service-account.key".to_owned(),
-            FEATURE_GATES.to_owned(),
+            "--controllers=*,-node-lifecycle-controller",
+            "--root-ca-file=ca.pem",
+            "--cluster-signing-cert-file=ca.pem",
+            "--cluster-signing-key-file=ca.key",
+            "--service-account-private-key-file=service-account.key",
+            FEATURE_GATES,
         ];
+        let mut arguments = vec![format!("--kubeconfig={}", kubeconfig.display())];
+        arguments.extend(fixed.into_iter().map(str::to_owned));
         let path = programs.join("kube-controller-manager");
-        let mut process = Process::start(kubernetes("kube-controller-manager", path, arguments, here))?;
-        // Its first visible act, and without it no pod can be created.
-        process
-            .wait_until(START_WITHIN, async || {
-                let account = self.kubectl(&["get", "serviceaccount", "default", "-o", "name"], None).await;
-                account.is_ok_and(|output| output.status.success())
-            })
-            .await?;
-        self.others.push(process);
-        Ok(())
+        Process::start(kubernetes("kube-controller-manager", path, arguments, self.directory.path()))
     }
 
-    fn start_scheduler(&mut self, programs: &Path) -> Result<(), Error> {
+    fn scheduler(&self, programs: &Path) -> Result<Process, Error> {
         let kubeconfig = self.kubeconfig_for("system:kube-scheduler", &[])?;
         let arguments = vec![
             format!("--kubeconfig={}", kubeconfig.display()),
             "--secure-port=0".to_owned(),
-            "--leader-elect=false".to_owned(),
+            // It competes with nobody; its lease is how it shows that it is ready.
+            "--leader-elect=true".to_owned(),
             FEATURE_GATES.to_owned(),
         ];
         let path = programs.join("kube-scheduler");
-        let process = Process::start(kubernetes("kube-scheduler", path, arguments, self.directory.path()))?;
-        self.others.push(process);
-        Ok(())
+        Process::start(kubernetes("kube-scheduler", path, arguments, self.directory.path()))
     }
 }
 
@@ -286,32 +290,16 @@ async fn start_etcd(path: PathBuf, directory: &Path) -> Result<Process, Error> {
 async fn start_api_server(
     programs: &Path,
     directory: &Path,
-    authority: &Authority,
+    client: &Client,
 ) -> Result<(Process, u16), Error> {
-    let probe = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
-    let client = https::client(authority.certificate(), Some((probe.certificate.clone(), probe.key())))?;
-    let mut attempt = 1;
-    loop {
-        let port = https::free_port()?;
-        let path = programs.join("kube-apiserver");
-        let mut process = Process::start(kubernetes(
-            "kube-apiserver",
-            path,
-            api_server_arguments(directory, port),
-            directory,
-        ))?;
-        let ready = format!("https://127.0.0.1:{port}/readyz");
-        let outcome = process
-            .wait_until(START_WITHIN, async || {
-                client.get(&ready).send().await.is_ok_and(|response| response.status().is_success())
-            })
-            .await;
-        match outcome {
-            Ok(()) => return Ok((process, port)),
-            Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
+    let path = programs.join("kube-apiserver");
+    on_free_port(async |port| {
+        let arguments = api_server_arguments(directory, port);
+        let mut process = Process::start(kubernetes("kube-apiserver", path.clone(), arguments, directory))?;
+        process.wait_until(START_WITHIN, async || client.answers(port, "/readyz").await).await?;
+        Ok(process)
+    })
+    .await
 }
 
 fn api_server_arguments(directory: &Path, port: u16) -> Vec<String> {

@@ -1,5 +1,4 @@
-//! The HTTPS client that waits for readiness. It trusts one certificate alone, so an answer also proves
-//! that the port still belongs to the server that was just started.
+//! Waiting for a server on a port of the loopback interface.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,40 +6,128 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Error;
+use crate::process::Process;
 
-/// A client that trusts `root` alone and, with `identity`, shows a certificate of its own.
-pub(crate) fn client(
-    root: CertificateDer<'static>,
-    identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-) -> Result<reqwest::Client, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(root).map_err(other)?;
-    let builder =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+const PORT_ATTEMPTS: u32 = 5;
+
+/// A client that trusts one certificate alone, so an answer also proves that the port belongs to the server
+/// that was just started.
+pub(crate) struct Client(reqwest::Client);
+
+impl Client {
+    /// With `identity`, it shows a certificate of its own.
+    pub(crate) fn new(
+        root: CertificateDer<'static>,
+        identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Result<Self, Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(root).map_err(other)?;
+        // The provider by name: whether the process has a default one is its own affair.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(other)?
             .with_root_certificates(roots);
-    let tls = match identity {
-        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).map_err(other)?,
-        None => builder.with_no_client_auth(),
-    };
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .timeout(Duration::from_secs(5))
-        .build()
-        .map_err(other)
+        let tls = match identity {
+            Some((certificate, key)) => {
+                builder.with_client_auth_cert(vec![certificate], key).map_err(other)?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .map_err(other)?;
+        Ok(Self(client))
+    }
+
+    /// Whether this path is answered with success.
+    pub(crate) async fn answers(&self, port: u16, path: &str) -> bool {
+        let answer = self.0.get(format!("https://127.0.0.1:{port}{path}")).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+}
+
+/// Starts a server that insists on being told its port. Between finding a free one and the server's taking
+/// it somebody else may: then another is tried.
+pub(crate) async fn on_free_port(
+    mut start: impl AsyncFnMut(u16) -> Result<Process, Error>,
+) -> Result<(Process, u16), Error> {
+    let mut attempt = 1;
+    loop {
+        let port = free_port()?;
+        match start(port).await {
+            Ok(process) => return Ok((process, port)),
+            Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn free_port() -> Result<u16, Error> {
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(Error::file("find a free port on", "127.0.0.1"))
 }
 
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Client(Box::new(error))
 }
 
-/// A port of the loopback interface that is free now. Whoever takes it must be ready to lose the race
-/// for it and ask again.
-pub(crate) fn free_port() -> Result<u16, Error> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(Error::file("find a free port on", "127.0.0.1"))
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustix::process::Signal;
+
+    use super::*;
+    use crate::process::Program;
+
+    fn shell(script: &str, directory: &Path) -> Process {
+        Process::start(Program {
+            name: "server",
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            environment: Vec::new(),
+            directory,
+            user: None,
+            stop: Signal::KILL,
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_port_was_taken_is_started_on_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut starts = 0;
+        on_free_port(async |_port| {
+            starts += 1;
+            let taken = "echo 'listen tcp: bind: address already in use'; exit 1";
+            let mut process = shell(if starts < 3 { taken } else { "exec sleep 600" }, directory.path());
+            process.wait_until(Duration::from_mins(1), async || starts == 3).await?;
+            Ok(process)
+        })
+        .await
+        .unwrap();
+        assert_eq!(starts, 3);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_for_another_reason_is_not_started_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut starts = 0;
+        let error = on_free_port(async |_port| {
+            starts += 1;
+            let mut process = shell("echo 'no such certificate'; exit 1", directory.path());
+            process.wait_until(Duration::from_mins(1), async || false).await?;
+            Ok(process)
+        })
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains("no such certificate"), "{error}");
+        assert_eq!(starts, 1);
+    }
 }

@@ -48,8 +48,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(program: Program<'_>) -> Result<Self, Error> {
         let log = program.directory.join(format!("{}.log", program.name));
-        let output =
-            File::options().create(true).append(true).open(&log).map_err(Error::file("write", &log))?;
+        let output = File::create(&log).map_err(Error::file("write", &log))?;
         let errors = output.try_clone().map_err(Error::file("write", &log))?;
 
         let mut command = command_as(program.user, &program.path);
@@ -160,4 +159,76 @@ fn start_on_lasting_thread(command: Command) -> io::Result<Child> {
     let (reply, answer) = mpsc::channel();
     starter.send((command, reply)).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, directory: &Path) -> Process {
+        Process::start(Program {
+            name: "shell",
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            environment: Vec::new(),
+            directory,
+            user: None,
+            stop: Signal::KILL,
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_early_is_told_with_its_last_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = shell("echo 'unknown flag' >&2; exit 3", directory.path());
+        let error = process.wait_until(Duration::from_mins(1), async || false).await.unwrap_err();
+        assert_eq!(error.code(), "testbed.ended");
+        assert!(
+            error.to_string().contains("exit status: 3") && error.to_string().contains("unknown flag"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_never_answers_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = shell("exec sleep 600", directory.path());
+        let error = process.wait_until(Duration::ZERO, async || false).await.unwrap_err();
+        assert_eq!(error.code(), "testbed.not-ready");
+    }
+
+    #[test]
+    fn a_program_outlives_the_thread_that_asked_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().to_path_buf();
+        // It says so when it is there; the kernel sends the signal when the thread ends, before `join` returns.
+        let mut process = thread::spawn(move || shell("exec sleep 600", &here)).join().unwrap();
+        assert!(process.ended().is_none());
+    }
+
+    #[test]
+    fn a_dropped_program_takes_its_children_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = shell("sleep 600 & echo $!; wait", directory.path());
+        let child = loop {
+            assert!(process.ended().is_none());
+            let said = std::fs::read_to_string(directory.path().join("shell.log")).unwrap();
+            if said.ends_with('\n') {
+                break said.trim().to_owned();
+            }
+            thread::yield_now();
+        };
+        drop(process);
+        // Gone, or dead and waiting for whoever adopts orphans here; dying takes the kernel a moment.
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            if state.is_empty() || state.contains(") Z ") {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{state}");
+            thread::yield_now();
+        }
+    }
 }

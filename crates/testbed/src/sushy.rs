@@ -9,14 +9,14 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::https::{Client, on_free_port};
 use crate::kubectl::{run, write_private};
 use crate::pki::Identity;
 use crate::process::{Process, Program};
-use crate::{Error, Part, https};
+use crate::{Error, Part};
 
 const USERNAME: &str = "testbed";
 const START_WITHIN: Duration = Duration::from_mins(1);
-const PORT_ATTEMPTS: u32 = 5;
 
 /// The systems that the emulator shows, as `(UUID, name, MAC address)`.
 const SYSTEMS: [(&str, &str, &str); 2] = [
@@ -100,10 +100,8 @@ async fn start_server(
     directory: &Path,
     identity: &Identity,
 ) -> Result<(Process, u16), Error> {
-    let client = https::client(identity.certificate.clone(), None)?;
-    let mut attempt = 1;
-    loop {
-        let port = https::free_port()?;
+    let client = Client::new(identity.certificate.clone(), None)?;
+    on_free_port(async |port| {
         let configuration = write_configuration(directory, port)?;
         let mut process = Process::start(Program {
             name: "sushy-emulator",
@@ -118,18 +116,10 @@ async fn start_server(
             stop: Signal::KILL,
         })?;
         // The service root answers without credentials.
-        let root = format!("https://127.0.0.1:{port}/redfish/v1/");
-        let outcome = process
-            .wait_until(START_WITHIN, async || {
-                client.get(&root).send().await.is_ok_and(|response| response.status().is_success())
-            })
-            .await;
-        match outcome {
-            Ok(()) => return Ok((process, port)),
-            Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
+        process.wait_until(START_WITHIN, async || client.answers(port, "/redfish/v1/").await).await?;
+        Ok(process)
+    })
+    .await
 }
 
 /// The configuration is a Python file; JSON's strings and lists are Python's too.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # variables are shared with hack/testbed/build
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with hack/testbed/build
 # PostgreSQL as the distribution packages it. It is installed, not cached: `--where` names the
 # directory of its programs. The tests start their own servers; the package's own cluster is
 # neither made nor started.
@@ -27,10 +27,13 @@ make_part() {
       'create_main_cluster = false' >"$settings"
   fi
   export DEBIAN_FRONTEND=noninteractive
-  if ! apt-get install -y -qq --no-install-recommends postgresql >"$work/apt.log" 2>&1; then
-    # Usually a package list that is absent or old.
-    apt-get update -qq >"$work/apt.log" 2>&1 \
-      && apt-get install -y -qq --no-install-recommends postgresql >>"$work/apt.log" 2>&1 \
-      || { tail -n 20 "$work/apt.log" >&2; fail "apt-get could not install postgresql"; }
-  fi
+  # Where the package list is absent or old, the first attempt fails at once.
+  apt_install || { apt-get update -qq && apt_install; } || {
+    tail -n 20 "$work/apt.log" >&2
+    fail "apt-get could not install postgresql"
+  }
+}
+
+apt_install() {
+  apt-get install -y -qq --no-install-recommends postgresql >"$work/apt.log" 2>&1
 }
