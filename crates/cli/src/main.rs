@@ -1,1 +1,64 @@
-fn main() {}
+//! The `bailiwick` command.
+
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "text for people is short; one that reads well counts for more than an allocation"
+)]
+
+mod args;
+mod discover;
+mod errors;
+mod exit;
+mod files;
+mod inspect;
+mod inventory_table;
+mod leases;
+mod output;
+mod progress;
+mod shell;
+mod signals;
+mod targets;
+
+use std::process::ExitCode;
+
+use anstream::ColorChoice;
+use clap::Parser as _;
+
+use crate::args::{Cli, Colour, Command};
+use crate::errors::{Failure, Outcome};
+use crate::output::Format;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.global.color {
+        Colour::Auto => ColorChoice::Auto,
+        Colour::Always => ColorChoice::Always,
+        Colour::Never => ColorChoice::Never,
+    }
+    .write_global();
+    let json = cli.command.output() == Some(Format::Json);
+    let outcome = start(cli);
+    if let Err(failure) = &outcome {
+        failure.report(json);
+    }
+    ExitCode::from(outcome.map_or_else(|failure| failure.exit(), |()| exit::Exit::Ok).code())
+}
+
+fn start(cli: Cli) -> Outcome {
+    // One provider of cryptography in the process (docs/decisions/0002); there is none before, so this cannot fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new("runtime", format!("the program cannot start: {error}")))?;
+    let outcome = runtime.block_on(run(cli));
+    // A thread may still wait for standard input; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Inspect(args) => Box::pin(inspect::run(&args)).await,
+        Command::Discover(args) => discover::run(&args).await,
+    }
+}

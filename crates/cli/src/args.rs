@@ -1,0 +1,88 @@
+//! The command line as a whole.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::discover::DiscoverArgs;
+use crate::exit::Exit;
+use crate::inspect::InspectArgs;
+use crate::output::Format;
+
+/// Turns racks of GPU servers into GPUs that tenants of one jurisdiction can claim
+#[derive(Debug, Parser)]
+#[command(
+    name = "bailiwick",
+    version,
+    max_term_width = 100,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = Exit::help(),
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Context to use, of those that `bailiwick context list` shows
+    #[arg(long, global = true, env = "BAILIWICK_CONTEXT", value_name = "NAME", help_heading = "Which cell")]
+    pub(crate) context: Option<String>,
+    /// Address of the cell, such as http://127.0.0.1:8460; goes before the context's
+    #[arg(long, global = true, env = "BAILIWICK_SERVER", value_name = "URL", help_heading = "Which cell")]
+    pub(crate) server: Option<String>,
+    /// File that holds the token; goes before the context's
+    #[arg(
+        long,
+        global = true,
+        env = "BAILIWICK_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Which cell"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Colours
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN", hide = true)]
+    pub(crate) color: Colour,
+}
+
+/// When to use colours; `auto` obeys `NO_COLOR`, `CLICOLOR` and whether a terminal is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Read the whole inventory of one BMC, with no cell and no database
+    Inspect(InspectArgs),
+    /// Find what answers as a Redfish BMC, without credentials
+    Discover(DiscoverArgs),
+}
+
+impl Command {
+    /// The form of output asked for, if any; errors follow it.
+    pub(crate) fn output(&self) -> Option<Format> {
+        match self {
+            Self::Inspect(args) => args.output,
+            Self::Discover(args) => args.output,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}
