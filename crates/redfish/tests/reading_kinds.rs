@@ -42,7 +42,10 @@ fn put_device(tree: &mut Tree, id: &str, fields: Value, function: Option<Value>)
 /// A server whose processors are CPUs only (Supermicro): its GPUs are PCIe devices.
 fn pcie_only() -> Tree {
     let mut tree = machine();
-    put_processors(&mut tree, [processor("1", "CPU", json!({"TotalCores": 64})), processor("2", "CPU", json!({"TotalCores": 64}))]);
+    put_processors(
+        &mut tree,
+        [processor("1", "CPU", json!({"TotalCores": 64})), processor("2", "CPU", json!({"TotalCores": 64}))],
+    );
     for n in 1..=2 {
         put_device(
             &mut tree,
@@ -69,24 +72,66 @@ async fn gpus_that_only_pcie_devices_show_are_found() {
 #[tokio::test]
 async fn what_stands_beside_gpus_is_none() {
     let mut tree = pcie_only();
-    let display = |vendor: &str| Some(json!({"ClassCode": "0x030000", "DeviceClass": "DisplayController", "VendorId": vendor}));
-    put_device(&mut tree, "VGA", json!({"Manufacturer": "ASPEED Technology", "Model": "AST2600"}), display("0x1a03"));
+    let display = |vendor: &str| {
+        Some(json!({"ClassCode": "0x030000", "DeviceClass": "DisplayController", "VendorId": vendor}))
+    };
+    put_device(
+        &mut tree,
+        "VGA",
+        json!({"Manufacturer": "ASPEED Technology", "Model": "AST2600"}),
+        display("0x1a03"),
+    );
     put_device(&mut tree, "Video", json!({"Name": "Adapter"}), display("0x102b"));
-    put_device(&mut tree, "Matrox", json!({"Manufacturer": "Matrox Electronics Systems Ltd.", "Name": "G200eW3"}), None);
+    put_device(
+        &mut tree,
+        "Matrox",
+        json!({"Manufacturer": "Matrox Electronics Systems Ltd.", "Name": "G200eW3"}),
+        None,
+    );
     put_device(&mut tree, "GPU9", json!({"Model": "BlueField-3 DPU", "SerialNumber": "MT1"}), None);
-    put_device(&mut tree, "NIC1", json!({"Model": "ConnectX-7", "SerialNumber": "MT2"}), Some(json!({"ClassCode": "0x020700", "VendorId": "0x15b3"})));
-    put_device(&mut tree, "NVSwitch_0", json!({"Manufacturer": "NVIDIA", "Model": "NVSwitch"}), Some(json!({"ClassCode": "0x068000", "VendorId": "0x10de"})));
-    put_device(&mut tree, "FPGA1", json!({"Model": "Alveo", "SerialNumber": "X1"}), Some(json!({"ClassCode": "0x120000", "VendorId": "0x10ee"})));
+    put_device(
+        &mut tree,
+        "NIC1",
+        json!({"Model": "ConnectX-7", "SerialNumber": "MT2"}),
+        Some(json!({"ClassCode": "0x020700", "VendorId": "0x15b3"})),
+    );
+    put_device(
+        &mut tree,
+        "NVSwitch_0",
+        json!({"Manufacturer": "NVIDIA", "Model": "NVSwitch"}),
+        Some(json!({"ClassCode": "0x068000", "VendorId": "0x10de"})),
+    );
+    put_device(
+        &mut tree,
+        "FPGA1",
+        json!({"Model": "Alveo", "SerialNumber": "X1"}),
+        Some(json!({"ClassCode": "0x120000", "VendorId": "0x10ee"})),
+    );
     // a riser whose name has the word
-    put_device(&mut tree, "slot_30", json!({"Name": "Switched 4x x16 PCIe Gen4 DW/SW GPU", "Model": "N/A"}), Some(json!({"ClassCode": "0x010700", "DeviceClass": "Other", "VendorId": "0x1000"})));
-    put_device(&mut tree, "SSD", json!({"Model": "KCM6", "SerialNumber": "K1"}), Some(json!({"ClassCode": "0x010802", "VendorId": "0x1e0f"})));
+    put_device(
+        &mut tree,
+        "slot_30",
+        json!({"Name": "Switched 4x x16 PCIe Gen4 DW/SW GPU", "Model": "N/A"}),
+        Some(json!({"ClassCode": "0x010700", "DeviceClass": "Other", "VendorId": "0x1000"})),
+    );
+    put_device(
+        &mut tree,
+        "SSD",
+        json!({"Model": "KCM6", "SerialNumber": "K1"}),
+        Some(json!({"ClassCode": "0x010802", "VendorId": "0x1e0f"})),
+    );
     assert_eq!(serials(&read(&tree).await), ["165492301", "165492302"]);
 }
 
 #[tokio::test]
 async fn an_empty_slot_is_no_gpu() {
     let mut tree = pcie_only();
-    put_device(&mut tree, "GPU3", json!({"Model": "NVIDIA H100 80GB HBM3", "Status": {"State": "Absent"}}), None);
+    put_device(
+        &mut tree,
+        "GPU3",
+        json!({"Model": "NVIDIA H100 80GB HBM3", "Status": {"State": "Absent"}}),
+        None,
+    );
     assert_eq!(read(&tree).await.gpus.len(), 2);
 }
 
@@ -98,19 +143,40 @@ async fn gpus_that_say_nothing_but_where_they_are_are_counted_once() {
     let mut chassis = vec![BOX.to_owned()];
     for n in 0..4 {
         let module = format!("/redfish/v1/Chassis/HGX_GPU_{n}");
-        processors.push(processor(&format!("GPU_{n}"), "GPU", json!({
-            "Status": {"State": "Enabled"}, "Links": {"Chassis": link(&module)},
-            "Location": {"PartLocation": {"ServiceLabel": format!("GPU {n}")}},
-        })));
-        tree.put(&module, resource("Chassis", &format!("HGX_GPU_{n}"), json!({
-            "ChassisType": "Module", "PCIeDevices": link(&format!("{module}/PCIeDevices")),
-            "Links": {"Processors": [link(&format!("{HOST}/Processors/GPU_{n}"))]},
-        })));
+        processors.push(processor(
+            &format!("GPU_{n}"),
+            "GPU",
+            json!({
+                "Status": {"State": "Enabled"}, "Links": {"Chassis": link(&module)},
+                "Location": {"PartLocation": {"ServiceLabel": format!("GPU {n}")}},
+            }),
+        ));
+        tree.put(
+            &module,
+            resource(
+                "Chassis",
+                &format!("HGX_GPU_{n}"),
+                json!({
+                    "ChassisType": "Module", "PCIeDevices": link(&format!("{module}/PCIeDevices")),
+                    "Links": {"Processors": [link(&format!("{HOST}/Processors/GPU_{n}"))]},
+                }),
+            ),
+        );
         let device = format!("{module}/PCIeDevices/GPU_{n}");
         tree.put(&format!("{module}/PCIeDevices"), collection(&[&device]));
-        tree.put(&device, resource("PCIeDevice", &format!("GPU_{n}"), json!({"Status": {"State": "Enabled"}})));
+        tree.put(
+            &device,
+            resource("PCIeDevice", &format!("GPU_{n}"), json!({"Status": {"State": "Enabled"}})),
+        );
         let rot = format!("/redfish/v1/Chassis/HGX_IRoT_GPU_{n}");
-        tree.put(&rot, resource("Chassis", &format!("HGX_IRoT_GPU_{n}"), json!({"ChassisType": "Component", "SerialNumber": format!("0xR{n}")})));
+        tree.put(
+            &rot,
+            resource(
+                "Chassis",
+                &format!("HGX_IRoT_GPU_{n}"),
+                json!({"ChassisType": "Component", "SerialNumber": format!("0xR{n}")}),
+            ),
+        );
         chassis.extend([module, rot]);
     }
     put_processors(&mut tree, processors);
@@ -120,22 +186,31 @@ async fn gpus_that_say_nothing_but_where_they_are_are_counted_once() {
     for (n, gpu) in inventory.gpus.iter().enumerate() {
         assert_eq!(gpu.location.as_deref(), Some(format!("GPU {n}").as_str()));
         assert_eq!((&gpu.model, &gpu.serial, &gpu.uuid), (&None, &None, &None));
-        assert_eq!(gpu.sources, [
-            format!("/redfish/v1/Chassis/HGX_GPU_{n}"),
-            format!("/redfish/v1/Chassis/HGX_GPU_{n}/PCIeDevices/GPU_{n}"),
-            format!("{HOST}/Processors/GPU_{n}"),
-        ]);
+        assert_eq!(
+            gpu.sources,
+            [
+                format!("/redfish/v1/Chassis/HGX_GPU_{n}"),
+                format!("/redfish/v1/Chassis/HGX_GPU_{n}/PCIeDevices/GPU_{n}"),
+                format!("{HOST}/Processors/GPU_{n}"),
+            ]
+        );
     }
-    assert!(!tree.asked().iter().any(|uri| uri.contains("IRoT")), "roots of trust are told by ComponentIntegrity");
+    assert!(
+        !tree.asked().iter().any(|uri| uri.contains("IRoT")),
+        "roots of trust are told by ComponentIntegrity"
+    );
 }
 
 #[tokio::test]
 async fn a_sparse_gpu_whose_socket_is_empty_is_none() {
     let mut tree = machine();
-    put_processors(&mut tree, [
-        processor("GPU_0", "GPU", json!({"Status": {"State": "Enabled"}})),
-        processor("GPU_1", "GPU", json!({"Status": {"State": "Absent"}})),
-    ]);
+    put_processors(
+        &mut tree,
+        [
+            processor("GPU_0", "GPU", json!({"Status": {"State": "Enabled"}})),
+            processor("GPU_1", "GPU", json!({"Status": {"State": "Absent"}})),
+        ],
+    );
     assert_eq!(read(&tree).await.gpus.len(), 1);
 }
 
@@ -151,9 +226,15 @@ async fn a_gpu_named_by_its_device_and_not_by_its_processor_is_one() {
         })));
         let device = format!("{module}/PCIeDevices/GPU_{n}");
         tree.put(&format!("{module}/PCIeDevices"), collection(&[&device]));
-        tree.put(&device, resource("PCIeDevice", &format!("GPU_{n}"), json!({"SerialNumber": format!("SER-{n}")})));
+        tree.put(
+            &device,
+            resource("PCIeDevice", &format!("GPU_{n}"), json!({"SerialNumber": format!("SER-{n}")})),
+        );
     }
-    tree.put("/redfish/v1/Chassis", collection(&[BOX, "/redfish/v1/Chassis/HGX_GPU_0", "/redfish/v1/Chassis/HGX_GPU_1"]));
+    tree.put(
+        "/redfish/v1/Chassis",
+        collection(&[BOX, "/redfish/v1/Chassis/HGX_GPU_0", "/redfish/v1/Chassis/HGX_GPU_1"]),
+    );
     let inventory = read(&tree).await;
     assert_eq!(serials(&inventory), ["SER-0", "SER-1"]);
     assert!(inventory.gpus.iter().all(|gpu| gpu.sources.len() == 3));
@@ -162,17 +243,23 @@ async fn a_gpu_named_by_its_device_and_not_by_its_processor_is_one() {
 #[tokio::test]
 async fn a_chassis_that_holds_several_gpus_is_no_view_of_one() {
     let mut tree = machine();
-    put_processors(&mut tree, [
-        processor("GPU1", "GPU", json!({"SerialNumber": "A", "Links": {"Chassis": link(BOX)}})),
-        processor("GPU2", "GPU", json!({"SerialNumber": "B", "Links": {"Chassis": link(BOX)}})),
-    ]);
+    put_processors(
+        &mut tree,
+        [
+            processor("GPU1", "GPU", json!({"SerialNumber": "A", "Links": {"Chassis": link(BOX)}})),
+            processor("GPU2", "GPU", json!({"SerialNumber": "B", "Links": {"Chassis": link(BOX)}})),
+        ],
+    );
     tree.set(BOX, "ChassisType", json!("Module"));
     let inventory = read(&tree).await;
     assert_eq!(serials(&inventory), ["A", "B"]);
     assert!(inventory.gpus.iter().all(|gpu| gpu.sources.len() == 1));
     // nor is the enclosure of a machine with one GPU
     tree.set(BOX, "ChassisType", json!("RackMount"));
-    put_processors(&mut tree, [processor("GPU1", "GPU", json!({"SerialNumber": "A", "Links": {"Chassis": link(BOX)}}))]);
+    put_processors(
+        &mut tree,
+        [processor("GPU1", "GPU", json!({"SerialNumber": "A", "Links": {"Chassis": link(BOX)}}))],
+    );
     assert_eq!(read(&tree).await.gpus[0].sources, [format!("{HOST}/Processors/GPU1")]);
 }
 
@@ -182,8 +269,14 @@ async fn the_bmc_s_own_video_is_no_graphics_card() {
     let controllers = "/redfish/v1/Systems/Host/GraphicsControllers";
     tree.set(HOST, "GraphicsControllers", link(controllers));
     tree.put(controllers, collection(&[&format!("{controllers}/1"), &format!("{controllers}/2")]));
-    tree.put(&format!("{controllers}/1"), resource("GraphicsController", "1", json!({"Manufacturer": "ASPEED", "SerialNumber": "A1"})));
-    tree.put(&format!("{controllers}/2"), resource("GraphicsController", "2", json!({"Manufacturer": "Unknown"})));
+    tree.put(
+        &format!("{controllers}/1"),
+        resource("GraphicsController", "1", json!({"Manufacturer": "ASPEED", "SerialNumber": "A1"})),
+    );
+    tree.put(
+        &format!("{controllers}/2"),
+        resource("GraphicsController", "2", json!({"Manufacturer": "Unknown"})),
+    );
     assert_eq!(read(&tree).await.gpus.len(), 2, "those of the processors");
 }
 
@@ -195,11 +288,17 @@ async fn a_switch_tray_without_a_host_tells_what_there_is() {
     tree.set("/redfish/v1/Managers/Bmc", "Links", json!({}));
     tree.set(BOX, "Model", json!("Switch tray"));
     let rot = "/redfish/v1/Chassis/HGX_ERoT_NVSwitch_0";
-    tree.put(rot, resource("Chassis", "HGX_ERoT_NVSwitch_0", json!({"ChassisType": "Component", "SerialNumber": "R"})));
+    tree.put(
+        rot,
+        resource("Chassis", "HGX_ERoT_NVSwitch_0", json!({"ChassisType": "Component", "SerialNumber": "R"})),
+    );
     tree.put("/redfish/v1/Chassis", collection(&[rot, BOX]));
     tree.set("/redfish/v1", "ComponentIntegrity", link("/redfish/v1/ComponentIntegrity"));
     tree.put("/redfish/v1/ComponentIntegrity", collection(&["/redfish/v1/ComponentIntegrity/1"]));
-    tree.put("/redfish/v1/ComponentIntegrity/1", resource("ComponentIntegrity", "1", json!({"ComponentIntegrityType": "SPDM"})));
+    tree.put(
+        "/redfish/v1/ComponentIntegrity/1",
+        resource("ComponentIntegrity", "1", json!({"ComponentIntegrityType": "SPDM"})),
+    );
     let inventory = read(&tree).await;
     assert_eq!(inventory.identity.serial.as_deref(), Some("BOX-1"));
     assert_eq!(inventory.identity.model.as_deref(), Some("Switch tray"));
@@ -208,7 +307,10 @@ async fn a_switch_tray_without_a_host_tells_what_there_is() {
     assert_eq!(inventory.component_integrity.len(), 1);
     assert_eq!((inventory.gpus.len(), inventory.processors.len(), inventory.drives.len()), (0, 0, 0));
     let codes: Vec<_> = inventory.diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
-    assert!(codes.contains(&"redfish.host.missing") && codes.contains(&"redfish.identity.fallback"), "{codes:?}");
+    assert!(
+        codes.contains(&"redfish.host.missing") && codes.contains(&"redfish.identity.fallback"),
+        "{codes:?}"
+    );
 }
 
 #[tokio::test]
@@ -221,7 +323,14 @@ async fn a_dpu_is_a_machine_without_gpus_whose_functions_are_its_nics() {
     let functions = format!("{adapter}/NetworkDeviceFunctions");
     tree.set(BOX, "NetworkAdapters", link(&adapters));
     tree.put(&adapters, collection(&[&adapter]));
-    tree.put(&adapter, resource("NetworkAdapter", "Card", json!({"Model": "BlueField-3", "NetworkDeviceFunctions": link(&functions)})));
+    tree.put(
+        &adapter,
+        resource(
+            "NetworkAdapter",
+            "Card",
+            json!({"Model": "BlueField-3", "NetworkDeviceFunctions": link(&functions)}),
+        ),
+    );
     let function = |n: usize| format!("{functions}/eth0f{n}");
     tree.put(&functions, collection(&[&function(0), &function(1)]));
     for n in 0..2 {
@@ -231,20 +340,33 @@ async fn a_dpu_is_a_machine_without_gpus_whose_functions_are_its_nics() {
     let inventory = read(&tree).await;
     assert_eq!(inventory.gpus, []);
     let macs: Vec<_> = inventory.nics.iter().map(|nic| (nic.mac.as_str(), nic.model.as_deref())).collect();
-    assert_eq!(macs, [
-        ("02:00:00:00:00:01", None),
-        ("02:00:00:00:01:00", Some("BlueField-3")),
-        ("02:00:00:00:01:01", Some("BlueField-3")),
-    ]);
+    assert_eq!(
+        macs,
+        [
+            ("02:00:00:00:00:01", None),
+            ("02:00:00:00:01:00", Some("BlueField-3")),
+            ("02:00:00:00:01:01", Some("BlueField-3")),
+        ]
+    );
 }
 
 #[tokio::test]
 async fn cpus_that_a_baseboard_lists_again_are_not_counted_again() {
     let mut tree = machine();
     let board = "/redfish/v1/Systems/HGX_Baseboard_0";
-    tree.put(board, resource("ComputerSystem", "HGX_Baseboard_0", json!({"Processors": link(&format!("{board}/Processors"))})));
+    tree.put(
+        board,
+        resource(
+            "ComputerSystem",
+            "HGX_Baseboard_0",
+            json!({"Processors": link(&format!("{board}/Processors"))}),
+        ),
+    );
     tree.put(&format!("{board}/Processors"), collection(&[&format!("{board}/Processors/CPU_0")]));
-    tree.put(&format!("{board}/Processors/CPU_0"), resource("Processor", "CPU_0", json!({"ProcessorType": "CPU", "TotalCores": 72})));
+    tree.put(
+        &format!("{board}/Processors/CPU_0"),
+        resource("Processor", "CPU_0", json!({"ProcessorType": "CPU", "TotalCores": 72})),
+    );
     tree.put("/redfish/v1/Systems", collection(&[board, HOST]));
     assert_eq!(read(&tree).await.processors.len(), 2);
     // where the host lists none, the baseboard's are the machine's
@@ -257,10 +379,19 @@ async fn a_drive_seen_twice_is_one_and_storage_goes_before_simple_storage() {
     let mut tree = machine();
     let twin = "/redfish/v1/Systems/Host/Storage/2";
     tree.put("/redfish/v1/Systems/Host/Storage", collection(&["/redfish/v1/Systems/Host/Storage/1", twin]));
-    tree.put(twin, resource("Storage", "2", json!({"Drives": [link("/redfish/v1/Systems/Host/Storage/2/Drives/1")]})));
-    tree.put(&format!("{twin}/Drives/1"), resource("Drive", "1", json!({"Model": "D", "SerialNumber": "DRIVE-1"})));
+    tree.put(
+        twin,
+        resource("Storage", "2", json!({"Drives": [link("/redfish/v1/Systems/Host/Storage/2/Drives/1")]})),
+    );
+    tree.put(
+        &format!("{twin}/Drives/1"),
+        resource("Drive", "1", json!({"Model": "D", "SerialNumber": "DRIVE-1"})),
+    );
     tree.set(HOST, "SimpleStorage", link("/redfish/v1/Systems/Host/SimpleStorage"));
-    tree.put("/redfish/v1/Systems/Host/SimpleStorage", collection(&["/redfish/v1/Systems/Host/SimpleStorage/1"]));
+    tree.put(
+        "/redfish/v1/Systems/Host/SimpleStorage",
+        collection(&["/redfish/v1/Systems/Host/SimpleStorage/1"]),
+    );
     tree.put(
         "/redfish/v1/Systems/Host/SimpleStorage/1",
         resource("SimpleStorage", "1", json!({"Devices": [{"Model": "D", "CapacityBytes": 1000}, {"Name": "Bay 2", "Status": {"State": "Absent"}}]})),

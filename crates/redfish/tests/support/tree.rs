@@ -60,6 +60,10 @@ impl Tree {
         self.resources.remove(&key(path));
     }
 
+    pub fn paths(&self) -> Vec<String> {
+        self.resources.keys().cloned().collect()
+    }
+
     pub fn has(&self, path: &str) -> bool {
         self.resources.contains_key(&key(path))
     }

@@ -1,0 +1,172 @@
+//! What holds for any input: merging does not depend on order, and no JSON makes reading panic.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use bailiwick_redfish::decode::{Log, Node};
+use bailiwick_redfish::gpu::{View, ViewKind, merge};
+use bailiwick_redfish::{WalkOptions, inventory};
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+use support::machine::machine;
+
+/// Few values, so that views collide often.
+fn maybe(values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+    prop_oneof![2 => Just(None), 3 => prop::sample::select(values).prop_map(|value| Some(value.to_owned()))]
+}
+
+fn view() -> impl Strategy<Value = View> {
+    let kinds =
+        [ViewKind::Processor, ViewKind::Graphics, ViewKind::Device, ViewKind::Vendor, ViewKind::Chassis];
+    let paths = &[
+        "/redfish/v1/Systems/S/Processors/",
+        "/redfish/v1/Chassis/C/PCIeDevices/",
+        "/redfish/v1/Chassis/",
+        "/redfish/v1/Systems/S/PCIeDevices/",
+    ];
+    let ids = &["GPU_0", "GPU_1", "HGX_GPU_0", "slot_3", "GPU2"];
+    (
+        prop::sample::select(kinds.to_vec()),
+        prop::sample::select(&paths[..]),
+        prop::sample::select(&ids[..]),
+        prop::collection::vec((prop::sample::select(&paths[..]), prop::sample::select(&ids[..])), 0..3),
+        (
+            maybe(&["S0", "S1", "S2"]),
+            maybe(&["9dad5bfd-a732-23fe-40ad-465d0cbe5f95", "f6153554-91a8-1097-9a40-e1f352682d0b"]),
+            maybe(&["0000:17:00.0", "0000:65:00.0"]),
+            maybe(&["Slot 1", "Slot 2"]),
+            maybe(&["H100", "L40"]),
+            maybe(&["P0", "P1"]),
+        ),
+    )
+        .prop_map(|(kind, path, id, links, (serial, uuid, pci, location, model, part_number))| {
+            let mut view = View::new(kind, format!("{path}{id}"), id);
+            view.links = links.into_iter().map(|(path, id)| format!("{path}{id}")).collect();
+            view.serial = serial;
+            view.uuid = uuid;
+            view.pci_address = pci;
+            view.location = location;
+            view.model = model;
+            view.part_number = part_number;
+            view
+        })
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        prop::sample::select(
+            &["/redfish/v1/Systems/Host", "N/A", "GPU", "00:00:00:00:00:00", "0x", "GPU-", "ß"][..]
+        )
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((field(), inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+fn field() -> impl Strategy<Value = String> {
+    let known = &[
+        "Id",
+        "Name",
+        "Members",
+        "Members@odata.count",
+        "Members@odata.nextLink",
+        "@odata.id",
+        "Links",
+        "Status",
+        "State",
+        "SerialNumber",
+        "UUID",
+        "ProcessorType",
+        "Model",
+        "MACAddress",
+        "Oem",
+        "Location",
+        "PCIeDevices",
+        "Processors",
+        "Ethernet",
+        "Drives",
+    ];
+    prop_oneof![4 => prop::sample::select(&known[..]).prop_map(str::to_owned), 1 => "[a-zA-Z@.]{0,8}"]
+}
+
+proptest! {
+    #[test]
+    fn merging_does_not_depend_on_the_order_of_the_views(
+        (views, shuffled) in prop::collection::vec(view(), 0..10)
+            .prop_flat_map(|views| (Just(views.clone()), Just(views).prop_shuffle()))
+    ) {
+        prop_assert_eq!(merge(views), merge(shuffled));
+    }
+
+    #[test]
+    fn a_view_given_twice_changes_nothing(views in prop::collection::vec(view(), 0..10)) {
+        let twice: Vec<View> = views.iter().chain(&views).cloned().collect();
+        prop_assert_eq!(merge(views), merge(twice));
+    }
+
+    #[test]
+    fn there_are_never_more_gpus_than_views_and_none_is_told_of_twice(views in prop::collection::vec(view(), 0..10)) {
+        let paths: BTreeSet<String> = views.iter().map(|view| view.path.clone()).collect();
+        let gpus = merge(views).gpus;
+        prop_assert!(gpus.len() <= paths.len());
+        let sources: Vec<&String> = gpus.iter().flat_map(|gpu| &gpu.sources).collect();
+        prop_assert_eq!(sources.iter().collect::<BTreeSet<_>>().len(), sources.len());
+        prop_assert!(sources.iter().all(|source| paths.contains(*source)));
+    }
+
+    #[test]
+    fn no_two_gpus_share_serial_uuid_and_everything_else_that_tells_them_apart(views in prop::collection::vec(view(), 0..10)) {
+        let gpus = merge(views).gpus;
+        for (index, a) in gpus.iter().enumerate() {
+            for b in gpus.iter().skip(index + 1) {
+                let same = |x: &Option<String>, y: &Option<String>| x.is_some() && x == y;
+                let differ = |x: &Option<String>, y: &Option<String>| x.is_some() && y.is_some() && x != y;
+                if same(&a.serial, &b.serial) && same(&a.uuid, &b.uuid) && a.sources.len() == 1 && b.sources.len() == 1 {
+                    prop_assert!(
+                        differ(&a.pci_address, &b.pci_address) || differ(&a.location, &b.location)
+                            || differ(&a.model, &b.model) || differ(&a.part_number, &b.part_number),
+                        "{:?} and {:?}", a, b
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_json_makes_decoding_panic(body in json(), name in field()) {
+        let log = Log::default();
+        let node = Node::new(&body, "/redfish/v1/X", &log);
+        for field in [name.as_str(), "Id", "Members", "Links", "SerialNumber", "UUID", "MACAddress"] {
+            let _ = (node.text(field), node.identifier(field), node.uuid(field), node.mac(field), node.whole(field));
+            let _ = (node.truth(field), node.strings(field), node.link(field), node.links(field), node.children(field).len());
+            let _ = node.child(field).map(|child| (child.id(), child.state(), child.is_absent()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_body_of_any_resource_makes_reading_panic(index in 0usize..24, body in json()) {
+        let mut tree = machine();
+        let path = tree.paths().get(index % tree.len()).cloned().expect("a path");
+        tree.put_raw(&path, body);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let options = WalkOptions { max_resources: 200, ..WalkOptions::default() };
+        // an error is fine where it is the root or the host that is spoiled; a panic or an endless reading is not
+        let _ = runtime.block_on(inventory(&tree, &options));
+        prop_assert!(tree.asked().len() <= 400);
+    }
+}
