@@ -1,7 +1,7 @@
 //! The client of one BMC: connects, logs in, reads with patience, logs out.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +26,10 @@ use crate::transport::{Answer, Budget, Failure, Request, Timeouts, Transport};
 
 /// Redirects followed for one request, all of them within the BMC.
 const REDIRECTS: usize = 3;
+
+/// Resources in a row that may fail for reasons of the moment, each after all its attempts, before the BMC is given up.
+/// Without it, a BMC that stays busy would cost hours: a reading asks for hundreds of resources.
+const SETBACKS: u32 = 8;
 
 /// The service root (DSP0266 §6.3).
 const ROOT: &str = "/redfish/v1/";
@@ -109,6 +113,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: OnceLock<String>,
     /// Whether the BMC answered at all; before, nothing is worth waiting for.
     reached: AtomicBool,
+    /// Resources in a row that failed for reasons of the moment.
+    setbacks: AtomicU32,
     /// What was read while connecting, handed out once.
     pub(crate) ready: Mutex<HashMap<String, Resource>>,
     diagnostics: Mutex<Vec<Diagnostic>>,
@@ -162,6 +168,7 @@ impl Client {
                 retry: options.retry,
                 sessions: OnceLock::new(),
                 reached: AtomicBool::new(false),
+                setbacks: AtomicU32::new(0),
                 ready: Mutex::default(),
                 diagnostics: Mutex::default(),
             }),
@@ -216,7 +223,8 @@ impl Reader for Client {
         if let Some(resource) = self.inner.take_ready(uri) {
             return Ok(resource);
         }
-        match self.inner.fetch(uri, None).await? {
+        // Boxed, because a walk holds the futures of many reads.
+        match Box::pin(self.inner.fetch(uri, None)).await? {
             Fetched::Resource(resource) => Ok(resource),
             Fetched::NotModified => {
                 Err(ReadError::Status { uri: uri.to_owned(), status: 304, message_id: None })
@@ -316,8 +324,36 @@ impl Inner {
         lock(&self.diagnostics).push(diagnostic);
     }
 
-    /// Reads one resource with all patience that is due.
+    /// Reads one resource, and gives the BMC up when one after the other fails.
     async fn fetch(&self, uri: &str, condition: Option<&HeaderValue>) -> Result<Fetched, ReadError> {
+        let outcome = self.fetch_patiently(uri, condition).await;
+        let Err(error) = &outcome else {
+            self.setbacks.store(0, Ordering::Relaxed);
+            return outcome;
+        };
+        let address = || self.transport.authority().to_owned();
+        let verdict = match error {
+            ReadError::Busy { .. } => Error::Busy,
+            ReadError::Timeout { after, .. } => Error::Timeout { address: address(), after: *after },
+            ReadError::ConnectionLost { reason, .. } => {
+                Error::Unreachable { address: address(), reason: reason.clone() }
+            }
+            ReadError::Bmc(_) => return outcome,
+            _ => {
+                self.setbacks.store(0, Ordering::Relaxed);
+                return outcome;
+            }
+        };
+        let setbacks = self.setbacks.fetch_add(1, Ordering::Relaxed) + 1;
+        if setbacks >= SETBACKS { Err(verdict.into()) } else { outcome }
+    }
+
+    /// Reads one resource with all patience that is due.
+    async fn fetch_patiently(
+        &self,
+        uri: &str,
+        condition: Option<&HeaderValue>,
+    ) -> Result<Fetched, ReadError> {
         let mut url = self.origin.own(uri)?;
         let mut trouble = Trouble::default();
         loop {

@@ -445,6 +445,46 @@ mod tests {
     }
 
     #[test]
+    fn every_error_has_a_code_of_the_list() {
+        let (text, after, limit) = (String::new, Duration::ZERO, Duration::ZERO);
+        let pin = SpkiPin::of_spki(b"");
+        let mut errors = vec![
+            Error::Url { url: text(), reason: "" },
+            Error::Unresolved { host: text(), source: None },
+            Error::OutsideNetworks { address: IpAddr::from([0, 0, 0, 0]), networks: Vec::new() },
+            Error::CaFile { reason: text() },
+            Error::Unreachable { address: text(), reason: text() },
+            Error::Timeout { address: text(), after },
+            Error::Deadline { limit },
+            Error::Tls { reason: text() },
+            Error::PinMismatch { found: pin, expected: pin },
+            Error::NotRedfish { reason: text() },
+            Error::Busy,
+            Error::Unauthorized,
+            Error::PasswordChangeRequired,
+            Error::LockedOut,
+            Error::LoginWithheld { failures: 0, retry_in: after },
+            Error::ReadingTooLarge { limit: 0 },
+        ];
+        errors.extend(
+            [
+                CertificateProblem::OldVersion { version: 1 },
+                CertificateProblem::WeakKey { bits: 0 },
+                CertificateProblem::UnsupportedKey { algorithm: text() },
+                CertificateProblem::UnsupportedSignature { algorithm: text() },
+                CertificateProblem::Expired { not_before: text(), not_after: text() },
+                CertificateProblem::WrongName { name: text() },
+                CertificateProblem::Untrusted { reason: text() },
+                CertificateProblem::Malformed { reason: text() },
+            ]
+            .map(Error::Certificate),
+        );
+        for error in errors {
+            assert!(error.problem().hint.is_some(), "{error:?}");
+        }
+    }
+
+    #[test]
     fn a_pin_mismatch_tells_both_pins_and_what_to_do() {
         let (found, expected) = (SpkiPin::of_spki(b"a"), SpkiPin::of_spki(b"b"));
         let problem = Error::PinMismatch { found, expected }.problem();

@@ -45,8 +45,8 @@ impl Inner {
     async fn log_in(&self) -> Result<(), Error> {
         let mut attempt = 0;
         loop {
+            self.identity.may_log_in(attempt)?;
             attempt += 1;
-            self.identity.budget.check()?;
             match self.open_session().await? {
                 Attempt::Opened(session) => {
                     self.identity.accepted();
@@ -149,8 +149,8 @@ impl Inner {
         let Ok(url) = self.origin.own(&uri) else { return Ok(()) };
         let mut attempt = 0;
         let outcome = loop {
+            self.identity.may_log_in(attempt)?;
             attempt += 1;
-            self.identity.budget.check()?;
             let mut request = Request::get(url.clone());
             basic.apply(&mut request.headers);
             let answer = match self.transport.exchange(request, attempt > 1).await {
@@ -204,7 +204,7 @@ impl Inner {
                 if refusals > 1 {
                     return Err(give_up());
                 }
-                self.identity.budget.check()?;
+                self.identity.may_log_in(refusals)?;
                 self.transport.pause(self.retry.wait(refusals, None)).await?;
                 Ok(())
             }

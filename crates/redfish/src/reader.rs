@@ -229,3 +229,34 @@ impl Diagnose for ReadError {
         problem
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_code_of_the_list_and_tells_where() {
+        let uri = || "/redfish/v1/x".to_owned();
+        let message_id = None;
+        for error in [
+            ReadError::NotFound { uri: uri() },
+            ReadError::Forbidden { uri: uri(), message_id: message_id.clone() },
+            ReadError::Unauthorized { uri: uri() },
+            ReadError::Busy { uri: uri(), message_id: message_id.clone() },
+            ReadError::Status { uri: uri(), status: 500, message_id: message_id.clone() },
+            ReadError::ErrorBody { uri: uri(), message_id },
+            ReadError::Timeout { uri: uri(), after: Duration::ZERO },
+            ReadError::ConnectionLost { uri: uri(), reason: String::new() },
+            ReadError::NotJson { uri: uri(), content_type: None },
+            ReadError::Empty { uri: uri() },
+            ReadError::TooLarge { uri: uri(), limit: 0 },
+            ReadError::TooDeep { uri: uri(), limit: 0 },
+            ReadError::Truncated { uri: uri(), received: 0 },
+            ReadError::CrossOrigin { uri: uri() },
+            ReadError::Redirects { uri: uri(), limit: 0 },
+        ] {
+            let problem = error.problem();
+            assert!(problem.hint.is_some() && problem.at == Some(uri()) && !error.is_fatal(), "{error:?}");
+        }
+    }
+}

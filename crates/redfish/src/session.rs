@@ -77,10 +77,9 @@ pub struct LoginBudget {
 }
 
 impl Default for LoginBudget {
-    /// Three failures in fifteen minutes: the lowest lock-out threshold in use is three, and a correct login between
-    /// starts the count anew.
+    /// Two failures in fifteen minutes: lock-out thresholds begin at three, and a login that is taken starts the count anew.
     fn default() -> Self {
-        Self::new(3, Duration::from_mins(15))
+        Self::new(2, Duration::from_mins(15))
     }
 }
 
@@ -95,6 +94,7 @@ impl LoginBudget {
         self.failures().clear();
     }
 
+    /// Whether another login may be tried.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let now = Instant::now();
         let mut failed = self.failures();
@@ -194,6 +194,11 @@ impl Identity {
     /// Basic authentication, if the credentials fit into a header.
     pub(crate) fn basic(&self) -> Option<Scheme> {
         self.credentials.as_ref()?.basic().map(Scheme::Basic)
+    }
+
+    /// Whether another login may be tried, `refused` having been refused just now.
+    pub(crate) fn may_log_in(&self, refused: u32) -> Result<(), Error> {
+        self.budget.check().map_err(|withheld| if refused > 0 { Error::Unauthorized } else { withheld })
     }
 
     /// The BMC took us.

@@ -214,16 +214,19 @@ impl Transport {
 
     /// Sends one request once. `fresh` takes a connection of its own.
     pub(crate) async fn exchange(&self, request: Request<'_>, fresh: bool) -> Result<Answer, Failure> {
-        let _permits = self.permits().await?;
+        let _permits = match self.left()? {
+            Some(left) => {
+                let waited = tokio::time::timeout(left, self.permits()).await;
+                waited.unwrap_or_else(|_| Err(self.too_late()))?
+            }
+            None => self.permits().await?,
+        };
         let class = self.budget.timeouts.of(&request.method, &request.url);
-        let left = self.left()?;
-        let after = left.map_or(class, |left| class.min(left));
+        let after = self.left()?.map_or(class, |left| class.min(left));
         match tokio::time::timeout(after, self.send(request, fresh)).await {
             Ok(outcome) => outcome,
-            Err(_) => match self.budget.deadline {
-                Some((_, limit)) if after < class => Err(Failure::Spent(Error::Deadline { limit })),
-                _ => Err(Failure::Timeout(after)),
-            },
+            Err(_) if after < class => Err(self.too_late()),
+            Err(_) => Err(Failure::Timeout(after)),
         }
     }
 
@@ -245,11 +248,16 @@ impl Transport {
 
     /// Time left until the deadline.
     fn left(&self) -> Result<Option<Duration>, Failure> {
-        let Some((end, limit)) = self.budget.deadline else { return Ok(None) };
+        let Some((end, _)) = self.budget.deadline else { return Ok(None) };
         match end.checked_duration_since(Instant::now()) {
             Some(left) if !left.is_zero() => Ok(Some(left)),
-            _ => Err(Failure::Spent(Error::Deadline { limit })),
+            _ => Err(self.too_late()),
         }
+    }
+
+    fn too_late(&self) -> Failure {
+        let limit = self.budget.deadline.map(|(_, limit)| limit).unwrap_or_default();
+        Failure::Spent(Error::Deadline { limit })
     }
 
     fn client(&self, fresh: bool) -> Result<reqwest::Client, Failure> {

@@ -48,7 +48,7 @@ async fn a_dropped_client_deletes_its_session() {
 async fn the_session_is_deleted_also_when_the_time_is_up() {
     let bmc = Bmc::start(|_, seen| (seen.target == "/redfish/v1/Slow").then_some(Reply::Silence)).await;
     let client =
-        bmc.connect_with(redfish::Options { deadline: Some(Duration::from_millis(500)), ..options() }).await;
+        bmc.connect_with(redfish::Options { deadline: Some(Duration::from_secs(2)), ..options() }).await;
     let client = client.unwrap();
     let error = client.get("/redfish/v1/Slow").await.unwrap_err();
     assert_eq!((error.code(), error.is_fatal()), ("bmc.deadline", true));
@@ -248,7 +248,7 @@ async fn quirk_03_all_clients_of_a_bmc_share_the_budget_of_failed_logins() {
     for _ in 0..4 {
         codes.push(bmc.connect_with(wrong.clone()).await.unwrap_err().code());
     }
-    assert_eq!(codes, ["bmc.unauthorized", "bmc.login-withheld", "bmc.login-withheld", "bmc.login-withheld"]);
+    assert_eq!(codes, ["bmc.unauthorized", "bmc.unauthorized", "bmc.login-withheld", "bmc.login-withheld"]);
     assert_eq!(bmc.logins(), 3);
     budget.reset();
     let right = redfish::Options { login_budget: budget, ..options() };

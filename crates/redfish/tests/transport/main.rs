@@ -13,4 +13,5 @@ mod login;
 mod patience;
 mod probe;
 mod server;
+mod simulated;
 mod trust;

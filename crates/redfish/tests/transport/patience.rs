@@ -88,6 +88,31 @@ async fn quirk_31_a_bmc_that_stays_busy_costs_a_bounded_number_of_attempts() {
 }
 
 #[tokio::test]
+async fn quirk_31_a_bmc_that_stays_busy_for_everything_is_given_up() {
+    let bmc = Bmc::start(|_, seen| seen.target.contains("Chassis/").then(|| Reply::new(503, &[], ""))).await;
+    let client = bmc.connect().await.unwrap();
+    let mut lost = 0;
+    let error = loop {
+        let error = client.get(&format!("/redfish/v1/Chassis/{lost}")).await.unwrap_err();
+        if error.is_fatal() {
+            break error;
+        }
+        lost += 1;
+    };
+    assert_eq!((error.code(), lost), ("bmc.busy", 7));
+}
+
+#[tokio::test]
+async fn quirk_31_a_bmc_that_is_busy_for_every_other_resource_is_not_given_up() {
+    let bmc = Bmc::start(|_, seen| seen.target.contains("Chassis/").then(|| Reply::new(503, &[], ""))).await;
+    let client = bmc.connect().await.unwrap();
+    for n in 0..10 {
+        assert!(!client.get(&format!("/redfish/v1/Chassis/{n}")).await.unwrap_err().is_fatal());
+        assert!(client.get(SYSTEM).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn quirk_31_a_wait_beyond_the_deadline_is_not_begun() {
     let bmc = Bmc::start(|_, seen| {
         (seen.target == SYSTEM).then(|| Reply::new(503, &[("Retry-After", "3600")], ""))
@@ -105,15 +130,15 @@ async fn quirk_31_a_wait_beyond_the_deadline_is_not_begun() {
 async fn quirk_30_a_slow_firmware_inventory_is_waited_for_longer_than_other_resources() {
     let bmc = Bmc::start(|_, seen| seen.target.contains("Slow").then_some(Reply::Silence)).await;
     let mut hasty = options();
-    hasty.timeouts.ordinary = Duration::from_millis(20);
-    hasty.timeouts.slow = Duration::from_millis(200);
+    let (ordinary, slow) = (Duration::from_secs(1), Duration::from_millis(1500));
+    (hasty.timeouts.ordinary, hasty.timeouts.slow) = (ordinary, slow);
     let client = bmc.connect_with(hasty).await.unwrap();
     let waited = async |uri: &str| match client.get(uri).await {
         Err(ReadError::Timeout { after, .. }) => after,
         other => panic!("{other:?}"),
     };
-    assert_eq!(waited("/redfish/v1/Slow").await, Duration::from_millis(20));
-    assert_eq!(waited("/redfish/v1/UpdateService/FirmwareInventory/Slow").await, Duration::from_millis(200));
+    let firmware = "/redfish/v1/UpdateService/FirmwareInventory/Slow";
+    assert_eq!(tokio::join!(waited("/redfish/v1/Slow"), waited(firmware)), (ordinary, slow));
 }
 
 /// Reads twenty resources at once with each client, from a BMC that takes a while for each.
@@ -141,6 +166,17 @@ async fn as_many_requests_at_once_as_allowed_for_one_bmc() {
 async fn as_many_requests_at_once_as_allowed_in_all() {
     let shared = Some(Arc::new(tokio::sync::Semaphore::new(3)));
     assert_eq!(read_at_once(Options { shared, ..options() }, 2).await, 3);
+}
+
+#[tokio::test]
+async fn waiting_for_ones_turn_ends_with_the_deadline() {
+    let turns = Arc::new(tokio::sync::Semaphore::new(1));
+    let bmc = Bmc::good().await;
+    let limited =
+        Options { shared: Some(Arc::clone(&turns)), deadline: Some(Duration::from_secs(2)), ..options() };
+    let client = bmc.connect_with(limited).await.unwrap();
+    let _taken = turns.acquire().await.unwrap();
+    assert_eq!(client.get(SYSTEM).await.unwrap_err().code(), "bmc.deadline");
 }
 
 #[tokio::test]
