@@ -9,7 +9,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -64,8 +64,8 @@ pub(crate) struct Inner {
     pub(crate) writer: AnyPool,
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
-    // Held as long as the store is open.
-    _lock: Option<File>,
+    /// Held as long as the store is open.
+    lock: Mutex<Option<File>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -140,7 +140,7 @@ impl Store {
             writer,
             sealer,
             newest,
-            _lock: lock,
+            lock: Mutex::new(lock),
         };
         let store = Self { inner: Arc::new(inner) };
         store.agree_on_the_key().await?;
@@ -157,10 +157,11 @@ impl Store {
         if self.inner.sealer.opens(&check) { Ok(()) } else { Err(self.inner.sealer.wrong()) }
     }
 
-    /// Closes all connections, once the calls under way are done. The lock goes with the last clone.
+    /// Closes all connections, once the calls under way are done, and lets another process have the database.
     pub async fn close(&self) {
         self.inner.writer.close().await;
         self.inner.readers.close().await;
+        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

@@ -84,3 +84,60 @@ impl Write {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Store, StoreOptions};
+    use serde_json::json;
+    use sqlx::Executor as _;
+
+    /// Through the writer's own connection: these limits of `SQLite` hold for one connection.
+    async fn code_after(pragma: &'static str, end: &'static str) -> &'static str {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: format!("sqlite://{}", directory.path().join("db").display()),
+            key_file: directory.path().join("key"),
+            max_connections: 1,
+        };
+        let store = Store::open(options).await.unwrap();
+        let last = store.append_event("a.b", "c", "d", &json!({})).await.unwrap();
+        store.inner.writer.execute(pragma).await.unwrap();
+        let large = json!("x".repeat(1_000_000));
+        let error = store.append_event("a.b", "c", "d", &large).await.unwrap_err();
+        assert_eq!(store.last_event().await.unwrap(), last);
+        // It goes on by itself once there is room.
+        store.inner.writer.execute(end).await.unwrap();
+        let next = store.append_event("a.b", "c", "d", &large).await.unwrap();
+        assert_eq!(store.events(last, 10).await.unwrap().len(), 1);
+        assert!(next > last);
+        error.code()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_undoes_what_was_under_way_and_has_its_own_code() {
+        let code = code_after("PRAGMA max_page_count = 60", "PRAGMA max_page_count = 4294967294").await;
+        assert_eq!(code, "store.full");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_written_has_its_own_code() {
+        assert_eq!(code_after("PRAGMA query_only = ON", "PRAGMA query_only = OFF").await, "store.read-only");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_dropped_leaves_nothing_and_blocks_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: format!("sqlite://{}", directory.path().join("db").display()),
+            key_file: directory.path().join("key"),
+            max_connections: 1,
+        };
+        let store = Store::open(options).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        write.event("a.b", "c", "d", &json!({})).await.unwrap();
+        drop(write);
+        store.append_event("e.f", "c", "d", &json!({})).await.unwrap();
+        let kinds: Vec<_> = store.events(0, 10).await.unwrap().into_iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, ["e.f"]);
+    }
+}

@@ -1,6 +1,6 @@
 //! An open store in a place of its own, and a small world to declare in it.
 
-use bailiwick_store::{Applied, Store, StoreOptions, Zeroizing};
+use bailiwick_store::{Applied, Store, StoreError, StoreOptions, Zeroizing};
 use domain::inventory::{Gpu, Identity};
 use domain::plan::Wish;
 use domain::{Declaration, Digest, Inventory, Name, Plan, fact};
@@ -42,13 +42,18 @@ impl Bench {
     }
 
     /// Closes the store and opens the same database again.
-    pub(crate) async fn reopen(self) -> Self {
-        let Self { store, options, directory, _server } = self;
-        store.close().await;
-        // The lock goes with the last clone.
-        drop(store);
-        let store = Store::open(options.clone()).await.unwrap();
-        Self { store, options, directory, _server }
+    pub(crate) async fn reopen(mut self) -> Self {
+        self.store.close().await;
+        self.store = Store::open(self.options.clone()).await.unwrap();
+        self
+    }
+
+    /// Closes the store and opens it in another way, which has to fail.
+    pub(crate) async fn fail_to_reopen(&self, change: impl FnOnce(&mut StoreOptions)) -> StoreError {
+        self.store.close().await;
+        let mut options = self.options.clone();
+        change(&mut options);
+        Store::open(options).await.unwrap_err()
     }
 
     /// A connection that knows nothing of the store's rules.
@@ -104,7 +109,7 @@ impl Bench {
         machine: &str,
         inventory: &Inventory,
         at: Timestamp,
-    ) -> Result<bailiwick_store::Enrolment, bailiwick_store::StoreError> {
+    ) -> Result<bailiwick_store::Enrolment, StoreError> {
         let generation = self.generation(machine).await;
         let facts = fact::from_inventory(inventory, at);
         self.store.record_enrolment(&name(machine), generation, inventory, &facts, at).await

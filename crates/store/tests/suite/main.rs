@@ -1,7 +1,14 @@
 //! One suite, run on SQLite and on PostgreSQL. A PostgreSQL that does not start fails it.
 
 mod bench;
+mod enrolment;
+mod events;
+mod faults;
+mod machines;
+mod opening;
 mod plans;
+mod secrets;
+mod tokens;
 
 use bench::Bench;
 use std::pin::Pin;
@@ -32,8 +39,75 @@ macro_rules! cases {
 }
 
 cases! {
+    enrolment:
+        an_enrolled_machine_has_inventory_facts_and_gpus
+        the_same_inventory_again_writes_only_its_time
+        a_changed_inventory_is_told_with_the_values_that_differ
+        an_enrolment_ends_what_the_machine_waited_for
+        a_machine_that_was_never_discovered_is_not_enrolled
+        a_serial_or_uuid_of_another_machine_is_refused_and_names_it
+        machines_that_say_no_serial_are_not_each_others_duplicates
+        machines_whose_addresses_were_exchanged_can_be_put_right
+        a_gpu_in_two_machines_is_told_from_both_sides_until_one_loses_it
+        a_gpu_shared_by_serial_and_uuid_is_one_conflict_a_side
+        what_a_machine_showed_before_it_was_sent_back_conflicts_with_nobody
+        many_facts_keep_their_order
+        text_that_a_bmc_sends_is_stored_whatever_it_holds
+        an_enrolment_that_fails_half_way_leaves_nothing
+        ;
+    events:
+        an_event_reads_back
+        no_statement_changes_an_event
+        listeners_hear_of_what_was_written_and_of_nothing_else
+        a_follower_misses_nothing_while_many_write
+        ;
+    machines:
+        discovery_pins_the_key_and_a_second_one_changes_nothing
+        another_key_than_the_one_pinned_is_refused
+        what_changes_how_a_machine_is_reached_sends_it_back
+        a_declared_key_takes_the_place_of_the_one_seen
+        what_a_step_found_under_an_older_declaration_is_not_recorded
+        a_machine_deleted_and_declared_again_is_another_one
+        deleting_a_machine_takes_all_of_it_and_keeps_what_happened
+        waiting_keeps_its_beginning_while_the_code_stays
+        a_wait_ends_once
+        a_changed_site_lets_machines_go_on_that_waited_for_people
+        pages_show_every_machine_once_in_order
+        ;
+    opening:
+        what_was_written_is_there_after_opening_again
+        a_database_of_a_newer_version_is_refused_and_left_as_it_is
+        another_key_is_recognised_before_anything_is_changed
+        a_missing_key_is_not_replaced_by_a_new_one
+        a_value_set_once_stays
+        replicas_share_postgres_and_no_two_cells_share_a_file
+        a_disk_that_is_full_or_read_only_has_its_own_code
+        ;
     plans:
         a_plan_is_applied_as_a_whole
+        a_kept_plan_reads_back_with_who_made_and_applied_it
+        every_change_is_told_by_an_event
+        applying_a_plan_again_changes_nothing
+        a_plan_is_stale_once_what_it_starts_from_has_changed
+        of_two_plans_applied_at_once_one_is_stale
+        a_plan_that_was_changed_on_the_way_is_not_kept
+        a_plan_that_nobody_saved_cannot_be_applied
+        a_second_new_password_counts_although_its_plan_is_the_same
+        saving_an_applied_plan_that_no_longer_fits_changes_nothing
+        the_same_password_again_is_no_change
+        a_password_taken_from_elsewhere_is_forgotten_here
+        a_plan_that_fails_half_way_leaves_nothing
+        ;
+    secrets:
+        passwords_and_tokens_are_nowhere_in_the_database
+        nothing_shows_a_secret_when_printed
+        a_sealed_password_that_was_moved_does_not_open
+        ;
+    tokens:
+        a_token_stands_for_its_name_and_role
+        what_is_no_token_lets_nobody_in
+        an_expired_or_revoked_token_lets_nobody_in_and_frees_its_name
+        revoking_what_is_not_there_says_so
         ;
 }
 
