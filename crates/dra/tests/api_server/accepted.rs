@@ -21,10 +21,10 @@ fn kept(sent: &Value, got: &Value) -> bool {
 /// The most of everything: a machine of several slices, taints by rule and in slices, a class near the longest selector.
 fn everything() -> Vec<Object> {
     let mut input = input("accepted", &["de", "us"]);
-    input.machines.push(machine(&"accepted-".repeat(7), "de", 130));
+    input.machines.push(machine(&format!("{}x", "accepted-".repeat(6)), "de", 130));
     input.machines.push(machine("accepted-alarmed", "de", 70));
     input.machines[3].alarms = vec![Problem::new("bmc.pin-mismatch", "its key changed")];
-    let models: Vec<_> = (0..130).map(|at| format!("it's model \\ \"{at:040}\" of größter Länge")).collect();
+    let models: Vec<_> = (0..95).map(|at| format!("it's model \\ \"{at:040}\" of größter Länge")).collect();
     let classes = [
         ("accepted-default", json!({ "jurisdiction": "eu" })),
         ("accepted-trial", json!({ "jurisdiction": "de", "requires": ["inventoried"] })),
@@ -50,19 +50,28 @@ fn everything() -> Vec<Object> {
 #[tokio::test]
 async fn all_objects_are_accepted_as_they_are_and_a_second_time_changes_nothing() {
     let cluster = Cluster::guarded().await;
-    let objects = everything();
-    let (untainted, tainted): (Vec<_>, Vec<_>) =
-        objects.iter().partition(|o| o.json.to_string().find("\"taints\"").is_none());
+    // Of a slice with taints the server dates the taints anew each time; what to write of slices is `reconcile`'s to say, below.
+    let (tainted, untainted): (Vec<_>, Vec<_>) =
+        everything().into_iter().partition(|object| object.json.pointer("/spec/devices/0/taints").is_some());
     assert_eq!(tainted.len(), 2);
     for object in untainted {
-        let first = cluster.apply(object).await;
+        let mut first = cluster.apply(&object).await;
         assert!(kept(&object.json, &first), "{} was sent, {first} came back", object.json);
-        let second = cluster.apply(object).await;
-        let version = "/metadata/resourceVersion";
-        assert_eq!(first.pointer(version), second.pointer(version), "{} {}", object.kind, object.name);
+        if object.kind == "DeviceTaintRule" {
+            // A controller tells of each rule what it does about it.
+            let rule = format!("devicetaintrule/{}", object.name);
+            cluster
+                .admin(&["wait", &rule, "--for=condition=EvictionInProgress=False", "--timeout=60s"])
+                .await;
+            first = serde_json::from_str(&cluster.admin(&["get", &rule, "-o", "json"]).await).unwrap();
+        }
+        let second = cluster.apply(&object).await;
+        let version =
+            |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned).unwrap();
+        assert_eq!(version(&first), version(&second), "{} {}", object.kind, object.name);
     }
     for object in tainted {
-        let got = cluster.apply(object).await;
+        let got = cluster.apply(&object).await;
         assert!(kept(&object.json, &got), "{} was sent, {got} came back", object.json);
     }
 }
