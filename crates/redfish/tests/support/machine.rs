@@ -175,3 +175,15 @@ pub fn put_processors(tree: &mut Tree, processors: impl IntoIterator<Item = (Str
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     tree.put("/redfish/v1/Systems/Host/Processors", collection(&paths));
 }
+
+impl Tree {
+    /// Gives the machine so many components of firmware.
+    pub fn put_firmware(&mut self, total: usize) {
+        let inventory = "/redfish/v1/UpdateService/FirmwareInventory";
+        let paths: Vec<String> = (0..total).map(|n| format!("{inventory}/F{n}")).collect();
+        for (n, path) in paths.iter().enumerate() {
+            self.put(path, resource("SoftwareInventory", &format!("F{n}"), json!({"Version": "1"})));
+        }
+        self.put(inventory, collection(&paths.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+}

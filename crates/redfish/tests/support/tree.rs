@@ -64,6 +64,11 @@ impl Tree {
         self.resources.keys().cloned().collect()
     }
 
+    /// Every resource, with its path as the simulator wants it.
+    pub fn entries(&self) -> Vec<(String, Value)> {
+        self.resources.iter().map(|(path, body)| (path.clone(), body.clone())).collect()
+    }
+
     pub fn has(&self, path: &str) -> bool {
         self.resources.contains_key(&key(path))
     }
@@ -90,6 +95,11 @@ impl Tree {
         self.log.lock().unwrap().iter().map(|(path, _)| path.clone()).collect()
     }
 
+    /// Starts to count requests anew.
+    pub fn forget(&self) {
+        self.log.lock().unwrap().clear();
+    }
+
     pub fn len(&self) -> usize {
         self.resources.len()
     }
@@ -104,12 +114,17 @@ impl Tree {
         text
     }
 
-    /// A recorded tree. `None` where the recordings are not there: that is printed, and fails where CI=true.
-    pub fn recorded(name: &str) -> Option<Self> {
-        let folder = std::env::var_os("BAILIWICK_RECORDINGS").map_or_else(
+    /// Where the recordings are.
+    pub fn folder() -> PathBuf {
+        std::env::var_os("BAILIWICK_RECORDINGS").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/redfish-recordings")),
             PathBuf::from,
-        );
+        )
+    }
+
+    /// A recorded tree. `None` where the recordings are not there: that is printed, and fails where CI=true.
+    pub fn recorded(name: &str) -> Option<Self> {
+        let folder = Self::folder();
         let path = folder.join(format!("{name}.tar.gz"));
         let Ok(file) = std::fs::File::open(&path) else {
             assert!(
