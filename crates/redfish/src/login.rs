@@ -58,7 +58,8 @@ impl Inner {
                     self.transport.pause(self.retry.wait(attempt, None)).await?;
                 }
                 Attempt::Busy => {
-                    let message = "no session is left; Basic authentication is used instead".to_owned();
+                    let message =
+                        "the BMC gives no session for now; Basic authentication is used instead".to_owned();
                     self.note("bmc.sessions-exhausted", self.sessions_uri(), message);
                     return self.use_basic().await;
                 }

@@ -256,6 +256,15 @@ async fn quirk_03_all_clients_of_a_bmc_share_the_budget_of_failed_logins() {
 }
 
 #[tokio::test]
+async fn a_bmc_that_says_that_it_locked_the_account_is_not_asked_again() {
+    let bmc =
+        Bmc::start(|_, seen| seen.is("POST", SESSIONS).then(|| Reply::message(401, "IDRAC.2.8.RAC0212")))
+            .await;
+    assert_eq!(bmc.connect().await.unwrap_err().code(), "bmc.locked-out");
+    assert_eq!(bmc.logins(), 1);
+}
+
+#[tokio::test]
 async fn quirk_04_a_password_to_be_changed_is_told_apart_from_a_wrong_one() {
     let bmc = Bmc::start(|_, seen| {
         seen.is("POST", SESSIONS).then(|| Reply::message(403, "Base.1.8.PasswordChangeRequired"))
