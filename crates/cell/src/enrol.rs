@@ -69,9 +69,13 @@ impl From<Problem> for Trouble {
 
 impl Enroller {
     /// Does the next step of a machine and records what came of it.
-    pub async fn step(&self, machine: &Name, budget: &Arc<LoginBudget>) -> Result<Outcome, StoreError> {
+    pub(crate) async fn step(
+        &self,
+        machine: &Name,
+        budget: &Arc<LoginBudget>,
+    ) -> Result<Outcome, StoreError> {
         let Some(record) = self.store.machine(machine).await? else { return Ok(Outcome::Done) };
-        let trouble = match self.try_step(&record, budget).await {
+        let trouble = match Box::pin(self.try_step(&record, budget)).await {
             Ok(outcome) => return Ok(outcome),
             Err(trouble) => trouble,
         };
@@ -153,7 +157,7 @@ impl Enroller {
         let password = self.password(&record.name, spec).await?;
         let credentials = Credentials::new(spec.bmc.username.clone(), password.as_str());
         let client = self.connect(spec, site, Trust::Pin(spki(&pin)?), Some(credentials), budget).await?;
-        let read = redfish::inventory(&client, &WalkOptions::default()).await;
+        let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;
         let inventory = read.map_err(|error| Trouble::from(error.problem()))?;
         check_identity(spec, &inventory)?;

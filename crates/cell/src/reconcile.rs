@@ -41,7 +41,7 @@ pub(crate) async fn run(enroller: Arc<Enroller>, at_once: usize, stop: Cancellat
         start_due(&enroller, &mut queue, &mut tasks, at_once);
         let next = queue.values().filter(|entry| !entry.running).filter_map(|entry| entry.due).min();
         let full = tasks.len() >= at_once;
-        let pause = next.filter(|_| !full).map_or(Duration::from_secs(3600), until);
+        let pause = next.filter(|_| !full).map_or(Duration::from_hours(1), until);
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}

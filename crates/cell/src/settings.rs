@@ -66,7 +66,7 @@ impl Settings {
             machines_at_once: 32,
             requests_per_bmc: 4,
             requests_at_once: 128,
-            refresh: Duration::from_secs(3600),
+            refresh: Duration::from_hours(1),
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct KnownMachine {
 
 impl World {
     /// Reads it.
-    pub async fn read(store: &Store, home: &Name) -> Result<Self, StoreError> {
+    pub(crate) async fn read(store: &Store, home: &Name) -> Result<Self, StoreError> {
         Ok(Self::new(store.declarations().await?, store.machines().await?, store.gpus().await?, home))
     }
 
@@ -102,22 +102,22 @@ impl World {
     }
 
     /// Whether two machines claim this GPU.
-    pub fn is_double(&self, gpu: &Gpu) -> bool {
+    pub(crate) fn is_double(&self, gpu: &Gpu) -> bool {
         GpuKey::of(gpu).is_some_and(|key| self.doubles.contains(&key))
     }
 
     /// The site's jurisdiction. A machine of no site cannot be declared, but a reader of this must never invent one.
-    pub fn jurisdiction_of(&self, machine: &KnownMachine) -> Option<&Name> {
+    pub(crate) fn jurisdiction_of(&self, machine: &KnownMachine) -> Option<&Name> {
         self.sites.get(&machine.spec.site).map(|site| &site.jurisdiction)
     }
 
     /// The machine's zone, or its site's.
-    pub fn zone_of<'w>(&'w self, machine: &'w KnownMachine) -> Option<&'w Zone> {
+    pub(crate) fn zone_of<'w>(&'w self, machine: &'w KnownMachine) -> Option<&'w Zone> {
         machine.spec.zone.as_ref().or_else(|| self.sites.get(&machine.spec.site)?.zone.as_ref())
     }
 
     /// What the publisher publishes.
-    pub fn input(&self, cell: &Name, cell_user: &str) -> Input {
+    pub(crate) fn input(&self, cell: &Name, cell_user: &str) -> Input {
         let machines = self.enrolled().map(|(name, machine)| PublishedMachine {
             name: name.clone(),
             site: machine.spec.site.clone(),
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// Whether a GPU is of the kind that a class asks for: jurisdiction, model, zone.
-    pub fn matches(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
+    pub(crate) fn matches(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         let territory =
             self.jurisdiction_of(machine).is_some_and(|at| self.order.contains(&class.jurisdiction, at));
         let model =
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Whether a claim could be given this GPU by this class today. Nothing is probed or attested yet, so only trials give any.
-    pub fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
+    pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
             && machine.record.state == MachineState::Enrolled
             && machine.alarms().is_empty()
@@ -159,7 +159,7 @@ impl World {
 
 impl KnownMachine {
     /// What got worse since it was enrolled.
-    pub fn alarms(&self) -> Vec<Problem> {
+    pub(crate) fn alarms(&self) -> Vec<Problem> {
         let waiting = self.record.waiting.as_ref().map(|waiting| &waiting.problem);
         waiting.filter(|problem| ALARMS.contains(&problem.code.as_str())).cloned().into_iter().collect()
     }

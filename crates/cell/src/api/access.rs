@@ -16,7 +16,7 @@ pub(super) struct Caller(Principal);
 
 impl Caller {
     /// Refuses a principal whose role may not.
-    pub fn needs(&self, permission: Permission) -> Result<(), Refusal> {
+    pub(super) fn needs(&self, permission: Permission) -> Result<(), Refusal> {
         if self.0.role.may(permission) {
             return Ok(());
         }
@@ -25,7 +25,7 @@ impl Caller {
     }
 
     /// What events call it.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.0.name
     }
 }

@@ -81,7 +81,7 @@ async fn machines(
     let Query(paging) = paging?;
     let world = World::read(&api.store, &api.home).await?;
     let names: Vec<&Name> = world.machines.keys().collect();
-    let names = page(names, &paging, |name| name.to_string())?;
+    let names = page(names, &paging, std::string::ToString::to_string)?;
     let mut items = Vec::with_capacity(names.items.len());
     for name in names.items {
         let inventory = api.store.inventory(name).await?.map(|(inventory, _)| inventory);

@@ -58,8 +58,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 pub fn openapi() -> Value {
     let mut router = routes();
     let description = router.get_openapi_mut();
-    description.info.title = "Bailiwick cell".to_owned();
-    description.info.version = "v1".to_owned();
+    "Bailiwick cell".clone_into(&mut description.info.title);
+    "v1".clone_into(&mut description.info.version);
     description.info.description = Some(
         "One cell: its machines, GPUs and classes, what is planned and what happened. \
          Every call carries `Authorization: Bearer <token>`; errors are problem details (RFC 9457) with a stable `code`."

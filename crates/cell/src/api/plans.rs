@@ -162,7 +162,7 @@ async fn declarations(
     let mut all = api.store.declarations().await?;
     all.retain(|declaration| kind.is_none_or(|kind| declaration.kind() == kind));
     all.sort_by_key(|declaration| (declaration.kind(), declaration.name().clone()));
-    page(all, &Paging { after, limit }, |declaration| declaration.reference()).map(Json)
+    page(all, &Paging { after, limit }, Declaration::reference).map(Json)
 }
 
 /// One declaration.

@@ -17,20 +17,20 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(status: StatusCode, problem: Problem) -> Self {
+    pub(super) fn new(status: StatusCode, problem: Problem) -> Self {
         Self { status, problems: vec![problem] }
     }
 
     /// What was asked for cannot be: every reason at once.
-    pub fn invalid(problems: Vec<Problem>) -> Self {
+    pub(super) fn invalid(problems: Vec<Problem>) -> Self {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, problems }
     }
 
-    pub fn not_found(what: &str) -> Self {
+    pub(super) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, coded("api.not-found", format!("there is no {what}")))
     }
 
-    pub fn bad_request(why: impl Into<String>) -> Self {
+    pub(super) fn bad_request(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, coded("api.bad-request", why))
     }
 }

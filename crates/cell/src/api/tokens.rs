@@ -43,7 +43,7 @@ async fn create(
     caller.needs(Permission::Administer)?;
     let Json(TokenRequest { name, role, expires_in_seconds }) = body?;
     let expires = expires_in_seconds.map(|seconds| {
-        let life = i64::try_from(seconds).map(SignedDuration::from_secs).unwrap_or(SignedDuration::MAX);
+        let life = i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
         Timestamp::now().saturating_add(life).unwrap_or(Timestamp::MAX)
     });
     let token = api.store.create_token(name.as_str(), role, expires, caller.name()).await?;

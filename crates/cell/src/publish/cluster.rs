@@ -47,11 +47,11 @@ struct Ours {
 }
 
 impl Cluster {
-    pub fn new(kubeconfig: Option<PathBuf>, context: Option<String>, cell: Name) -> Self {
+    pub(super) fn new(kubeconfig: Option<PathBuf>, context: Option<String>, cell: Name) -> Self {
         Self { kubeconfig, context, cell, clients: None, applied: BTreeMap::new() }
     }
 
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let file = self
             .kubeconfig
             .as_ref()
@@ -60,7 +60,7 @@ impl Cluster {
     }
 
     /// Brings the cluster in line.
-    pub async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
+    pub(super) async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
         let clients = self.clients().await?;
         let mut input = input.clone();
         input.server.taint_rules = taint_rules(&clients.own).await?;

@@ -38,16 +38,16 @@ struct Manifest {
 }
 
 impl Directory {
-    pub fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Brings the directory in line.
-    pub fn write(&self, output: &Output) -> Result<Written, Problem> {
+    pub(super) fn write(&self, output: &Output) -> Result<Written, Problem> {
         for folder in ["declared", "observed"] {
             let path = self.root.join(folder);
             fs::create_dir_all(&path).map_err(|error| failed(&path, &error))?;

@@ -22,7 +22,7 @@ use directory::Directory;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// Clusters change by themselves (a kubelet wipes slices, people edit): look again after this time.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Time until the next try after a sink failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ pub(crate) struct Publisher {
 pub(crate) struct Status(Arc<Mutex<Vec<Publication>>>);
 
 impl Status {
-    pub fn all(&self) -> Vec<Publication> {
+    pub(crate) fn all(&self) -> Vec<Publication> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -90,7 +90,7 @@ impl Status {
 
 impl Publisher {
     /// Runs until it is cancelled. A cut-off publication is taken up by the next.
-    pub async fn run(self, settings: Vec<SinkSettings>, stop: CancellationToken) {
+    pub(crate) async fn run(self, settings: Vec<SinkSettings>, stop: CancellationToken) {
         let mut sinks: Vec<Sink> = settings.into_iter().map(|settings| self.sink(settings)).collect();
         let none = |sink: &Sink| Publication {
             sink: sink.name(),
@@ -119,7 +119,7 @@ impl Publisher {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                _ = async { let _ = changed.changed().await; tokio::time::sleep(rest).await } => {}
+                () = async { let _ = changed.changed().await; tokio::time::sleep(rest).await } => {}
             }
         }
     }
