@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::behaviour::Behaviour;
 use crate::error::Error;
 use crate::fault::{Fault, FaultId, Faults, Plan, merge};
-use crate::power::{Power, PowerState, ResetRefused};
+use crate::power::{Power, PowerState, ResetKind, ResetRefused};
 use crate::seed::Seed;
 use crate::tls::{CertificateKind, KeyStore, TlsIdentity};
 use crate::tree::{Tree, canonical};
@@ -347,6 +347,7 @@ impl Bmc {
     }
 
     pub(crate) fn reset(&self, system: &str, kind: &str) -> Result<(), ResetRefused> {
+        let kind = ResetKind::parse(kind).ok_or(ResetRefused::UnknownKind)?;
         let now = self.power_state_of(system).unwrap_or(PowerState::On);
         let style = self.behaviour().power;
         self.power_lock().reset(system, now, kind, style)

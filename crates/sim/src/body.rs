@@ -17,7 +17,7 @@ pub(crate) enum SimBody {
     /// All of it at once.
     Full(Option<Bytes>),
     /// This much, then the connection ends; the length said is that of the whole.
-    Truncated { left: Option<Bytes>, claimed: u64 },
+    Truncated { left: Option<Bytes>, claimed: u64, flushed: bool },
     /// A little at a time.
     Drip { left: Bytes, step: usize, clock: Interval },
     /// `{"Filler":"xxx…"}`.
@@ -47,7 +47,8 @@ const TICKS_PER_SECOND: usize = 10;
 
 impl SimBody {
     pub(crate) fn truncated(body: &Bytes, after: usize) -> Self {
-        Self::Truncated { left: Some(body.slice(..after.min(body.len()))), claimed: body.len() as u64 }
+        let left = Some(body.slice(..after.min(body.len())));
+        Self::Truncated { left, claimed: body.len() as u64, flushed: false }
     }
 
     pub(crate) fn drip(body: Bytes, bytes_per_second: usize) -> Self {
@@ -71,9 +72,15 @@ impl Body for SimBody {
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let frame = match self.get_mut() {
             Self::Full(body) => body.take().filter(|body| !body.is_empty()),
-            Self::Truncated { left, .. } => match left.take() {
+            Self::Truncated { left, flushed, .. } => match left.take() {
                 Some(part) if !part.is_empty() => Some(part),
-                _ => return Poll::Ready(Some(Err(CutShort))),
+                _ if *flushed => return Poll::Ready(Some(Err(CutShort))),
+                _ => {
+                    // The server flushes what it has while a body is pending, and drops it when a body fails.
+                    *flushed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             },
             Self::Drip { left, step, clock } => {
                 if left.is_empty() {

@@ -44,6 +44,8 @@ fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
             out.extend_from_slice(long);
         }
     }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out
 }

@@ -114,6 +114,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 server = Server(("127.0.0.1", 0), Root)
-print(json.dumps({"port": server.server_address[1], "pin": "sha256:" + hashlib.sha256(spki).hexdigest()}), flush=True)
+print(json.dumps({"port": server.server_address[1], "pin": "sha256:" + hashlib.sha256(spki).hexdigest(),
+                  "certificate": pem("CERTIFICATE", certificate)}), flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()

@@ -16,6 +16,7 @@ use crate::error::Error;
 pub struct LegacyServer {
     address: SocketAddr,
     pin: String,
+    certificate: String,
     /// Its standard input is a pipe: the child ends too when this process ends without dropping it.
     _child: Child,
 }
@@ -27,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Started {
     port: u16,
     pin: String,
+    certificate: String,
 }
 
 impl LegacyServer {
@@ -59,7 +61,7 @@ impl LegacyServer {
         }
         let started: Started = serde_json::from_str(&line).map_err(|error| fail(error.to_string()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, started.port));
-        Ok(Self { address, pin: started.pin, _child: child })
+        Ok(Self { address, pin: started.pin, certificate: started.certificate, _child: child })
     }
 
     /// Where it listens.
@@ -75,5 +77,10 @@ impl LegacyServer {
     /// The pin of its key: `sha256:` and hex.
     pub fn pin(&self) -> &str {
         &self.pin
+    }
+
+    /// Its certificate in PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate
     }
 }

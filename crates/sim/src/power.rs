@@ -41,6 +41,27 @@ pub(crate) enum ResetRefused {
     Conflict,
 }
 
+/// A `ResetType`, as far as it matters for the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetKind {
+    On,
+    Off,
+    Restart,
+    Button,
+}
+
+impl ResetKind {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "On" | "ForceOn" => Some(Self::On),
+            "ForceOff" | "GracefulShutdown" => Some(Self::Off),
+            "ForceRestart" | "GracefulRestart" | "PowerCycle" | "Nmi" => Some(Self::Restart),
+            "PushPowerButton" => Some(Self::Button),
+            _ => None,
+        }
+    }
+}
+
 /// The states that resets have led to, by system; a system never reset is not here.
 #[derive(Debug, Default)]
 pub(crate) struct Power(HashMap<String, Change>);
@@ -67,23 +88,18 @@ impl Power {
         &mut self,
         system: &str,
         now: PowerState,
-        kind: &str,
+        kind: ResetKind,
         style: PowerStyle,
     ) -> Result<(), ResetRefused> {
-        let after = match kind {
-            "On" | "ForceOn" => PowerState::On,
-            "ForceOff" | "GracefulShutdown" => PowerState::Off,
-            "ForceRestart" | "GracefulRestart" | "PowerCycle" | "Nmi" if now == PowerState::Off => {
-                return Err(ResetRefused::Conflict);
-            }
-            "ForceRestart" | "GracefulRestart" | "PowerCycle" | "Nmi" => PowerState::On,
-            "PushPowerButton" if now == PowerState::Off => PowerState::On,
-            "PushPowerButton" => PowerState::Off,
-            _ => return Err(ResetRefused::UnknownKind),
+        let after = match (kind, now) {
+            (ResetKind::On, _)
+            | (ResetKind::Button, PowerState::Off)
+            | (ResetKind::Restart, PowerState::On) => PowerState::On,
+            (ResetKind::Off, _) | (ResetKind::Button, PowerState::On) => PowerState::Off,
+            (ResetKind::Restart, PowerState::Off) => return Err(ResetRefused::Conflict),
         };
         let changes = after != now;
-        let only_sets = matches!(kind, "On" | "ForceOn" | "ForceOff" | "GracefulShutdown");
-        if !changes && only_sets && style.conflict_if_already {
+        if !changes && kind != ResetKind::Restart && style.conflict_if_already {
             return Err(ResetRefused::Conflict);
         }
         let went_off = self.0.get(system).and_then(|change| change.went_off);

@@ -113,6 +113,8 @@ impl BmcBuilder {
     }
 
     /// Starts to serve on the current runtime.
+    // Asynchronous, so that callers are on a runtime and may one day wait for it.
+    #[allow(clippy::unused_async)]
     pub async fn start(self) -> Result<RunningBmc, Error> {
         if !self.address.ip().is_loopback() {
             return Err(Error::Site(format!("{} is not a loopback address", self.address.ip())));

@@ -29,17 +29,17 @@ pub(crate) enum Piece {
 impl Body {
     /// Reads a body; what looks like a place but is none stays text.
     pub(crate) fn parse(body: Bytes) -> Self {
-        let Some(mut open) = find(&body, b"{{") else { return Self::Plain(body) };
-        let (mut pieces, mut rest) = (Vec::new(), body.clone());
-        loop {
-            let Some(length) = find(&rest[open..], b"}}") else { break };
-            let Some(piece) = place(&rest[open + 2..open + length]) else { break };
-            pieces.push(Piece::Text(rest.slice(..open)));
-            pieces.push(piece);
-            rest = rest.slice(open + length + 2..);
-            match find(&rest, b"{{") {
-                Some(next) => open = next,
-                None => break,
+        let (mut pieces, mut rest, mut from) = (Vec::new(), body.clone(), 0);
+        while let Some(open) = find(&rest[from..], *b"{{").map(|at| from + at) {
+            let place = find(&rest[open..], *b"}}")
+                .and_then(|length| Some((length, place(&rest[open + 2..open + length])?)));
+            if let Some((length, place)) = place {
+                pieces.push(Piece::Text(rest.slice(..open)));
+                pieces.push(place);
+                rest = rest.slice(open + length + 2..);
+                from = 0;
+            } else {
+                from = open + 2;
             }
         }
         if pieces.is_empty() {
@@ -68,7 +68,7 @@ impl Body {
                 Piece::Text(text) => out.extend_from_slice(text),
                 Piece::Digits(label, n) => out.extend_from_slice(seed.digits(label, *n).as_bytes()),
                 Piece::Alphanumeric(label, n) => {
-                    out.extend_from_slice(seed.alphanumeric(label, *n).as_bytes())
+                    out.extend_from_slice(seed.alphanumeric(label, *n).as_bytes());
                 }
                 Piece::Uuid(label) => {
                     let mut buffer = uuid::Uuid::encode_buffer();
@@ -107,6 +107,37 @@ fn place(text: &[u8]) -> Option<Piece> {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8; 2]) -> Option<usize> {
+fn find(haystack: &[u8], needle: [u8; 2]) -> Option<usize> {
     haystack.windows(2).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(text: &'static str) -> String {
+        let body = Body::parse(Bytes::from_static(text.as_bytes()));
+        String::from_utf8(body.render(&Seed::new(&["a"]), "bmc-1").to_vec()).unwrap()
+    }
+
+    #[test]
+    fn places_are_filled_and_what_only_looks_like_one_stays() {
+        let seed = Seed::new(&["a"]);
+        assert_eq!(rendered("<{{name}}>"), "<bmc-1>");
+        assert_eq!(rendered("{{digits x 5}}"), seed.digits("x", 5));
+        assert_eq!(
+            rendered("{{alnum x 5}}-{{mac m}}"),
+            format!("{}-{}", seed.alphanumeric("x", 5), seed.mac("m"))
+        );
+        assert_eq!(rendered("{{mustache}} {{uuid u}}"), format!("{{{{mustache}}}} {}", seed.uuid("u")));
+        assert_eq!(rendered("{{name"), "{{name");
+        assert_eq!(rendered("{\"a\":{\"b\":1}}"), "{\"a\":{\"b\":1}}");
+    }
+
+    #[test]
+    fn a_body_without_places_is_not_copied() {
+        let source = Bytes::from_static(b"{}");
+        let shown = Body::parse(source.clone()).render(&Seed::new(&[]), "");
+        assert_eq!(shown.as_ptr(), source.as_ptr());
+    }
 }

@@ -278,18 +278,21 @@ fn derive_identities(value: &mut Value) {
     }
 }
 
-/// The place that stands for a recorded identity; none where the property is no identity or its value a placeholder (quirk 27, §7).
+/// What recordings show where there is no serial number (facts §6, quirk 27).
+const PLACEHOLDERS: [&str; 5] = ["unknown", "notavailable", "default", "00000000", "string"];
+
+/// The place that stands for a recorded identity; none where the property is no identity or its value a placeholder.
 fn place_for(property: &str, value: &str) -> Option<String> {
-    let label = hex::encode(value.trim().as_bytes());
-    let n = value.trim().len();
+    let text = value.trim();
+    let (label, n) = (hex::encode(text.as_bytes()), text.len());
     match property {
-        "SerialNumber" | "SKU"
-            if n >= 5 && n <= 32 && value.trim().bytes().all(|b| b.is_ascii_alphanumeric()) =>
-        {
-            if matches!(value.trim(), "00000" | "000000" | "Unknown" | "UNKNOWN" | "NotAvailable") {
+        "SerialNumber" | "SKU" => {
+            let plain = (5..=32).contains(&n) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+            let all_the_same = text.bytes().all(|b| Some(b) == text.bytes().next());
+            if !plain || all_the_same || PLACEHOLDERS.contains(&text.to_ascii_lowercase().as_str()) {
                 return None;
             }
-            let kind = if value.trim().bytes().all(|b| b.is_ascii_digit()) { "digits" } else { "alnum" };
+            let kind = if text.bytes().all(|b| b.is_ascii_digit()) { "digits" } else { "alnum" };
             Some(format!("{{{{{kind} {label} {n}}}}}"))
         }
         "UUID" => {
@@ -299,7 +302,7 @@ fn place_for(property: &str, value: &str) -> Option<String> {
         "MACAddress" | "PermanentMACAddress" | "MacAddress" => {
             let real =
                 n == 17 && value.bytes().filter(|b| *b == b':').count() == 5 && value != "00:00:00:00:00:00";
-            real.then(|| format!("{{{{mac {}}}}}", hex::encode(value.to_ascii_lowercase().as_bytes())))
+            real.then(|| format!("{{{{mac {}}}}}", hex::encode(text.to_ascii_lowercase().as_bytes())))
         }
         _ => None,
     }

@@ -1,5 +1,8 @@
 //! Faults by rule, each as a client meets it.
 
+// Helpers of tests fail by panicking too; clippy.toml allows it in test functions only.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -99,7 +102,7 @@ async fn a_truncated_body_ends_before_its_length() {
 }
 
 /// The kinds of the I/O errors that an error stems from.
-fn io_kinds(error: &dyn std::error::Error) -> Vec<std::io::ErrorKind> {
+fn io_kinds(error: &(dyn std::error::Error + 'static)) -> Vec<std::io::ErrorKind> {
     let (mut kinds, mut next) = (Vec::new(), Some(error));
     while let Some(error) = next {
         kinds.extend(error.downcast_ref::<std::io::Error>().map(std::io::Error::kind));

@@ -1,5 +1,8 @@
 //! Many machines behind one listener.
 
+// Helpers of tests fail by panicking too; clippy.toml allows it in test functions only.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 mod support;
 
 use std::collections::HashSet;
@@ -39,6 +42,17 @@ async fn an_address_without_a_machine_gets_no_answer() {
     let directory = tempfile::tempdir().unwrap();
     let site = two(directory.path()).start().await.unwrap();
     assert!(client().get(format!("https://127.99.0.1:{}/redfish/v1", site.port())).send().await.is_err());
+}
+
+#[tokio::test]
+async fn machines_with_a_listener_each_share_the_port_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = Site::builder(directory.path()).machines(Model::CpuNode, 3).one_listener_each().build();
+    let site = site.start().await.unwrap();
+    for index in 0..3 {
+        let system = body(get(&site, index, "/redfish/v1/Systems/system").await).await;
+        assert_eq!(system["SerialNumber"], site.machines()[index].serial.as_str());
+    }
 }
 
 #[tokio::test]
@@ -82,7 +96,7 @@ async fn a_rotated_key_is_remembered() {
 }
 
 #[tokio::test]
-async fn dropping_a_site_ends_it() {
+async fn shutting_a_site_down_ends_its_connections() {
     let directory = tempfile::tempdir().unwrap();
     let site = two(directory.path()).start().await.unwrap();
     let url = format!("{}/redfish/v1", site.machines()[0].url);
@@ -90,6 +104,18 @@ async fn dropping_a_site_ends_it() {
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
     site.shutdown().await;
     assert!(client.get(&url).send().await.is_err());
+}
+
+#[tokio::test]
+async fn dropping_a_site_ends_it_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = two(directory.path()).start().await.unwrap();
+    let url = format!("{}/redfish/v1", site.machines()[0].url);
+    let client = client();
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    drop(site);
+    let ended = async { while client.get(&url).send().await.is_ok() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.unwrap();
 }
 
 #[tokio::test]
@@ -183,15 +209,15 @@ async fn a_site_file_describes_racks_faults_and_a_password_file() {
 #[test]
 fn every_action_can_be_written_in_a_site_file() {
     let actions = [
-        r#"{ status = { code = 500 } }"#,
-        r#"{ latency = { mean-ms = 10, jitter-ms = 5 } }"#,
+        r"{ status = { code = 500 } }",
+        r"{ latency = { mean-ms = 10, jitter-ms = 5 } }",
         r#"{ replace = { body = "x", content-type = "text/html" } }"#,
-        r#"{ merge = { A = 1 } }"#,
-        r#"{ truncate = { after = 3 } }"#,
+        r"{ merge = { A = 1 } }",
+        r"{ truncate = { after = 3 } }",
         r#""reset""#,
         r#""close""#,
-        r#"{ drip = { bytes-per-second = 9 } }"#,
-        r#"{ endless = { bytes = 1073741824 } }"#,
+        r"{ drip = { bytes-per-second = 9 } }",
+        r"{ endless = { bytes = 1073741824 } }",
         r#"{ redirect = { location = "https://192.0.2.1/" } }"#,
     ];
     for action in actions {

@@ -104,6 +104,7 @@ pub(super) fn read(path: &Path) -> Result<Site, Error> {
         seed: file.seed,
         state_directory: directory.join(file.state_directory),
         port: file.port.filter(|port| *port != 0),
+        one_listener_each: false,
         base_address: file.base_address,
         page_size: file.page_size,
         username: file.username,

@@ -22,6 +22,7 @@ pub struct Site {
     pub(crate) seed: String,
     pub(crate) state_directory: PathBuf,
     pub(crate) port: Option<u16>,
+    pub(crate) one_listener_each: bool,
     pub(crate) base_address: Ipv4Addr,
     pub(crate) page_size: Option<usize>,
     pub(crate) username: String,
@@ -107,6 +108,7 @@ impl Site {
                 seed: "site".to_owned(),
                 state_directory: state_directory.into(),
                 port: None,
+                one_listener_each: false,
                 base_address: DEFAULT_BASE,
                 page_size: None,
                 username: DEFAULT_USERNAME.to_owned(),
@@ -164,6 +166,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.site.port = Some(port);
+        self
+    }
+
+    /// One socket for each machine, as where the system does not hold a socket to its loopback device: needs as many file descriptors.
+    #[must_use]
+    pub fn one_listener_each(mut self) -> Self {
+        self.site.one_listener_each = true;
         self
     }
 

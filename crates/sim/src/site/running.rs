@@ -97,10 +97,10 @@ pub(super) async fn start(site: Site) -> Result<RunningSite, Error> {
     let prepared =
         prepared.map_err(|error| Error::Site(format!("the site could not be prepared: {error}")))??;
     let listeners = prepared.listen()?;
-    let port = match listeners.first().map(TcpListener::local_addr) {
-        Some(Ok(address)) => address.port(),
-        _ => return Err(Error::Site("the listener has no port".to_owned())),
+    let Some(first) = listeners.first() else {
+        return Err(Error::Site("a site needs at least one machine".to_owned()));
     };
+    let port = port_of(first)?;
     prepared.state.remember_port(port)?;
     let by_address = prepared.bmcs.iter().map(|(address, bmc)| (*address, Arc::clone(bmc))).collect();
     let routes = Routes::ByAddress(Arc::new(by_address));
@@ -122,6 +122,7 @@ pub(super) async fn start(site: Site) -> Result<RunningSite, Error> {
 struct Prepared {
     state: State,
     port: Option<u16>,
+    one_listener_each: bool,
     machines: Vec<SimMachine>,
     bmcs: Vec<(Ipv4Addr, Arc<Bmc>)>,
     faults: Arc<Faults>,
@@ -169,41 +170,50 @@ impl Prepared {
                 bmcs.push((address, bmc));
             }
         }
-        Ok(Self { state, port: site.port, machines, bmcs, faults, password_file })
+        let (port, one_listener_each) = (site.port, site.one_listener_each);
+        Ok(Self { state, port, one_listener_each, machines, bmcs, faults, password_file })
+    }
+
+    /// Listens on the port that the site names; else on that of the run before, if it is free; else on one that the system chooses.
+    fn listen(&self) -> Result<Vec<TcpListener>, Error> {
+        if let Some(port) = self.port {
+            return self.listen_at(port);
+        }
+        match self.state.port().map(|port| self.listen_at(port)) {
+            Some(Ok(listeners)) => Ok(listeners),
+            _ => self.listen_at(0),
+        }
     }
 
     /// One listener for all machines; where the system does not hold a socket to its loopback device, one for each.
-    fn listen(&self) -> Result<Vec<TcpListener>, Error> {
-        let remembered = self.state.port().filter(|_| self.port.is_none());
-        for port in self.port.or(remembered).into_iter().chain(self.port.is_none().then_some(0)) {
+    fn listen_at(&self, port: u16) -> Result<Vec<TcpListener>, Error> {
+        if !self.one_listener_each {
             match listen_on_loopback(port) {
                 Ok(listener) => return Ok(vec![listener]),
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                    if self.port.is_some() {
-                        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-                        let hint = "the site names this port and something else has it";
-                        return Err(Error::Listen { address, hint, source: error });
-                    }
+                Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+                    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+                    return Err(Error::Listen { address, hint: "something else has this port", source });
                 }
                 Err(error) => {
                     tracing::info!(%error, "no socket held to the loopback device: one listener a machine");
-                    return self.listen_on_each(port);
                 }
             }
         }
-        Err(Error::Site("the system gives no port".to_owned()))
-    }
-
-    fn listen_on_each(&self, port: u16) -> Result<Vec<TcpListener>, Error> {
-        let mut listeners = Vec::with_capacity(self.bmcs.len());
-        let mut port = port;
+        let (mut listeners, mut port) = (Vec::with_capacity(self.bmcs.len()), port);
         for (address, _) in &self.bmcs {
             let listener = listen_on(SocketAddr::from((*address, port)))?;
-            port = listener.local_addr().map(|address| address.port()).unwrap_or(port);
+            port = port_of(&listener)?;
             listeners.push(listener);
         }
         Ok(listeners)
     }
+}
+
+fn port_of(listener: &TcpListener) -> Result<u16, Error> {
+    let address = listener.local_addr();
+    address
+        .map(|address| address.port())
+        .map_err(|error| Error::Site(format!("the listener has no port: {error}")))
 }
 
 fn check(site: &Site) -> Result<(), Error> {
