@@ -64,6 +64,27 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
+    /// A page of [`Self::gpus`]: at most `limit` that come after this one, named by machine and key.
+    pub async fn gpus_page(
+        &self,
+        after: Option<(&Name, &str)>,
+        limit: u32,
+    ) -> Result<Vec<GpuRecord>, StoreError> {
+        let (machine, key) = after.map_or(("", ""), |(machine, key)| (machine.as_str(), key));
+        let rows = sqlx::query(
+            "SELECT g.machine, m.state, g.key, g.document FROM gpus g JOIN machines m ON m.name = g.machine \
+             WHERE g.machine > $1 OR (g.machine = $1 AND g.place > \
+             COALESCE((SELECT place FROM gpus WHERE machine = $1 AND key = $2), -1)) \
+             ORDER BY g.machine, g.place LIMIT $3",
+        )
+        .bind(machine)
+        .bind(key)
+        .bind(i64::from(limit))
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(record).collect()
+    }
+
     /// The GPUs of one machine.
     pub async fn gpus_of(&self, machine: &Name) -> Result<Vec<GpuRecord>, StoreError> {
         let rows = sqlx::query(
@@ -105,7 +126,7 @@ impl Write {
             .await?;
         let mut taken = BTreeSet::new();
         for (place, gpu) in gpus.iter().enumerate() {
-            let key = free_key(key_of(gpu, place), &mut taken);
+            let key = free_key(&key_of(gpu, place), &mut taken);
             sqlx::query(
                 "INSERT INTO gpus (machine, key, place, serial, uuid, model, document) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -178,8 +199,8 @@ fn key_of(gpu: &Gpu, place: usize) -> String {
 }
 
 /// A BMC may show one serial twice; both GPUs are kept.
-fn free_key(wanted: String, taken: &mut BTreeSet<String>) -> String {
-    let mut key = wanted.clone();
+fn free_key(wanted: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut key = wanted.to_owned();
     let mut count = 1_u32;
     while !taken.insert(key.clone()) {
         count += 1;
@@ -216,7 +237,7 @@ mod tests {
         ];
         let mut taken = BTreeSet::new();
         let keys: Vec<_> =
-            gpus.iter().enumerate().map(|(at, gpu)| free_key(key_of(gpu, at), &mut taken)).collect();
+            gpus.iter().enumerate().map(|(at, gpu)| free_key(&key_of(gpu, at), &mut taken)).collect();
         assert_eq!(keys, ["serial:S1", "pci:0000:43:00.0", "place:2", "serial:S1#2"]);
     }
 }

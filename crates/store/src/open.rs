@@ -113,7 +113,7 @@ impl Store {
                 .min_connections(0)
                 .acquire_timeout(PATIENCE)
                 .test_before_acquire(backend == Backend::Postgres)
-                .idle_timeout((backend == Backend::Postgres).then_some(Duration::from_secs(600)))
+                .idle_timeout((backend == Backend::Postgres).then_some(Duration::from_mins(10)))
                 .max_lifetime(None)
                 .after_connect(move |connection, _| {
                     Box::pin(async move {

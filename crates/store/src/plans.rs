@@ -2,7 +2,7 @@
 
 use crate::declarations;
 use crate::error::StoreError;
-use crate::machines::subject;
+use crate::machines::{CELL, subject};
 use crate::open::Store;
 use crate::rows::{Read as _, corrupt, to_json};
 use crate::seal::Purpose;
@@ -117,6 +117,22 @@ impl Store {
             .fetch_optional(&self.inner.readers)
             .await?;
         row.as_ref().map(stored_plan).transpose()
+    }
+
+    /// Forgets plans that were made before this time and never applied, with the passwords in them. Says how many.
+    pub async fn prune_plans(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut write = self.write().await?;
+        let gone = sqlx::query("DELETE FROM plans WHERE applied_at IS NULL AND created_at < $1")
+            .bind(before.as_millisecond())
+            .execute(write.connection())
+            .await?
+            .rows_affected();
+        if gone > 0 {
+            let data = json!({ "count": gone, "before": before });
+            write.event("plan.pruned", "Plan", CELL, &data).await?;
+        }
+        write.commit().await?;
+        Ok(gone)
     }
 
     /// Applies a kept plan as a whole: declarations, machines, passwords, events. Applying it again changes nothing. Refused

@@ -1,4 +1,5 @@
 //! What is only so for a database in a file, and for a server that is not there.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking too
 
 use bailiwick_store::{Store, StoreOptions};
 use std::fs;

@@ -183,6 +183,26 @@ pub(crate) async fn what_a_machine_showed_before_it_was_sent_back_conflicts_with
     assert_eq!(bench.store.gpu_conflicts().await.unwrap(), []);
 }
 
+pub(crate) async fn pages_show_every_gpu_once_in_order(bench: Bench) {
+    bench.declare(&["m1", "m2", "m3"]).await;
+    for (machine, gpus) in [("m1", &["G3", "G1", "G2"][..]), ("m2", &[]), ("m3", &["G9", "G8"])] {
+        bench.discover(machine).await;
+        bench.enrol(machine, &server(machine, gpus), at(0)).await.unwrap();
+    }
+    let mut seen: Vec<bailiwick_store::GpuRecord> = Vec::new();
+    loop {
+        let after = seen.last().map(|gpu| (&gpu.machine, gpu.key.as_str()));
+        let page = bench.store.gpus_page(after, 2).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 2);
+        seen.extend(page);
+    }
+    assert_eq!(seen.len(), 5);
+    assert_eq!(seen, bench.store.gpus().await.unwrap());
+}
+
 pub(crate) async fn many_facts_keep_their_order(bench: Bench) {
     bench.declare(&["m1"]).await;
     bench.discover("m1").await;

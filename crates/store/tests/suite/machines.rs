@@ -190,7 +190,7 @@ pub(crate) async fn pages_show_every_machine_once_in_order(bench: Bench) {
         assert!(page.len() <= 2);
         seen.extend(page.into_iter().map(|machine| machine.name));
     }
-    let names: Vec<_> = seen.iter().map(|name| name.as_str()).collect();
+    let names: Vec<_> = seen.iter().map(domain::Name::as_str).collect();
     assert_eq!(names, ["a", "m-1", "m1", "m10", "m2", "ma"]);
     let declared_count = declared(&yaml).len();
     assert_eq!(bench.store.declarations().await.unwrap().len(), declared_count);

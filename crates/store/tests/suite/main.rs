@@ -1,4 +1,5 @@
 //! One suite, run on SQLite and on PostgreSQL. A PostgreSQL that does not start fails it.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panicking too
 
 mod bench;
 mod enrolment;
@@ -19,7 +20,7 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Each case is a test of its own on SQLite. On PostgreSQL all run in one test, so that one server serves them, each with a
 /// database of its own.
 macro_rules! cases {
-    ($($module:ident: $($case:ident)*;)*) => {
+    (both { $($module:ident: $($case:ident)*;)* } postgres { $($only:ident: $($lone:ident)*;)* }) => {
         mod on_sqlite {
             $(mod $module {
                 $(#[tokio::test]
@@ -30,15 +31,16 @@ macro_rules! cases {
         }
 
         fn cases() -> Vec<(&'static str, fn(Bench) -> Running)> {
-            vec![$($((
-                concat!(stringify!($module), "_", stringify!($case)),
-                |bench| Box::pin($module::$case(bench)),
-            ),)*)*]
+            vec![
+                $($((stringify!($module::$case), |bench| Box::pin($module::$case(bench))),)*)*
+                $($((stringify!($only::$lone), |bench| Box::pin($only::$lone(bench))),)*)*
+            ]
         }
     };
 }
 
 cases! {
+    both {
     enrolment:
         an_enrolled_machine_has_inventory_facts_and_gpus
         the_same_inventory_again_writes_only_its_time
@@ -51,6 +53,7 @@ cases! {
         a_gpu_in_two_machines_is_told_from_both_sides_until_one_loses_it
         a_gpu_shared_by_serial_and_uuid_is_one_conflict_a_side
         what_a_machine_showed_before_it_was_sent_back_conflicts_with_nobody
+        pages_show_every_gpu_once_in_order
         many_facts_keep_their_order
         text_that_a_bmc_sends_is_stored_whatever_it_holds
         an_enrolment_that_fails_half_way_leaves_nothing
@@ -81,7 +84,6 @@ cases! {
         a_missing_key_is_not_replaced_by_a_new_one
         a_value_set_once_stays
         replicas_share_postgres_and_no_two_cells_share_a_file
-        a_disk_that_is_full_or_read_only_has_its_own_code
         ;
     plans:
         a_plan_is_applied_as_a_whole
@@ -94,6 +96,7 @@ cases! {
         a_plan_that_nobody_saved_cannot_be_applied
         a_second_new_password_counts_although_its_plan_is_the_same
         saving_an_applied_plan_that_no_longer_fits_changes_nothing
+        old_plans_that_nobody_applied_are_forgotten_with_their_passwords
         the_same_password_again_is_no_change
         a_password_taken_from_elsewhere_is_forgotten_here
         a_plan_that_fails_half_way_leaves_nothing
@@ -109,6 +112,14 @@ cases! {
         an_expired_or_revoked_token_lets_nobody_in_and_frees_its_name
         revoking_what_is_not_there_says_so
         ;
+    }
+    postgres {
+    opening:
+        a_disk_that_is_full_or_read_only_has_its_own_code
+        of_replicas_with_different_keys_that_open_a_new_database_at_once_one_wins
+        replicas_with_one_key_open_a_new_database_at_once
+        ;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, at, name, server};
 use crate::faults::{dump, fail_with, mend};
-use bailiwick_store::{SCHEMA_VERSION, Store, StoreError};
+use bailiwick_store::{SCHEMA_VERSION, Store, StoreError, StoreOptions};
 use sqlx::Executor as _;
 
 pub(crate) async fn what_was_written_is_there_after_opening_again(bench: Bench) {
@@ -66,7 +66,6 @@ pub(crate) async fn a_value_set_once_stays(bench: Bench) {
     assert_eq!(bench.store.meta("jurisdiction").await.unwrap().as_deref(), Some("eu"));
 }
 
-/// Of replicas that open a new database at once, all see the same schema and agree on one key.
 pub(crate) async fn replicas_share_postgres_and_no_two_cells_share_a_file(bench: Bench) {
     let again = Store::open(bench.options.clone()).await;
     if bench.is_postgres() {
@@ -80,11 +79,8 @@ pub(crate) async fn replicas_share_postgres_and_no_two_cells_share_a_file(bench:
     }
 }
 
-/// SQLSTATEs as the server sends them. What SQLite sends is tested beside the code that writes.
+/// PostgreSQL only: SQLSTATEs as the server sends them. What SQLite sends is tested beside the code that writes.
 pub(crate) async fn a_disk_that_is_full_or_read_only_has_its_own_code(bench: Bench) {
-    if !bench.is_postgres() {
-        return;
-    }
     for (state, code) in
         [("53100", "store.full"), ("25006", "store.read-only"), ("57P03", "store.unreachable")]
     {
@@ -94,4 +90,41 @@ pub(crate) async fn a_disk_that_is_full_or_read_only_has_its_own_code(bench: Ben
         mend(&bench, "events").await;
     }
     bench.store.append_event("a.b", "c", "d", &serde_json::json!({})).await.unwrap();
+}
+
+/// PostgreSQL only.
+pub(crate) async fn of_replicas_with_different_keys_that_open_a_new_database_at_once_one_wins(bench: Bench) {
+    bench.raw().await.execute("CREATE DATABASE fresh").await.unwrap();
+    let mut opening = tokio::task::JoinSet::new();
+    for replica in 0..4 {
+        let (path, query) = bench.options.url.split_once('?').unwrap();
+        let server = path.rsplit_once('/').unwrap().0;
+        opening.spawn(Store::open(StoreOptions {
+            url: format!("{server}/fresh?{query}"),
+            key_file: bench.directory.path().join(format!("key-{replica}")),
+            max_connections: 1,
+        }));
+    }
+    let outcomes = opening.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    let codes: Vec<_> = outcomes.into_iter().filter_map(|outcome| Some(outcome.err()?.code())).collect();
+    assert_eq!(codes, ["store.key-wrong"; 3]);
+}
+
+/// PostgreSQL only.
+pub(crate) async fn replicas_with_one_key_open_a_new_database_at_once(bench: Bench) {
+    bench.raw().await.execute("CREATE DATABASE fresh_too").await.unwrap();
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (path, query) = bench.options.url.split_once('?').unwrap();
+        let server = path.rsplit_once('/').unwrap().0;
+        opening.spawn(Store::open(StoreOptions {
+            url: format!("{server}/fresh_too?{query}"),
+            key_file: bench.directory.path().join("one-key"),
+            max_connections: 1,
+        }));
+    }
+    for outcome in opening.join_all().await {
+        outcome.unwrap();
+    }
 }

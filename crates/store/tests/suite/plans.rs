@@ -1,7 +1,7 @@
 //! Plans are kept, and applied once, as a whole or not at all.
 
 use crate::bench::{Bench, declared, machine_document, name, pin, secrets, world};
-use crate::faults::{dump, fail_on, mend};
+use crate::faults::{dump, fail_on, mend, rows_of};
 use domain::plan::Action;
 use domain::{Kind, MachineState};
 use std::collections::BTreeMap;
@@ -123,6 +123,19 @@ pub(crate) async fn saving_an_applied_plan_that_no_longer_fits_changes_nothing(b
     bench.store.save_plan(&plan, &secrets(&[("m1", "late")]), "eve").await.unwrap();
     assert_eq!(dump(&bench).await, before);
     assert!(bench.store.apply_plan(&plan.digest, "eve").await.unwrap().already);
+}
+
+pub(crate) async fn old_plans_that_nobody_applied_are_forgotten_with_their_passwords(bench: Bench) {
+    bench.declare(&["m1"]).await;
+    let plan = bench.plan(&declared(&world(&["m1"])), &[], &[("m1", "late")]).await;
+    bench.store.save_plan(&plan, &secrets(&[("m1", "late")]), "ada").await.unwrap();
+    let made = bench.store.plan(&plan.digest).await.unwrap().unwrap().created_at;
+    assert_eq!(bench.store.prune_plans(made).await.unwrap(), 0);
+    let later = made + jiff::SignedDuration::from_millis(1);
+    assert_eq!(bench.store.prune_plans(later).await.unwrap(), 1);
+    assert_eq!(bench.store.plan(&plan.digest).await.unwrap(), None);
+    assert_eq!(rows_of(&bench, "plan_passwords", "m1").await, 0);
+    assert!(bench.store.password_equals(&name("m1"), "hunter2").await.unwrap());
 }
 
 pub(crate) async fn the_same_password_again_is_no_change(bench: Bench) {
