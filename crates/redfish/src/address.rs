@@ -105,6 +105,8 @@ fn check(address: IpAddr, networks: &[IpNet]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn origin(text: &str) -> Origin {
@@ -182,6 +184,19 @@ mod tests {
         for outside in ["10.0.1.9", "[fd01::9]", "127.0.0.1", "localhost"] {
             let code = origin(outside).resolve(Some(&networks)).await.map_err(|e| e.code());
             assert_eq!(code.err(), Some("bmc.address-outside-networks"), "{outside}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quirk_40_no_uri_leads_away_from_the_bmc(
+            uri in ".{0,60}|(https?:)?[/\\\\]{1,3}[a-z0-9.@:\\[\\]]{0,20}(/[a-z]{0,5})?",
+        ) {
+            let origin = origin("https://10.0.0.1:8443");
+            if let Ok(url) = origin.own(&uri) {
+                prop_assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("10.0.0.1"), Some(8443)));
+                prop_assert!(url.username().is_empty() && url.password().is_none());
+            }
         }
     }
 }

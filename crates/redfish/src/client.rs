@@ -156,7 +156,7 @@ impl Client {
             concurrency: options.concurrency,
             shared: options.shared,
             pooling: options.pooling,
-            deadline: options.deadline.map(|limit| (Instant::now() + limit, limit)),
+            deadline: options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit))),
         };
         let credentials = options.credentials.filter(|_| !matches!(target.trust, Trust::FirstUse));
         let client = Self {

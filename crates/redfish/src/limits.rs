@@ -100,6 +100,8 @@ fn deeper_than(bytes: &[u8], limit: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decode_bytes(bytes: &[u8]) -> Result<Value, &'static str> {
@@ -154,5 +156,25 @@ mod tests {
             decode("/x", None, &body(true)).map(|_| ()).map_err(|e| e.code()),
             Err("redfish.body.truncated")
         );
+    }
+
+    proptest! {
+        #[test]
+        fn only_objects_come_out_of_whatever_bytes_go_in(
+            bytes in prop::collection::vec(any::<u8>(), 0..64), cut: bool, announced: bool,
+        ) {
+            let body = Body { bytes: Bytes::from(bytes), cut, announced };
+            if let Ok(decoded) = decode("/x", None, &body) {
+                prop_assert!(decoded.value.is_object());
+            }
+        }
+
+        #[test]
+        fn a_document_cut_anywhere_is_truncated_or_empty(cut in 0_usize..40) {
+            let document = br#"{"Name": "a \"name\"", "List": [1, -2.5e3]}"#;
+            let outcome = decode_bytes(&document[..cut]);
+            let expected = if cut == 0 { "redfish.body.empty" } else { "redfish.body.truncated" };
+            prop_assert_eq!(outcome, Err(expected));
+        }
     }
 }

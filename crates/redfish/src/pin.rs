@@ -94,6 +94,8 @@ impl From<SpkiPin> for String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -133,6 +135,20 @@ mod tests {
             ["", "sha256:", "sha256:abcd", "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709", "é", &HEX[1..]]
         {
             assert!(wrong.parse::<SpkiPin>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(bytes: [u8; 32]) {
+            prop_assert_eq!(SpkiPin(bytes).to_string().parse(), Ok(SpkiPin(bytes)));
+        }
+
+        #[test]
+        fn whatever_is_read_is_shown_in_one_spelling(text in "(sha256[:-])?[0-9a-fA-F:]{60,70}|.{0,60}") {
+            if let Ok(pin) = text.parse::<SpkiPin>() {
+                prop_assert_eq!(pin.to_string().parse(), Ok(pin));
+            }
         }
     }
 }

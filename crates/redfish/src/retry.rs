@@ -7,6 +7,9 @@ use http::StatusCode;
 
 use crate::message::{Meaning, Messages};
 
+/// The longest wait that is ever computed; [`RetryPolicy::cap`] is far below in practice.
+const DAY: Duration = Duration::from_hours(24);
+
 /// How often and how patiently a request that changes nothing is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -32,7 +35,8 @@ impl RetryPolicy {
 
     /// `fraction` in 0..1 spreads clients that failed together: between half of the back-off and all of it.
     fn wait_with(&self, attempt: u32, asked: Option<Duration>, fraction: f64) -> Duration {
-        let back_off = self.base.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.cap);
+        let back_off =
+            self.base.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.cap).min(DAY);
         let spread = back_off.mul_f64(0.5 + fraction / 2.0);
         asked.map_or(spread, |asked| asked.max(spread)).min(self.cap)
     }
@@ -68,6 +72,8 @@ pub(crate) fn is_transient(status: StatusCode, messages: &Messages) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const POLICY: RetryPolicy =
@@ -119,5 +125,15 @@ mod tests {
         assert!(is_transient(StatusCode::BAD_REQUEST, &messages("iLO.2.14.InvalidOperationForSystemState")));
         assert!(is_transient(StatusCode::INTERNAL_SERVER_ERROR, &messages("IDRAC.2.8.SYS518")));
         assert!(!is_transient(StatusCode::BAD_REQUEST, &messages("Base.1.8.QueryParameterValueFormatError")));
+    }
+
+    proptest! {
+        #[test]
+        fn quirk_31_whatever_retry_after_says_the_wait_is_within_the_cap(
+            value in ".{0,40}|[0-9.eE+-]{0,12}", attempt in 0_u32..100, cap in 0_u64..=u64::MAX,
+        ) {
+            let policy = RetryPolicy { cap: Duration::from_secs(cap), ..POLICY };
+            prop_assert!(policy.wait(attempt, retry_after(&value, now())) <= policy.cap);
+        }
     }
 }

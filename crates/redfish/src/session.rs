@@ -104,7 +104,8 @@ impl LoginBudget {
         let failures = u32::try_from(failed.len()).unwrap_or(u32::MAX);
         match failed.front() {
             Some(oldest) if failures >= self.limit => {
-                Err(Error::LoginWithheld { failures, retry_in: (*oldest + self.window).duration_since(now) })
+                let retry_in = self.window.saturating_sub(now.duration_since(*oldest));
+                Err(Error::LoginWithheld { failures, retry_in })
             }
             _ => Ok(()),
         }

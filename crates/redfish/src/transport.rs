@@ -204,7 +204,7 @@ impl Transport {
     /// Waits between attempts, unless the deadline would come first.
     pub(crate) async fn pause(&self, wait: Duration) -> Result<(), Error> {
         if let Some((end, limit)) = self.budget.deadline
-            && Instant::now() + wait >= end
+            && end.saturating_duration_since(Instant::now()) <= wait
         {
             return Err(Error::Deadline { limit });
         }
