@@ -19,7 +19,7 @@ pub struct Input {
     pub jurisdictions: Containment,
     /// Declared sites.
     pub sites: BTreeMap<Name, SiteSpec>,
-    /// Enrolled machines. For a cluster: those only whose Node is verified.
+    /// All enrolled machines, since a GPU may show in two of them. What may go to a cluster is [`crate::Output::of_machines`].
     pub machines: Vec<PublishedMachine>,
     /// Declared GPU classes.
     pub classes: Vec<(Name, GpuClassSpec)>,

@@ -22,35 +22,55 @@ pub enum Step {
     },
 }
 
-/// What leads from the slices that are there to those that are wanted. `existing` are ResourceSlices as the API server or a
-/// file gives them, those of one owner; `desired` is [`crate::Output::observed`], of which other kinds are ignored. Nothing is
-/// written for a pool whose content is as wanted. An interrupted run is taken up where it ended.
+/// What leads from the slices that are there to those that are wanted. Nothing is written for a pool whose content is as wanted;
+/// an interrupted run is taken up where it ended.
+///
+/// `existing` are the ResourceSlices of our driver as the API server or files give them, whoever wrote them: what a kubelet
+/// wrote while no policy was in force goes away. Slices of other drivers may be among them, and are touched only where they
+/// bear a name of ours. `desired` is [`crate::Output::observed`], of which other kinds are ignored. Write with force:
+/// whoever holds a field of these slices, it is ours.
 pub fn reconcile(existing: &[Value], desired: &[Object]) -> Vec<Step> {
+    let desired: Vec<_> = desired.iter().filter(|object| object.kind == "ResourceSlice").collect();
+    let wanted: BTreeMap<_, _> =
+        desired.iter().map(|object| (object.name.as_str(), fixed(&object.json))).collect();
+    let mut steps = Vec::new();
     let mut pools: BTreeMap<&str, (Vec<Existing<'_>>, Vec<&Object>)> = BTreeMap::new();
     for slice in existing.iter().filter_map(Existing::read) {
-        pools.entry(slice.pool).or_default().0.push(slice);
+        let in_the_way = wanted.get(slice.name).is_some_and(|wanted| *wanted != fixed(slice.whole));
+        if in_the_way {
+            steps.push(slice.delete());
+        } else if slice.driver == DRIVER {
+            pools.entry(slice.pool).or_default().0.push(slice);
+        }
     }
-    for object in desired.iter().filter(|object| object.kind == "ResourceSlice") {
+    for object in desired {
         let pool = object.json.pointer("/spec/pool/name").and_then(Value::as_str).unwrap_or_default();
         pools.entry(pool).or_default().1.push(object);
     }
-    pools.into_values().flat_map(|(existing, desired)| reconcile_pool(existing, &desired)).collect()
+    steps.extend(pools.into_values().flat_map(|(existing, desired)| reconcile_pool(existing, &desired)));
+    steps
+}
+
+/// What of a slice cannot be changed (facts: dra §2): a slice of our name that differs in it must go first.
+fn fixed(slice: &Value) -> [Option<&Value>; 3] {
+    ["/spec/driver", "/spec/pool/name", "/spec/nodeName"].map(|pointer| slice.pointer(pointer))
 }
 
 struct Existing<'a> {
     name: &'a str,
+    driver: &'a str,
     pool: &'a str,
     generation: i64,
     whole: &'a Value,
 }
 
 impl<'a> Existing<'a> {
-    /// `None` for what is no slice of our driver.
+    /// `None` for what is no slice.
     fn read(whole: &'a Value) -> Option<Self> {
         let text = |pointer| whole.pointer(pointer).and_then(Value::as_str);
-        (text("/spec/driver")? == DRIVER).then_some(())?;
         Some(Self {
             name: text("/metadata/name")?,
+            driver: text("/spec/driver")?,
             pool: text("/spec/pool/name")?,
             generation: whole.pointer("/spec/pool/generation").and_then(Value::as_i64).unwrap_or(0),
             whole,
@@ -62,16 +82,30 @@ impl<'a> Existing<'a> {
             && content(self.whole) == content(&desired.json)
             && has_labels(self.whole, &desired.json)
     }
+
+    fn delete(&self) -> Step {
+        Step::Delete { name: self.name.to_owned() }
+    }
 }
 
 fn reconcile_pool(mut existing: Vec<Existing<'_>>, desired: &[&Object]) -> Vec<Step> {
-    let newest = existing.iter().map(|slice| slice.generation).max().unwrap_or(0);
+    existing.sort_by_key(|slice| (slice.generation, slice.name));
+    let newest = existing.last().map_or(0, |slice| slice.generation);
     let stands = |slice: &Existing<'_>| desired.iter().any(|object| slice.holds(object));
     // If all that is at the newest generation is wanted as it is, only the rest is missing: nothing, or what an interruption
     // or a kubelet's wiping left out.
-    let goes_on = newest > 0 && existing.iter().filter(|slice| slice.generation == newest).all(stands);
-    let generation = if goes_on { newest } else { newest.saturating_add(1) };
+    let mut latest = existing.iter().filter(|slice| slice.generation == newest).peekable();
+    let goes_on = latest.peek().is_some() && latest.all(stands);
     let mut steps = Vec::new();
+    let generation = if goes_on {
+        newest
+    } else if let Some(next) = newest.checked_add(1) {
+        next
+    } else {
+        // Somebody else's doing, and nothing can follow it: begin anew.
+        steps.extend(existing.drain(..).map(|slice| slice.delete()));
+        1
+    };
     for object in desired {
         let done = goes_on && existing.iter().any(|slice| slice.generation == newest && slice.holds(object));
         if !done {
@@ -79,9 +113,7 @@ fn reconcile_pool(mut existing: Vec<Existing<'_>>, desired: &[&Object]) -> Vec<S
         }
     }
     let wanted: BTreeSet<_> = desired.iter().map(|object| object.name.as_str()).collect();
-    existing.sort_by_key(|slice| (slice.generation, slice.name));
-    let left_over = existing.iter().filter(|slice| !wanted.contains(slice.name));
-    steps.extend(left_over.map(|slice| Step::Delete { name: slice.name.to_owned() }));
+    steps.extend(existing.iter().filter(|slice| !wanted.contains(slice.name)).map(Existing::delete));
     steps
 }
 

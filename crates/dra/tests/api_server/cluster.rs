@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use testbed::{ControlPlane, Output};
 
 /// Generous: the machine may be compiling at the same time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Cluster {
     pub(crate) plane: Arc<ControlPlane>,
@@ -93,7 +93,16 @@ impl Cluster {
 
     /// Applies an object as the cell, and returns what the server made of it.
     pub(crate) async fn apply(&self, object: &Object) -> Value {
-        let arguments = ["apply", "--server-side", "--field-manager=bailiwick", "-o", "json", "-f", "-"];
+        let arguments = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=bailiwick",
+            "-o",
+            "json",
+            "-f",
+            "-",
+        ];
         let output =
             self.plane.kubectl_as(&self.cell, &arguments, Some(&object.json.to_string())).await.unwrap();
         serde_json::from_str(&output.success().unwrap()).unwrap()

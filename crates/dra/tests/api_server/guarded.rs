@@ -1,7 +1,7 @@
 //! Nobody but the cell writes what is ours.
 
 use crate::cluster::{Cluster, claim, class, input, rule};
-use bailiwick_dra::{LABEL_OWNER, Proof, publish};
+use bailiwick_dra::{LABEL_OWNER, Proof, Step, publish, reconcile};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use testbed::ControlPlane;
@@ -29,6 +29,42 @@ async fn the_proof_follows_the_policy_as_it_comes_and_goes() {
     while !matches!(cluster.proof().await, Proof::NotProven { .. }) {
         assert!(start.elapsed() < crate::cluster::PATIENCE, "whoever may not impersonate proves nothing");
     }
+}
+
+#[tokio::test]
+async fn what_a_kubelet_forged_before_the_policy_is_gone_after_the_first_publication() {
+    let plane = ControlPlane::options().scheduler(false).controller_manager(false).start().await.unwrap();
+    let cluster = Cluster::of(Arc::new(plane)).await;
+    let desired = publish(&input("forged", &["de"])).observed;
+    let kubelet = cluster.plane.kubeconfig_for("system:node:forged-de", &["system:nodes"]).unwrap();
+    let mut forged = of_driver(&desired[0].json, "gpu.bailiwick.dev", "forged-x");
+    forged["spec"]["pool"]["generation"] = 41.into();
+    forged["spec"]["devices"][0]["attributes"]["probed"]["bool"] = true.into();
+    let squatter = of_driver(&desired[0].json, "gpu.example", &desired[0].name);
+    for slice in [forged, squatter] {
+        cluster.create_as(&kubelet, &slice).await.success().unwrap();
+    }
+    cluster.guard().await;
+    let list = async || -> Vec<Value> {
+        let list =
+            cluster.plane.kubectl_as(&cluster.cell, &["get", "resourceslices", "-o", "json"], None).await;
+        let list: Value = serde_json::from_str(&list.unwrap().success().unwrap()).unwrap();
+        list["items"].as_array().unwrap().clone()
+    };
+    for step in reconcile(&list().await, &desired) {
+        match step {
+            Step::Apply(object) => drop(cluster.apply(&object).await),
+            Step::Delete { name } => {
+                let delete = ["delete", "resourceslice", &name];
+                cluster.plane.kubectl_as(&cluster.cell, &delete, None).await.unwrap().success().unwrap();
+            }
+        }
+    }
+    let slices = list().await;
+    let left: Vec<_> =
+        slices.iter().map(|slice| (&slice["metadata"]["name"], &slice["spec"]["driver"])).collect();
+    assert_eq!(left, [(&json!(desired[0].name), &json!("gpu.bailiwick.dev"))]);
+    assert_eq!(slices[0]["spec"]["pool"]["generation"], 42);
 }
 
 #[tokio::test]

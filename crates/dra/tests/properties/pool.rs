@@ -84,6 +84,48 @@ proptest! {
     }
 }
 
+/// Slices that a kubelet wrote while no policy was in force: of any pool, generation and name, ours among them.
+fn rogue() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec!["m1-gpu-00", "m1-gpu-01", "m1-gpu-02", "m2-gpu-00", "x"]);
+    let pools = prop::sample::select(vec!["m1", "m2", "zz"]);
+    let generations = prop::sample::select(vec![0, 1, 2, 41, i64::MAX - 1, i64::MAX]);
+    let drivers = prop::sample::select(vec!["gpu.bailiwick.dev", "gpu.bailiwick.dev", "gpu.example"]);
+    (names, pools, generations, drivers, 1i64..3).prop_map(|(name, pool, generation, driver, count)| {
+        serde_json::json!({
+            "metadata": { "name": name },
+            "spec": {
+                "driver": driver, "nodeName": pool, "devices": [{ "name": "forged" }],
+                "pool": { "name": pool, "generation": generation, "resourceSliceCount": count },
+            },
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_kubelet_forged_outlives_the_next_publication(forged in prop::collection::vec(rogue(), 0..6), gpus in 0usize..300) {
+        let mut cluster = settled(&wanted(gpus, 1));
+        for slice in forged {
+            cluster.insert(slice["metadata"]["name"].as_str().unwrap().to_owned(), slice);
+        }
+        let desired = wanted(gpus, 1);
+        for step in reconcile(&existing(&cluster), &desired) {
+            if let Step::Apply(object) = &step {
+                let kept = |slice: &Value| ["/spec/driver", "/spec/pool/name", "/spec/nodeName"].map(|p| slice.pointer(p).cloned());
+                let fixed = cluster.get(&object.name).is_none_or(|old| kept(old) == kept(&object.json));
+                prop_assert!(fixed, "the server would refuse to change {}", object.name);
+            }
+            run(&mut cluster, &step);
+        }
+        cluster.retain(|_, slice| slice["spec"]["driver"] == "gpu.bailiwick.dev");
+        let ours: Vec<_> = cluster.keys().map(String::as_str).collect();
+        let expected: Vec<_> = desired.iter().map(|object| object.name.as_str()).collect();
+        prop_assert_eq!(ours, expected);
+        prop_assert!(gpus == 0 || seen(&cluster) == Some(devices(&desired)));
+        prop_assert_eq!(reconcile(&existing(&cluster), &desired), vec![]);
+    }
+}
+
 fn generations(steps: &[Step]) -> Vec<i64> {
     let generation = |step: &Step| match step {
         Step::Apply(object) => object.json["spec"]["pool"]["generation"].as_i64(),
