@@ -4,18 +4,45 @@
 
 use std::process::ExitCode;
 
-use bailiwick_testbed::{ControlPlane, Error, Postgres, SushyEmulator};
-
-const USAGE: &str = "usage: bailiwick-testbed kubernetes|postgresql|sushy-tools";
+use bailiwick_testbed::{ControlPlane, Postgres, SushyEmulator};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some(part) = std::env::args().nth(1) else {
-        println!("{USAGE}");
-        return ExitCode::from(2);
+    let part = std::env::args().nth(1).unwrap_or_default();
+    // Asked for before anything is started, so that nothing is left when the signal comes early.
+    let (mut interrupt, mut terminate) =
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(error), _) | (_, Err(error)) => {
+                println!("cannot wait for signals: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+    tokio::select! {
+        // Dropped with all that it started when a signal comes first.
+        outcome = keep(&part) => outcome,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::SUCCESS,
+    }
+}
+
+/// Starts the part and keeps it; returns only when that is not possible.
+async fn keep(part: &str) -> ExitCode {
+    let started = match part {
+        "kubernetes" => ControlPlane::start().await.map(|plane| Counterpart::Kubernetes(Box::new(plane))),
+        "postgresql" => Postgres::start().await.map(Counterpart::PostgreSql),
+        "sushy-tools" => SushyEmulator::start().await.map(Counterpart::SushyTools),
+        _ => {
+            println!("usage: bailiwick-testbed kubernetes|postgresql|sushy-tools");
+            return ExitCode::from(2);
+        }
     };
-    match keep(&part).await {
-        Ok(code) => code,
+    match started {
+        Ok(counterpart) => {
+            println!("{}\nrunning; Ctrl-C ends it", counterpart.place());
+            std::future::pending().await
+        }
         Err(error) => {
             println!("{error}");
             ExitCode::FAILURE
@@ -23,39 +50,27 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn keep(part: &str) -> Result<ExitCode, Error> {
-    match part {
-        "kubernetes" => {
-            let control_plane = ControlPlane::start().await?;
-            println!("KUBECONFIG={}", control_plane.kubeconfig_admin().display());
-            until_interrupted().await;
-        }
-        "postgresql" => {
-            let postgres = Postgres::start().await?;
-            println!("DATABASE_URL={}", postgres.url("postgres"));
-            until_interrupted().await;
-        }
-        "sushy-tools" => {
-            let emulator = SushyEmulator::start().await?;
-            println!(
+enum Counterpart {
+    Kubernetes(Box<ControlPlane>),
+    PostgreSql(Postgres),
+    SushyTools(SushyEmulator),
+}
+
+impl Counterpart {
+    /// How to reach it.
+    fn place(&self) -> String {
+        match self {
+            Self::Kubernetes(control_plane) => {
+                format!("KUBECONFIG={}", control_plane.kubeconfig_admin().display())
+            }
+            Self::PostgreSql(postgres) => format!("DATABASE_URL={}", postgres.url("postgres")),
+            Self::SushyTools(emulator) => format!(
                 "https://{} as {} with password {}\n{}",
                 emulator.address(),
                 emulator.username(),
                 emulator.password(),
                 emulator.certificate_pem()
-            );
-            until_interrupted().await;
-        }
-        _ => {
-            println!("{USAGE}");
-            return Ok(ExitCode::from(2));
+            ),
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn until_interrupted() {
-    println!("running; Ctrl-C ends it");
-    // Where the signal cannot be waited for, ending at once is all that is left.
-    let _ = tokio::signal::ctrl_c().await;
 }
