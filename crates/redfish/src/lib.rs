@@ -1,4 +1,11 @@
 //! The Redfish client: transport, sessions, quirks, walk, inventory.
+//!
+//! [`Client::connect`] proves the BMC, reads its service root and logs in; [`inventory()`] reads through any [`Reader`], such
+//! as the client; [`Client::close`] ends the session. [`probe::probe`] finds BMCs without credentials.
+//!
+//! A request goes down through `client` (patience: attempts, refusals, redirects), `transport` (one exchange, bounded in time,
+//! size and number) and `tls` (trust); an answer comes up through `limits` (bytes to a JSON object). Quirks are numbered as in
+//! the tests that show them.
 
 pub mod client;
 pub mod decode;
