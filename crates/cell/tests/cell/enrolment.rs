@@ -10,7 +10,7 @@ fn one(model: Model) -> impl FnOnce(std::path::PathBuf) -> Site {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_rack_is_enrolled_with_its_gpus() {
-    let rig = Rig::start(|state| Site::quickstart_rack(state)).await;
+    let rig = Rig::start(Site::quickstart_rack).await;
     rig.enrol_all().await;
     let machines = rig.client.get("/api/v1/machines").await;
     let machines = machines["items"].as_array().unwrap();

@@ -9,18 +9,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Everything that a test of a cell needs. Goes with the test.
-pub struct Rig {
+pub(crate) struct Rig {
     pub dir: TempDir,
     pub site: RunningSite,
     pub cell: RunningCell,
     pub client: Client,
 }
 
-pub fn crypto() {
+pub(crate) fn crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-pub fn settings(dir: &TempDir) -> Settings {
+pub(crate) fn settings(dir: &TempDir) -> Settings {
     Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         jurisdiction: Some("eu".parse().unwrap()),
@@ -29,13 +29,13 @@ pub fn settings(dir: &TempDir) -> Settings {
     }
 }
 
-pub fn publish_dir(dir: &TempDir) -> PathBuf {
+pub(crate) fn publish_dir(dir: &TempDir) -> PathBuf {
     dir.path().join("publish")
 }
 
 impl Rig {
     /// A cell and this site; nothing is declared yet.
-    pub async fn start(site: impl FnOnce(PathBuf) -> Site) -> Self {
+    pub(crate) async fn start(site: impl FnOnce(PathBuf) -> Site) -> Self {
         crypto();
         let dir = TempDir::new().unwrap();
         let site = site(dir.path().join("site")).start().await.unwrap();
@@ -45,7 +45,7 @@ impl Rig {
     }
 
     /// Declarations of everything in the site.
-    pub fn declarations(&self) -> Vec<Value> {
+    pub(crate) fn declarations(&self) -> Vec<Value> {
         let mut all = world();
         all.extend(self.site.machines().iter().map(|machine| {
             document("Machine", &machine.name, json!({
@@ -58,19 +58,19 @@ impl Rig {
     }
 
     /// Declares them and waits until every machine is enrolled.
-    pub async fn enrol_all(&self) {
+    pub(crate) async fn enrol_all(&self) {
         self.client.apply(self.declarations(), &self.passwords()).await;
         for machine in self.site.machines() {
             self.client.wait_for_event("machine.enrolled", &machine.name).await;
         }
     }
 
-    pub fn passwords(&self) -> Vec<(String, String)> {
+    pub(crate) fn passwords(&self) -> Vec<(String, String)> {
         self.site.machines().iter().map(|machine| (machine.name.clone(), machine.password.clone())).collect()
     }
 
     /// Stops the cell and starts it again on the same data.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { dir, site, cell, .. } = self;
         cell.shutdown().await;
         let cell = Cell::start(settings(&dir)).await.unwrap();
@@ -79,12 +79,12 @@ impl Rig {
     }
 }
 
-pub fn document(kind: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn document(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "bailiwick.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
 /// Jurisdictions, an operator, a site on loopback, and two classes.
-pub fn world() -> Vec<Value> {
+pub(crate) fn world() -> Vec<Value> {
     vec![
         document("Jurisdiction", "eu", json!({})),
         document("Jurisdiction", "de", json!({ "within": ["eu"] })),
@@ -100,27 +100,27 @@ pub fn world() -> Vec<Value> {
 }
 
 /// A client of the API with the first token.
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     pub token: String,
 }
 
 impl Client {
-    pub fn of(cell: &RunningCell) -> Self {
+    pub(crate) fn of(cell: &RunningCell) -> Self {
         crypto();
         let token = std::fs::read_to_string(cell.settings().admin_token_file()).unwrap().trim().to_owned();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { http, base: format!("http://{}", cell.address()), token }
     }
 
-    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.http
             .request(method.parse().unwrap(), format!("{}{path}", self.base))
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut request = self.request(method, path).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(&body);
@@ -130,20 +130,20 @@ impl Client {
         (status, response.json().await.unwrap_or_default())
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
-    pub async fn plan(&self, apply: Vec<Value>, passwords: &[(String, String)]) -> (u16, Value) {
+    pub(crate) async fn plan(&self, apply: Vec<Value>, passwords: &[(String, String)]) -> (u16, Value) {
         let passwords: serde_json::Map<_, _> =
             passwords.iter().map(|(name, word)| (name.clone(), word.clone().into())).collect();
         self.call("POST", "/api/v1/plans", Some(json!({ "apply": apply, "passwords": passwords }))).await
     }
 
     /// Plans and applies; gives the plan.
-    pub async fn apply(&self, documents: Vec<Value>, passwords: &[(String, String)]) -> Value {
+    pub(crate) async fn apply(&self, documents: Vec<Value>, passwords: &[(String, String)]) -> Value {
         let (status, plan) = self.plan(documents, passwords).await;
         assert_eq!(status, 200, "{plan}");
         if !plan["changes"].as_array().unwrap().is_empty() {
@@ -155,13 +155,13 @@ impl Client {
     }
 
     /// Waits, by the watch, for an event about a machine that is or was written; gives it.
-    pub async fn wait_for_event(&self, kind: &str, machine: &str) -> Value {
+    pub(crate) async fn wait_for_event(&self, kind: &str, machine: &str) -> Value {
         let subject = format!("Machine/{machine}");
         self.wait_for(|event| event["kind"] == kind && event["subject"] == subject).await
     }
 
     /// Waits for an event, from the first on.
-    pub async fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut response =
             self.request("GET", "/api/v1/watch").bearer_auth(&self.token).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// Waits until everything that happened so far is published.
-    pub async fn wait_until_published(&self) -> Value {
+    pub(crate) async fn wait_until_published(&self) -> Value {
         let events = self.get("/api/v1/events?limit=1000").await;
         let last = events["items"].as_array().unwrap().last().unwrap()["id"].as_i64().unwrap();
         loop {

@@ -1,0 +1,206 @@
+//! A cell that publishes to a real API server, and what its real scheduler gives to claims.
+
+use crate::support::{Client, Rig, crypto, settings};
+use bailiwick_cell::{Cell, Settings, SinkSettings};
+use serde_json::{Value, json};
+use sim::{Model, Site};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+use testbed::ControlPlane;
+
+const CELL_USER: &str = "bailiwick-cell";
+
+/// A control plane with a cell's user in it, a simulated DGX H100, and a cell that publishes there.
+struct Base {
+    plane: ControlPlane,
+    rig: Rig,
+    machine: String,
+    uuid: String,
+}
+
+impl Base {
+    async fn start() -> Self {
+        let plane = ControlPlane::start().await.unwrap();
+        let role = testbed::repository_root().join("manifests/cell-clusterrole.yaml");
+        kubectl(&plane, &["apply", "-f", role.to_str().unwrap()]).await;
+        kubectl(
+            &plane,
+            &[
+                "create",
+                "clusterrolebinding",
+                "cell",
+                "--clusterrole=bailiwick-cell",
+                &format!("--user={CELL_USER}"),
+            ],
+        )
+        .await;
+        let kubeconfig = plane.kubeconfig_for(CELL_USER, &[]).unwrap();
+        crypto();
+        let dir = TempDir::new().unwrap();
+        let site =
+            Site::builder(dir.path().join("site")).machines(Model::DgxH100, 1).build().start().await.unwrap();
+        let (machine, uuid) = (site.machines()[0].name.clone(), site.machines()[0].uuid.clone());
+        let cell = Cell::start(cluster_settings(&dir, kubeconfig)).await.unwrap();
+        let client = Client::of(&cell);
+        let rig = Rig { dir, site, cell, client };
+        rig.enrol_all().await;
+        Self { plane, rig, machine, uuid }
+    }
+
+    /// Asks until the answer is what is wanted; the cell looks at the cluster again after each event.
+    async fn eventually(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        for _ in 0..600 {
+            let answer = kubectl(&self.plane, arguments).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!(
+            "{arguments:?}: {} {:?}",
+            kubectl(&self.plane, arguments).await,
+            self.rig.client.get("/api/v1/publications").await
+        );
+    }
+
+    /// Has the cell look at the cluster now.
+    async fn nudge(&self, class: &str) {
+        let class = crate::support::document("GpuClass", class, json!({ "jurisdiction": "de" }));
+        self.rig.client.apply(vec![class], &[]).await;
+        self.rig.client.wait_until_published().await;
+    }
+}
+
+fn cluster_settings(dir: &TempDir, kubeconfig: PathBuf) -> Settings {
+    Settings {
+        sinks: vec![SinkSettings::Cluster { kubeconfig: Some(kubeconfig), context: None }],
+        cluster_user: CELL_USER.to_owned(),
+        ..settings(dir)
+    }
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> String {
+    plane.kubectl(arguments, None).await.unwrap().success().unwrap()
+}
+
+/// A pod that waits for one GPU of a class.
+fn claim_and_pod(name: &str, class: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": { "name": name, "namespace": "default" },
+          "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": class } }] } } },
+        { "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" }, "spec": {
+            "containers": [{ "name": "c", "image": "example.com/none", "resources": { "claims": [{ "name": "gpu" }] } }],
+            "resourceClaims": [{ "name": "gpu", "resourceClaimName": name }] } },
+    ]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other() {
+    let base = Base::start().await;
+    base.rig.client.wait_until_published().await;
+    let publication = base.rig.client.get("/api/v1/publications").await;
+    assert_eq!(publication[0]["problem"], Value::Null, "{publication}");
+
+    // Without a verified Node the classes are there and no slice is; `why` says so.
+    assert!(kubectl(&base.plane, &["get", "deviceclass", "-o", "name"]).await.contains("trial"));
+    assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
+    let why = base.rig.client.get(&format!("/api/v1/machines/{}/why", base.machine)).await;
+    assert!(why["gpus"].to_string().contains("publish.node-unverified"), "{why}");
+
+    // A Node of that name with another UUID is not verified.
+    base.plane.create_node(&base.machine, "00000000-0000-0000-0000-00000000beef").await.unwrap();
+    base.nudge("nudge-1").await;
+    assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
+
+    kubectl(&base.plane, &["delete", "node", &base.machine]).await;
+    base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
+    base.nudge("nudge-2").await;
+    let slices =
+        base.eventually(&["get", "resourceslices", "-o", "json"], |text| text.contains("\"devices\"")).await;
+    let slices: Value = serde_json::from_str(&slices).unwrap();
+    assert_eq!(slices["items"][0]["spec"]["devices"].as_array().unwrap().len(), 8);
+
+    for (name, class) in [("hopeful", "trial"), ("hopeless", "proven")] {
+        let objects = claim_and_pod(name, class).to_string();
+        base.plane.kubectl(&["create", "-f", "-"], Some(&objects)).await.unwrap().success().unwrap();
+    }
+    let device = "jsonpath={.status.allocation.devices.results[0].device}";
+    let got =
+        base.eventually(&["get", "resourceclaim", "hopeful", "-o", device], |text| !text.is_empty()).await;
+    let gpus = base.rig.client.get("/api/v1/gpus").await;
+    let gpu = gpus["items"].as_array().unwrap().iter().find(|gpu| gpu["device"] == got.as_str()).unwrap();
+    assert_eq!((gpu["jurisdiction"].as_str(), gpu["allocatableBy"].clone()), (Some("de"), json!(["trial"])));
+    let refused = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}";
+    base.eventually(&["get", "pod", "hopeless", "-o", refused], |text| text.contains("cannot allocate"))
+        .await;
+    assert_eq!(kubectl(&base.plane, &["get", "resourceclaim", "hopeless", "-o", device]).await, "");
+
+    // A second look writes nothing, and a restarted cell neither.
+    let versions = [
+        "get",
+        "resourceslices,deviceclasses,validatingadmissionpolicybindings",
+        "-o",
+        "jsonpath={.items[*].metadata.resourceVersion}",
+    ];
+    let before = kubectl(&base.plane, &versions).await;
+    let Base { plane, rig, .. } = base;
+    let Rig { dir, site, cell, .. } = rig;
+    let kubeconfig = cell.settings().sinks.clone();
+    cell.shutdown().await;
+    let cell =
+        Cell::start(Settings { sinks: kubeconfig, ..cluster_settings(&dir, PathBuf::new()) }).await.unwrap();
+    let client = Client::of(&cell);
+    client.wait_until_published().await;
+    assert_eq!(kubectl(&plane, &versions).await, before);
+    drop(site);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_cannot_write_our_slices_and_a_wiped_slice_comes_back() {
+    let base = Base::start().await;
+    base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
+    base.nudge("nudge").await;
+    let slices =
+        base.eventually(&["get", "resourceslices", "-o", "json"], |text| text.contains("\"devices\"")).await;
+    let slices: Value = serde_json::from_str(&slices).unwrap();
+    let mut slice = slices["items"][0].clone();
+    let name = slice["metadata"]["name"].as_str().unwrap().to_owned();
+    slice["metadata"] = json!({ "name": "forged" });
+    let kubelet =
+        base.plane.kubeconfig_for(&format!("system:node:{}", base.machine), &["system:nodes"]).unwrap();
+    let forged =
+        base.plane.kubectl_as(&kubelet, &["create", "-f", "-"], Some(&slice.to_string())).await.unwrap();
+    assert!(!forged.status.success());
+    assert!(forged.stderr.contains("bailiwick-slices"), "{}", forged.stderr);
+
+    // A kubelet may wipe its node's slices; the cell brings them back.
+    base.plane
+        .kubectl_as(&kubelet, &["delete", "resourceslice", &name], None)
+        .await
+        .unwrap()
+        .success()
+        .unwrap();
+    base.nudge("nudge-again").await;
+    base.eventually(&["get", "resourceslices", "-o", "name"], |text| text.contains(&name)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rights_to_prove_the_policy_nothing_is_published() {
+    let base = Base::start().await;
+    base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
+    base.rig.client.wait_until_published().await;
+    // The cell may no longer impersonate the kubelet, so nothing is proven any more.
+    let rules = r#"[{"op":"remove","path":"/rules/5"},{"op":"remove","path":"/rules/5"}]"#;
+    kubectl(&base.plane, &["patch", "clusterrole", "bailiwick-cell", "--type=json", "-p", rules]).await;
+    let class = crate::support::document("GpuClass", "late", json!({ "jurisdiction": "de" }));
+    base.rig.client.apply(vec![class], &[]).await;
+    loop {
+        let publication = base.rig.client.get("/api/v1/publications").await;
+        if publication[0]["problem"]["code"] == "publish.policy-unproven" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!kubectl(&base.plane, &["get", "deviceclass", "-o", "name"]).await.contains("late"));
+}
