@@ -402,7 +402,7 @@ impl<'de> Deserialize<'de> for Declaration {
         let value = serde_json::Value::deserialize(deserializer)?;
         let kind =
             Kind::deserialize(value.get("kind").cloned().unwrap_or_default()).map_err(D::Error::custom)?;
-        read_document(kind, JsonDocument(value)).map_err(D::Error::custom)
+        read_document(kind, &JsonDocument(value)).map_err(D::Error::custom)
     }
 }
 
@@ -421,7 +421,7 @@ impl ReadAs for JsonDocument {
     }
 }
 
-pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: R) -> Result<Declaration, R::Error> {
+pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: &R) -> Result<Declaration, R::Error> {
     fn read<R: ReadAs, S: serde::de::DeserializeOwned>(
         document: &R,
         wrap: fn(S) -> Spec,
@@ -430,11 +430,11 @@ pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: R) -> Result<Declar
         Ok(Declaration { metadata, spec: wrap(spec) })
     }
     match kind {
-        Kind::Jurisdiction => read(&document, Spec::Jurisdiction),
-        Kind::LegalEntity => read(&document, Spec::LegalEntity),
-        Kind::Site => read(&document, Spec::Site),
-        Kind::Machine => read(&document, |spec: MachineSpec| Spec::Machine(Box::new(spec))),
-        Kind::GpuClass => read(&document, Spec::GpuClass),
+        Kind::Jurisdiction => read(document, Spec::Jurisdiction),
+        Kind::LegalEntity => read(document, Spec::LegalEntity),
+        Kind::Site => read(document, Spec::Site),
+        Kind::Machine => read(document, |spec: MachineSpec| Spec::Machine(Box::new(spec))),
+        Kind::GpuClass => read(document, Spec::GpuClass),
     }
 }
 

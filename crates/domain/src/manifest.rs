@@ -94,7 +94,7 @@ fn read_one(file: &str, line: usize, text: &str) -> Result<Declaration, Problem>
             .hint(suggestion(&found, &kinds))
             .at(here));
     };
-    read_document(kind, YamlDocument(text)).map_err(|error| explain(file, line, &error))
+    read_document(kind, &YamlDocument(text)).map_err(|error| explain(file, line, &error))
 }
 
 /// Turns the parser's error into a problem with the line of the file and a suggestion.

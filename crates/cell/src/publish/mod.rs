@@ -29,6 +29,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// What writing to a sink came to.
 #[derive(Debug, Default)]
+// `written` is one of its counts, and the word for it.
+#[allow(clippy::struct_field_names)]
 pub(crate) struct Written {
     pub objects: usize,
     pub written: usize,

@@ -79,6 +79,7 @@ impl Rig {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // made where it is called
 pub(crate) fn document(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "bailiwick.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
