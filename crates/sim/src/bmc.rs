@@ -287,6 +287,7 @@ impl Bmc {
         plan
     }
 
+    /// What waiting times of this BMC are multiplied by.
     pub(crate) fn latency_scale(&self) -> f64 {
         self.latency_scale
     }
@@ -349,7 +350,8 @@ impl Bmc {
     pub(crate) fn reset(&self, system: &str, kind: &str) -> Result<(), ResetRefused> {
         let kind = ResetKind::parse(kind).ok_or(ResetRefused::UnknownKind)?;
         let now = self.power_state_of(system).unwrap_or(PowerState::On);
-        let style = self.behaviour().power;
+        let mut style = self.behaviour().power;
+        style.delay = style.delay.mul_f64(self.latency_scale);
         self.power_lock().reset(system, now, kind, style)
     }
 

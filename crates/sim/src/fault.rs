@@ -157,6 +157,11 @@ impl Action {
         Self::Replace { body: body.into(), content_type: content_type.to_owned() }
     }
 
+    /// A JSON document of this many objects within each other in place of the resource.
+    pub fn nested(depth: usize) -> Self {
+        Self::replace(format!("{}null{}", "{\"a\":".repeat(depth), "}".repeat(depth)), "application/json")
+    }
+
     /// A latency without jitter.
     pub fn latency(duration: Duration) -> Self {
         Self::Latency { mean_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), jitter_ms: 0 }

@@ -1,6 +1,17 @@
 //! A simulated site: BMCs over HTTPS from recorded trees or models, with faults by rule.
 //!
-//! [`Bmc::builder`] starts one BMC on a port of 127.0.0.1.
+//! * [`Bmc::builder`] starts one BMC on a port of 127.0.0.1: what tests of clients use.
+//! * [`Site`] starts racks of them behind one listener, each on a loopback address of its own: [`Site::from_file`], [`Site::builder`],
+//!   [`Site::quickstart_rack`].
+//! * [`Tree`] is what a BMC shows: a recording, a [`Model`], or resources made up in a test.
+//! * [`Fault`] is a rule for what goes wrong; [`Behaviour`] is what one vendor does and another does not.
+//! * [`decoy`] and [`legacy`] are servers that are no BMCs, or have certificates that no Rust library serves.
+//!
+//! A site file:
+//!
+//! ```toml
+#![doc = include_str!("../examples/site.toml")]
+//! ```
 
 mod access;
 mod behaviour;

@@ -286,7 +286,7 @@ fn place_for(property: &str, value: &str) -> Option<String> {
     let text = value.trim();
     let (label, n) = (hex::encode(text.as_bytes()), text.len());
     match property {
-        "SerialNumber" | "SKU" => {
+        "SerialNumber" | "SKU" | "ServiceTag" | "ChassisServiceTag" | "NodeID" => {
             let plain = (5..=32).contains(&n) && text.bytes().all(|b| b.is_ascii_alphanumeric());
             let all_the_same = text.bytes().all(|b| Some(b) == text.bytes().next());
             if !plain || all_the_same || PLACEHOLDERS.contains(&text.to_ascii_lowercase().as_str()) {
@@ -297,9 +297,9 @@ fn place_for(property: &str, value: &str) -> Option<String> {
         }
         "UUID" => {
             let uuid = uuid::Uuid::parse_str(value).ok()?;
-            (!uuid.is_nil() && !uuid.is_max()).then(|| format!("{{{{uuid {label}}}}}"))
+            (!uuid.is_nil() && !uuid.is_max()).then(|| format!("{{{{uuid {}}}}}", uuid.simple()))
         }
-        "MACAddress" | "PermanentMACAddress" | "MacAddress" => {
+        "MACAddress" | "PermanentMACAddress" | "MacAddress" | "ManagerMACAddress" => {
             let real =
                 n == 17 && value.bytes().filter(|b| *b == b':').count() == 5 && value != "00:00:00:00:00:00";
             real.then(|| format!("{{{{mac {}}}}}", hex::encode(text.to_ascii_lowercase().as_bytes())))

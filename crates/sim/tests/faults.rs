@@ -174,6 +174,15 @@ async fn a_client_may_leave_an_answer_of_a_gibibyte_in_the_middle() {
 }
 
 #[tokio::test]
+async fn a_nested_body_is_as_deep_as_asked_for() {
+    let subject = Subject::small().await;
+    subject.bmc.add_fault(Fault::on(SYSTEM, Action::nested(5000)));
+    let text = subject.get(SYSTEM).await.text().await.unwrap();
+    assert_eq!(text.matches('{').count(), 5000);
+    assert_eq!(text.matches('}').count(), 5000);
+}
+
+#[tokio::test]
 async fn a_redirect_may_lead_to_another_origin() {
     let subject = Subject::small().await;
     let location = "https://192.0.2.1/elsewhere".to_owned();

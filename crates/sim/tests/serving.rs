@@ -170,15 +170,76 @@ async fn requests_are_counted_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_recorded_tree_is_served_as_recorded_pages_included() {
+async fn a_recorded_collection_leads_to_its_recorded_pages() {
     let Some(path) = recording("nvidia-dgx-h100") else { return };
     let tree = Tree::from_tar_gz(&path).unwrap();
-    assert_eq!(tree.len(), 4681);
     let subject = Subject::start(Bmc::builder(tree)).await;
     let devices = subject.json("/redfish/v1/Chassis/DGX/PCIeDevices").await;
     assert_eq!(devices["Members@odata.count"], 134);
     let second = subject.json(devices["Members@odata.nextLink"].as_str().unwrap()).await;
     assert!(!second["Members"].as_array().unwrap().is_empty());
+}
+
+/// Asks for every resource of a recording and compares the bytes.
+async fn served_as_recorded(name: &str, resources: usize) {
+    let Some(path) = recording(name) else { return };
+    let tree = Tree::from_tar_gz(&path).unwrap().shared();
+    assert_eq!(tree.len(), resources);
+    let subject = Subject::start(Bmc::builder(tree.clone())).await;
+    for path in tree.paths().filter(|path| !path.contains("/SessionService/Sessions")) {
+        let answer = subject.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.bytes().await.unwrap(), tree.body(path, &Seed::new(&[]), "").unwrap(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_dgx_h100_is_served_as_recorded() {
+    served_as_recorded("nvidia-dgx-h100", 4681).await;
+}
+
+#[tokio::test]
+async fn the_poweredge_is_served_as_recorded() {
+    served_as_recorded("dell-poweredge", 1950).await;
+}
+
+#[tokio::test]
+async fn the_thinksystem_is_served_as_recorded() {
+    served_as_recorded("lenovo-thinksystem", 1131).await;
+}
+
+#[tokio::test]
+async fn the_rack_mount_is_served_as_recorded() {
+    served_as_recorded("dmtf-rackmount", 252).await;
+}
+
+#[test]
+fn derived_identities_leave_nothing_of_the_recorded_ones_and_keep_placeholders() {
+    let tree = Tree::from_values([
+        (
+            "/redfish/v1/A".to_owned(),
+            json!({"SerialNumber": "1652923003067", "UUID": "9DAD5BFD-a732-23fe-40ad-465d0cbe5f95"}),
+        ),
+        (
+            "/redfish/v1/B".to_owned(),
+            json!({"SerialNumber": " 1652923003067 ", "UUID": "9dad5bfd-a732-23fe-40ad-465d0cbe5f95"}),
+        ),
+        (
+            "/redfish/v1/C".to_owned(),
+            json!({"SerialNumber": "N/A", "UUID": "", "SKU": "00000000", "MACAddress": "00:00:00:00:00:00"}),
+        ),
+    ]);
+    let derived = tree.with_derived_identities();
+    let show = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&derived.body(path, &Seed::new(&["x"]), "x").unwrap()).unwrap()
+    };
+    let (a, b) = (show("/redfish/v1/A"), show("/redfish/v1/B"));
+    assert_eq!((&a["SerialNumber"], &a["UUID"]), (&b["SerialNumber"], &b["UUID"]));
+    assert_ne!(a["SerialNumber"], "1652923003067");
+    assert_ne!(a["UUID"], "9dad5bfd-a732-23fe-40ad-465d0cbe5f95");
+    let untouched =
+        json!({"SerialNumber": "N/A", "UUID": "", "SKU": "00000000", "MACAddress": "00:00:00:00:00:00"});
+    assert_eq!(show("/redfish/v1/C"), untouched);
 }
 
 #[test]

@@ -207,6 +207,28 @@ async fn a_site_file_describes_racks_faults_and_a_password_file() {
 }
 
 #[test]
+fn the_example_site_file_is_a_site() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/site.toml");
+    assert_eq!(Site::from_file(path).unwrap().machine_count(), 14);
+}
+
+#[tokio::test]
+async fn the_latency_scale_holds_for_power_changes_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = Site::builder(directory.path()).machines(Model::CpuNode, 1).latency_scale(0.0).build();
+    let site = site.start().await.unwrap();
+    let machine = &site.machines()[0];
+    let bmc = site.bmc(&machine.name).unwrap();
+    bmc.set_behaviour(|behaviour| behaviour.power.delay = std::time::Duration::from_hours(1));
+    let reset =
+        client().post(format!("{}/redfish/v1/Systems/system/Actions/ComputerSystem.Reset", machine.url));
+    let reset =
+        reset.basic_auth(&machine.username, Some(&machine.password)).body("{\"ResetType\":\"ForceOff\"}");
+    assert_eq!(reset.send().await.unwrap().status(), 204);
+    assert_eq!(bmc.power_state(), Some(bailiwick_sim::PowerState::Off));
+}
+
+#[test]
 fn every_action_can_be_written_in_a_site_file() {
     let actions = [
         r"{ status = { code = 500 } }",

@@ -198,7 +198,7 @@ impl SiteBuilder {
         self
     }
 
-    /// What latencies of rules are multiplied by.
+    /// What latencies of rules and delays of power changes are multiplied by.
     #[must_use]
     pub fn latency_scale(mut self, scale: f64) -> Self {
         self.site.latency_scale = scale;
