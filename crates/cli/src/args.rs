@@ -4,10 +4,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::apply::{ApplyArgs, DeleteArgs};
+use crate::completions::CompletionsArgs;
+use crate::context::ContextArgs;
+use crate::describe::{DescribeArgs, WhyArgs};
 use crate::discover::DiscoverArgs;
 use crate::exit::Exit;
+use crate::explain::ExplainArgs;
+use crate::get::GetArgs;
 use crate::inspect::InspectArgs;
 use crate::output::Format;
+use crate::plan::PlanArgs;
+use crate::quickstart::QuickstartArgs;
+use crate::reference::ReferenceArgs;
+use crate::serve::ServeArgs;
+use crate::sim::SimArgs;
+use crate::token::TokenArgs;
+use crate::version::VersionArgs;
 
 /// Turns racks of GPU servers into GPUs that tenants of one jurisdiction can claim
 #[derive(Debug, Parser)]
@@ -60,10 +73,41 @@ pub(crate) enum Colour {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Try everything at once: a simulated rack, enrolled and published, in one process
+    Quickstart(QuickstartArgs),
     /// Read the whole inventory of one BMC, with no cell and no database
     Inspect(InspectArgs),
     /// Find what answers as a Redfish BMC, without credentials
     Discover(DiscoverArgs),
+    /// Run a cell: API, reconciler, publishers
+    Serve(Box<ServeArgs>),
+    /// Make objects as declared: shows the plan and asks
+    Apply(ApplyArgs),
+    /// Show what would change, and keep it under its digest
+    Plan(PlanArgs),
+    /// Take objects away: shows the plan and asks
+    Delete(DeleteArgs),
+    /// List machines, GPUs, classes, sites, jurisdictions or legal entities
+    Get(GetArgs),
+    /// Show all that is known of one machine, GPU or class
+    Describe(DescribeArgs),
+    /// Tell what a machine waits for, and why its GPUs cannot be claimed
+    Why(WhyArgs),
+    /// List the fields of a kind of declaration
+    Explain(ExplainArgs),
+    /// Make, list and revoke tokens of the cell
+    Token(TokenArgs),
+    /// Choose between cells
+    Context(ContextArgs),
+    /// Print this program's version and the cell's
+    Version(VersionArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Run a simulated site: BMCs over real HTTPS on loopback
+    Sim(SimArgs),
+    /// Write the reference pages
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
 }
 
 impl Command {
@@ -72,6 +116,18 @@ impl Command {
         match self {
             Self::Inspect(args) => args.output,
             Self::Discover(args) => args.output,
+            Self::Apply(args) => args.output,
+            Self::Plan(args) => args.output,
+            Self::Delete(args) => args.output,
+            Self::Get(args) => args.output,
+            Self::Describe(args) => args.output,
+            Self::Why(args) => args.output,
+            Self::Token(args) => args.output(),
+            Self::Context(args) => args.output(),
+            Self::Version(args) => args.output,
+            Self::Quickstart(args) => args.output,
+            Self::Sim(args) => args.output,
+            Self::Serve(_) | Self::Explain(_) | Self::Completions(_) | Self::Reference(_) => None,
         }
     }
 }

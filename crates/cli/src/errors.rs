@@ -15,6 +15,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Compare the pin shown with the BMC's own, then give it with --pin; or give --ca or --insecure.",
     ),
     ("cell.answer", "What answers is not a cell of this version.", "Check --server; compare the versions."),
+    (
+        "cell.plain-http",
+        "A token goes over the network unencrypted.",
+        "Put TLS in front of the cell and name it with https://.",
+    ),
     ("cell.timeout", "The cell did not answer in time.", "Try again; see the cell's log."),
     (
         "cell.unreachable",
@@ -36,8 +41,10 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Not a target that can be probed.",
         "Write HOST, HOST:PORT, [IPV6]:PORT or a network such as 10.0.0.0/24.",
     ),
+    ("input.ambiguous", "Several things are meant by the name.", "Name one by something that is its own."),
     ("input.empty", "There is nothing in what was given.", "Name at least one thing."),
     ("input.leases", "The DHCP lease file is of no known form.", "Forms read: dnsmasq, ISC dhcpd, Kea CSV."),
+    ("input.not-found", "There is no such thing.", "`bailiwick get` lists what there is."),
     (
         "input.password",
         "The password file cannot be used.",

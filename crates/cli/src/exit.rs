@@ -72,11 +72,30 @@ impl Exit {
             | "bmc.login-withheld"
             | "bmc.password-change-required"
             | "bmc.address-outside-networks"
-            | "jurisdiction.outside-cell" => Self::Refused,
-            "bmc.address-invalid" | "bmc.ca-invalid" | "context.malformed" => Self::BadInput,
+            | "api.unauthorized"
+            | "api.forbidden"
+            | "api.host-not-allowed" => Self::Refused,
+            "bmc.address-invalid"
+            | "bmc.ca-invalid"
+            | "context.malformed"
+            | "api.bad-request"
+            | "machine.no-credentials"
+            | "machine.two-credentials"
+            | "machine.no-password"
+            | "site.no-networks"
+            | "class.requires-nothing"
+            | "jurisdiction.not-nested"
+            | "jurisdiction.outside-cell"
+            | "cell.jurisdiction-missing"
+            | "cell.jurisdiction-fixed"
+            | "store.bad-url"
+            | "sim.site"
+            | "sim.site-syntax"
+            | "sim.recording"
+            | "sim.unknown-model" => Self::BadInput,
             "context.unknown" => Self::NotFound,
             "plan.declined" | "plan.stale" | "plan.unconfirmed" => Self::NotApplied,
-            _ if code.starts_with("bmc.certificate.") || code.starts_with("auth.") => Self::Refused,
+            _ if code.starts_with("bmc.certificate.") => Self::Refused,
             _ if code.ends_with(".not-found") => Self::NotFound,
             _ if ["input.", "config.", "declaration."].iter().any(|prefix| code.starts_with(prefix)) => {
                 Self::BadInput

@@ -6,19 +6,38 @@
     reason = "text for people is short; one that reads well counts for more than an allocation"
 )]
 
+mod apply;
 mod args;
+mod client;
+mod codes;
+mod completions;
+mod config;
+mod context;
+mod declarations;
+mod describe;
 mod discover;
 mod errors;
 mod exit;
+mod explain;
 mod files;
+mod get;
 mod inspect;
 mod inventory_table;
 mod leases;
 mod output;
+mod plan;
 mod progress;
+mod quickstart;
+mod rack;
+mod reference;
+mod serve;
 mod shell;
 mod signals;
+mod sim;
+mod span;
 mod targets;
+mod token;
+mod version;
 
 use std::process::ExitCode;
 
@@ -57,8 +76,24 @@ fn start(cli: Cli) -> Outcome {
 }
 
 async fn run(cli: Cli) -> Outcome {
-    match cli.command {
+    let Cli { global, command } = cli;
+    match command {
         Command::Inspect(args) => Box::pin(inspect::run(&args)).await,
         Command::Discover(args) => discover::run(&args).await,
+        Command::Get(args) => get::run(&global, &args).await,
+        Command::Apply(args) => apply::run(&global, &args).await,
+        Command::Delete(args) => apply::delete(&global, &args).await,
+        Command::Plan(args) => plan::run(&global, &args).await,
+        Command::Describe(args) => describe::run(&global, &args).await,
+        Command::Why(args) => describe::why(&global, &args).await,
+        Command::Explain(args) => explain::run(&args),
+        Command::Token(args) => token::run(&global, &args).await,
+        Command::Context(args) => context::run(&global, &args),
+        Command::Version(args) => version::run(&global, &args).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Quickstart(args) => Box::pin(quickstart::run(&args)).await,
+        Command::Serve(args) => Box::pin(serve::run(*args)).await,
+        Command::Sim(args) => Box::pin(sim::run(&args)).await,
+        Command::Reference(args) => reference::run(&args),
     }
 }

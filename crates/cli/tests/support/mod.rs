@@ -1,5 +1,6 @@
 //! Runs the built command, and simulated BMCs for it.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};

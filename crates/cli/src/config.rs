@@ -1,0 +1,343 @@
+//! Configuration of a cell: TOML, where every key is also a flag and an environment variable.
+//!
+//! The keys are defined once, here: the same fields are read from the file, from flags and from the environment; the
+//! reference page is generated from them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use cell::{Settings, SinkSettings};
+use clap::{Args, ValueEnum};
+use domain::{Name, Problem, manifest};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::errors::{Failure, Outcome, problem};
+use crate::span::Span;
+
+/// Where a cell keeps its data unless told otherwise.
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/bailiwick";
+
+/// Every key. Absent means the default.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[command(next_help_heading = "Configuration (each also a key of the file and an environment variable)")]
+pub(crate) struct Keys {
+    /// Address of the API [default: 127.0.0.1:8460]
+    #[arg(long, env = "BAILIWICK_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Host names by which clients may call the API, beside localhost and the address itself
+    #[arg(long, env = "BAILIWICK_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) hosts: Option<Vec<String>>,
+    /// Directory of the database, the keys and the first token [default: /var/lib/bailiwick]
+    #[arg(long, env = "BAILIWICK_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// sqlite:///PATH or postgres://… [default: SQLite in the data directory]
+    #[arg(long, env = "BAILIWICK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
+    /// The cell's jurisdiction: needed the first time, never changed afterwards
+    #[arg(long, env = "BAILIWICK_JURISDICTION", value_name = "NAME", value_parser = crate::apply::parse_name)]
+    pub(crate) jurisdiction: Option<Name>,
+    /// Directory where the secrets that `secretRef` names are mounted: DIR/NAME/KEY
+    #[arg(long, env = "BAILIWICK_SECRETS_DIR", value_name = "DIR")]
+    pub(crate) secrets_dir: Option<PathBuf>,
+    /// Publish into this directory: declared/ and observed/
+    #[arg(long, env = "BAILIWICK_PUBLISH_DIRECTORY", value_name = "DIR")]
+    pub(crate) publish_directory: Option<PathBuf>,
+    /// Publish to a cluster; implied by the next two
+    #[arg(long, env = "BAILIWICK_PUBLISH_CLUSTER", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) publish_cluster: Option<bool>,
+    /// Kubeconfig of that cluster [default: KUBECONFIG, ~/.kube/config, or the Pod's service account]
+    #[arg(long, env = "BAILIWICK_PUBLISH_KUBECONFIG", value_name = "FILE")]
+    pub(crate) publish_kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig [default: its current one]
+    #[arg(long, env = "BAILIWICK_PUBLISH_CONTEXT", value_name = "NAME")]
+    pub(crate) publish_context: Option<String>,
+    /// User name under which the cell writes to clusters; the admission policy lets only this user write [default: bailiwick-cell]
+    #[arg(long, env = "BAILIWICK_CLUSTER_USER", value_name = "NAME")]
+    pub(crate) cluster_user: Option<String>,
+    /// Machines worked on at once [default: 32]
+    #[arg(long, env = "BAILIWICK_MACHINES_AT_ONCE", value_name = "N", value_parser = at_least_one)]
+    pub(crate) machines_at_once: Option<usize>,
+    /// Requests at once to one BMC [default: 4]
+    #[arg(long, env = "BAILIWICK_REQUESTS_PER_BMC", value_name = "N", value_parser = at_least_one)]
+    pub(crate) requests_per_bmc: Option<usize>,
+    /// Requests at once to all BMCs together [default: 128]
+    #[arg(long, env = "BAILIWICK_REQUESTS_AT_ONCE", value_name = "N", value_parser = at_least_one)]
+    pub(crate) requests_at_once: Option<usize>,
+    /// How long an inventory stays fresh, such as 30m or 1h [default: 1h]
+    #[arg(long, env = "BAILIWICK_REFRESH", value_name = "SPAN")]
+    pub(crate) refresh: Option<Span>,
+    /// Form of the log on standard error [default: text]
+    #[arg(long, env = "BAILIWICK_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or filters such as info,bailiwick_redfish=debug [default: info]
+    #[arg(long, env = "BAILIWICK_LOG_LEVEL", value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+}
+
+/// Forms of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number from 1 on is needed".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+impl Keys {
+    /// What the file says where these say nothing.
+    pub(crate) fn or(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            hosts: self.hosts.or(file.hosts),
+            data_dir: self.data_dir.or(file.data_dir),
+            database_url: self.database_url.or(file.database_url),
+            jurisdiction: self.jurisdiction.or(file.jurisdiction),
+            secrets_dir: self.secrets_dir.or(file.secrets_dir),
+            publish_directory: self.publish_directory.or(file.publish_directory),
+            publish_cluster: self.publish_cluster.or(file.publish_cluster),
+            publish_kubeconfig: self.publish_kubeconfig.or(file.publish_kubeconfig),
+            publish_context: self.publish_context.or(file.publish_context),
+            cluster_user: self.cluster_user.or(file.cluster_user),
+            machines_at_once: self.machines_at_once.or(file.machines_at_once),
+            requests_per_bmc: self.requests_per_bmc.or(file.requests_per_bmc),
+            requests_at_once: self.requests_at_once.or(file.requests_at_once),
+            refresh: self.refresh.or(file.refresh),
+            log_format: self.log_format.or(file.log_format),
+            log_level: self.log_level.or(file.log_level),
+        }
+    }
+
+    /// The settings of the cell.
+    pub(crate) fn settings(self) -> Settings {
+        let sinks = self.sinks();
+        let mut settings = Settings::new(self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)));
+        let default = settings.clone();
+        settings.listen = self.listen.unwrap_or(default.listen);
+        settings.hosts = self.hosts.unwrap_or(default.hosts);
+        settings.database_url = self.database_url;
+        settings.jurisdiction = self.jurisdiction;
+        settings.secrets_dir = self.secrets_dir;
+        settings.sinks = sinks;
+        settings.cluster_user = self.cluster_user.unwrap_or(default.cluster_user);
+        settings.machines_at_once = self.machines_at_once.unwrap_or(default.machines_at_once);
+        settings.requests_per_bmc = self.requests_per_bmc.unwrap_or(default.requests_per_bmc);
+        settings.requests_at_once = self.requests_at_once.unwrap_or(default.requests_at_once);
+        settings.refresh = self.refresh.map_or(default.refresh, Span::duration);
+        settings
+    }
+
+    fn sinks(&self) -> Vec<SinkSettings> {
+        let mut sinks: Vec<SinkSettings> =
+            self.publish_directory.iter().cloned().map(SinkSettings::Directory).collect();
+        let (kubeconfig, context) = (self.publish_kubeconfig.clone(), self.publish_context.clone());
+        // An explicit `false` switches a cluster off that the file describes.
+        if self.publish_cluster.unwrap_or(kubeconfig.is_some() || context.is_some()) {
+            sinks.push(SinkSettings::Cluster { kubeconfig, context });
+        }
+        sinks
+    }
+}
+
+/// Reads a configuration file; every mistake of a key with its line and what was probably meant.
+pub(crate) fn read(path: &Path) -> Outcome<Keys> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new("config.unreadable", format!("{} cannot be read: {error}", path.display()))
+    })?;
+    parse(&path.display().to_string(), &text).map_err(Failure::all)
+}
+
+fn parse(file: &str, text: &str) -> Result<Keys, Vec<Problem>> {
+    let place = |span: Option<Range<usize>>| match span {
+        Some(span) => {
+            let before = text.get(..span.start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+            format!("{file}:{line}:{column}")
+        }
+        None => file.to_owned(),
+    };
+    let malformed = |error: &toml::de::Error| {
+        let sentence = error.message().lines().next().unwrap_or("not TOML").to_owned();
+        vec![problem("config.malformed", sentence).at(place(error.span()))]
+    };
+    let known = names();
+    let found: BTreeMap<Spanned<String>, toml::Value> =
+        toml::from_str(text).map_err(|error| malformed(&error))?;
+    let unknown: Vec<Problem> = found
+        .keys()
+        .filter(|key| !known.contains(key.get_ref()))
+        .map(|key| {
+            problem("config.unknown-key", format!("unknown key `{}`", key.get_ref()))
+                .hint(manifest::suggestion(key.get_ref(), &known))
+                .at(place(Some(key.span())))
+        })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    toml::from_str(text).map_err(|error| malformed(&error))
+}
+
+/// Names of all keys, in order.
+pub(crate) fn names() -> Vec<String> {
+    arguments().get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
+}
+
+fn arguments() -> clap::Command {
+    Keys::augment_args(clap::Command::new("keys"))
+}
+
+/// `docs/reference/config.md`.
+pub(crate) fn reference() -> String {
+    let rows: String = arguments()
+        .get_arguments()
+        .map(|argument| {
+            let name = argument.get_long().unwrap_or_default();
+            let variable = argument.get_env().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            format!("| `{name}` | `--{name}` | `{variable}` | {} |\n", help.replace('|', "\\|"))
+        })
+        .collect();
+    format!(
+        "# Configuration of a cell\n\n\
+         `bailiwick serve --config cell.toml` reads TOML. Every key is also a flag and an environment variable; a flag goes before the\n\
+         environment, the environment before the file, the file before the default. A key that does not exist is an error.\n\n\
+         | key | flag | environment variable | meaning |\n|---|---|---|---|\n{rows}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{FromArgMatches as _, Parser};
+
+    /// One value for each key, as TOML.
+    const ALL: &str = r#"
+listen = "127.0.0.1:1"
+hosts = ["a", "b"]
+data-dir = "/d"
+database-url = "postgres://x"
+jurisdiction = "eu"
+secrets-dir = "/s"
+publish-directory = "/p"
+publish-cluster = true
+publish-kubeconfig = "/k"
+publish-context = "c"
+cluster-user = "u"
+machines-at-once = 1
+requests-per-bmc = 2
+requests-at-once = 3
+refresh = "30m"
+log-format = "json"
+log-level = "debug"
+"#;
+
+    fn keys(text: &str) -> Keys {
+        parse("cell.toml", text).unwrap()
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        keys: Keys,
+    }
+
+    #[test]
+    fn every_key_is_a_flag_and_an_environment_variable_of_the_same_name() {
+        let all: toml::Table = toml::from_str(ALL).unwrap();
+        assert_eq!(all.keys().collect::<std::collections::BTreeSet<_>>(), names().iter().collect());
+        for argument in arguments().get_arguments() {
+            let name = argument.get_long().unwrap();
+            let variable = format!("BAILIWICK_{}", name.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable);
+        }
+    }
+
+    #[test]
+    fn a_flag_says_the_same_as_its_key() {
+        let all: toml::Table = toml::from_str(ALL).unwrap();
+        for (name, value) in &all {
+            let as_flag = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Array(items) => {
+                    items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(",")
+                }
+                other => other.to_string(),
+            };
+            let matches = <Line as clap::CommandFactory>::command()
+                .get_matches_from(["x".to_owned(), format!("--{name}={as_flag}")]);
+            let by_flag = Line::from_arg_matches(&matches).unwrap().keys;
+            let by_key = keys(&toml::Table::from_iter([(name.clone(), value.clone())]).to_string());
+            assert_eq!(by_flag, by_key, "{name}");
+            assert_ne!(by_flag, Keys::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_for_every_key() {
+        let file = keys(ALL);
+        assert_eq!(Keys::default().or(file.clone()), file);
+        let flags = keys(
+            &ALL.replace("127.0.0.1:1", "127.0.0.1:2")
+                .replace("true", "false")
+                .replace('/', "/other")
+                .replace("30m", "31m"),
+        );
+        assert_eq!(flags.clone().or(file), flags);
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_file_line_and_suggestion() {
+        let problems =
+            parse("cell.toml", "listen = \"127.0.0.1:1\"\n\ndata_dir = \"/x\"\njursdiction = \"eu\"\n")
+                .unwrap_err();
+        let told: Vec<_> = problems
+            .iter()
+            .map(|p| (p.code.as_str(), p.at.as_deref().unwrap(), p.hint.as_deref().unwrap()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("config.unknown-key", "cell.toml:3:1", "did you mean `data-dir`?"),
+                ("config.unknown-key", "cell.toml:4:1", "did you mean `jurisdiction`?"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_told_with_its_line() {
+        for (text, place) in [
+            ("listen = 8460\n", "cell.toml:1:10"),
+            ("\nrefresh = \"soon\"\n", "cell.toml:2:11"),
+            ("listen = \n", "cell.toml:1:10"),
+        ] {
+            let problem = parse("cell.toml", text).unwrap_err().remove(0);
+            assert_eq!(
+                (problem.code.as_str(), problem.at.as_deref()),
+                ("config.malformed", Some(place)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_published_to_when_one_is_named_and_not_switched_off() {
+        let sinks = |text: &str| keys(text).settings().sinks.len();
+        assert_eq!(sinks(""), 0);
+        assert_eq!(sinks("publish-directory = \"/p\"\npublish-cluster = true"), 2);
+        assert_eq!(sinks("publish-context = \"c\""), 1);
+        assert_eq!(sinks("publish-context = \"c\"\npublish-cluster = false"), 0);
+    }
+}

@@ -1,0 +1,216 @@
+//! `bailiwick describe` and `bailiwick why`: all that is known of one thing, and what it waits for.
+
+use cell::api::types::{ClassItem, GpuItem, MachineDetail, Why};
+use clap::{Args, ValueEnum};
+use domain::{Problem, Waiting};
+use jiff::Timestamp;
+
+use crate::args::Global;
+use crate::client::Client;
+use crate::errors::{Failure, Outcome};
+use crate::get::{age, gpu_state, is_called, not_found, trial_names, with_trial};
+use crate::inventory_table;
+use crate::output::{self, Format, TRIAL, fields, heading, shown};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bailiwick describe machine r1-u01
+  bailiwick describe gpu 1654922005223
+  bailiwick describe class h100 -o yaml")]
+pub(crate) struct DescribeArgs {
+    /// What it is
+    #[arg(value_enum, ignore_case = true)]
+    what: What,
+    /// Its name; of a GPU the device, the serial number or the UUID
+    name: String,
+    /// Form of the output [default: table]
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bailiwick why r1-u01
+  bailiwick why r1-u01 -o json | jq -r .waiting.problem.code")]
+pub(crate) struct WhyArgs {
+    /// The machine
+    machine: String,
+    /// Form of the output [default: table]
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    #[value(alias = "machines")]
+    Machine,
+    #[value(alias = "gpus")]
+    Gpu,
+    #[value(aliases = ["classes", "gpuclass", "gpuclasses"])]
+    Class,
+}
+
+/// Runs `describe`.
+pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
+    let client = Client::of(global)?;
+    let format = args.output.unwrap_or(Format::Table);
+    match args.what {
+        What::Machine => output::value(format, &client.machine(&args.name).await?, machine),
+        What::Gpu => {
+            let (gpus, classes) = tokio::try_join!(client.gpus(), client.classes())?;
+            let mut found: Vec<GpuItem> = gpus.into_iter().filter(|gpu| is_called(gpu, &args.name)).collect();
+            let only = match (found.pop(), found.len()) {
+                (Some(only), 0) => only,
+                (None, _) => return Err(not_found("GPU", &args.name)),
+                (Some(_), more) => return Err(ambiguous(&args.name, more + 1)),
+            };
+            let trials = trial_names(&classes);
+            output::value(format, &only, |item| gpu(item, &trials))
+        }
+        What::Class => {
+            let found = client.classes().await?.into_iter().find(|class| class.name.as_str() == args.name);
+            output::value(format, &found.ok_or_else(|| not_found("GpuClass", &args.name))?, class)
+        }
+    }
+}
+
+/// Runs `why`.
+pub(crate) async fn why(global: &Global, args: &WhyArgs) -> Outcome {
+    let why = Client::of(global)?.why(&args.machine).await?;
+    output::value(args.output.unwrap_or(Format::Table), &why, reasons)
+}
+
+fn ambiguous(name: &str, count: usize) -> Failure {
+    Problem::new("input.ambiguous", format!("{count} GPUs are meant by {name:?}"))
+        .hint(format!("`bailiwick get gpus {name}` lists them; name one by its device or serial number"))
+        .into()
+}
+
+fn machine(detail: &MachineDetail) -> String {
+    let (machine, bmc) = (&detail.machine, &detail.bmc);
+    let credentials = match (&bmc.secret_ref, &bmc.password_file) {
+        (Some(secret), _) => format!("{} with secret {}/{}", bmc.username, secret.name, secret.key),
+        (None, Some(_)) => format!("{} with a sealed password", bmc.username),
+        (None, None) => bmc.username.clone(),
+    };
+    let mut text = fields(&[
+        ("Name", machine.name.to_string()),
+        ("State", format!("{} for {}", machine.state, age(machine.since, Timestamp::now()))),
+        ("Site", machine.site.to_string()),
+        ("Jurisdiction", machine.jurisdiction.to_string()),
+        (
+            "Rack",
+            machine
+                .rack
+                .as_ref()
+                .map(|rack| {
+                    format!(
+                        "{} {}",
+                        rack.name,
+                        rack.unit.map(|unit| format!("unit {unit}")).unwrap_or_default()
+                    )
+                })
+                .unwrap_or_default(),
+        ),
+        ("Zone", machine.zone.as_ref().map(|zone| zone.tier.as_str().to_owned()).unwrap_or_default()),
+        ("BMC address", bmc.address.clone()),
+        ("BMC account", credentials),
+        ("BMC pin", shown(detail.pin.as_ref())),
+        (
+            "Observed",
+            detail
+                .observed_at
+                .map(|at| format!("{at} ({} ago)", age(at, Timestamp::now())))
+                .unwrap_or_default(),
+        ),
+        ("Facts", detail.facts.to_string()),
+    ]);
+    if let Some(waiting) = &machine.waiting {
+        text += &heading("Waits");
+        text += &waits(waiting);
+    }
+    if let Some(inventory) = &detail.inventory {
+        text += &heading("Inventory");
+        text += &inventory_table::render(inventory);
+    }
+    text
+}
+
+fn gpu(item: &GpuItem, trials: &std::collections::BTreeSet<String>) -> String {
+    let GpuItem { gpu, .. } = item;
+    let classes: Vec<String> = item.allocatable_by.iter().map(|class| with_trial(class, trials)).collect();
+    let mut text = fields(&[
+        ("Device", shown(item.device.as_ref())),
+        ("Machine", item.machine.to_string()),
+        ("Site", item.site.to_string()),
+        ("Jurisdiction", item.jurisdiction.to_string()),
+        ("State", gpu_state(item.state).to_owned()),
+        ("Allocatable by", classes.join(", ")),
+        ("Model", shown(gpu.model.as_ref())),
+        ("Manufacturer", shown(gpu.manufacturer.as_ref())),
+        ("Serial", shown(gpu.serial.as_ref())),
+        ("UUID", shown(gpu.uuid.as_ref())),
+        ("Part number", shown(gpu.part_number.as_ref())),
+        ("Firmware", shown(gpu.firmware_version.as_ref())),
+        ("PCI address", shown(gpu.pci_address.as_ref())),
+        ("Location", shown(gpu.location.as_ref())),
+    ]);
+    text += &heading("Told by");
+    text += &gpu.sources.iter().map(|source| format!("{source}\n")).collect::<String>();
+    text
+}
+
+fn class(item: &ClassItem) -> String {
+    let requires: Vec<_> = item.requires.iter().map(|requirement| requirement.as_str()).collect();
+    let note =
+        if item.trial { format!("{TRIAL}: gives GPUs out on a BMC's word alone") } else { String::new() };
+    fields(&[
+        ("Name", item.name.to_string()),
+        ("Note", note),
+        ("Jurisdiction", format!("{} and all it contains", item.spec.jurisdiction)),
+        ("Models", if item.spec.models.is_empty() { "any".to_owned() } else { item.spec.models.join(", ") }),
+        ("Zone", item.spec.zone.as_ref().map(|zone| zone.tier.as_str().to_owned()).unwrap_or_default()),
+        ("Requires", requires.join(", ")),
+        ("Matching", format!("{} GPUs", item.matching)),
+        ("Allocatable", format!("{} GPUs", item.allocatable)),
+    ])
+}
+
+fn reasons(why: &Why) -> String {
+    let state = format!("{} is {} for {}", why.machine, why.state, age(why.since, Timestamp::now()));
+    let mut text = match &why.waiting {
+        Some(waiting) => format!("{state} and waits:\n{}", waits(waiting)),
+        None => format!("{state} and waits for nothing.\n"),
+    };
+    if !why.gpus.is_empty() {
+        text += &heading("Its GPUs");
+        text += &why.gpus.iter().map(reason).collect::<String>();
+    }
+    text
+}
+
+fn waits(waiting: &Waiting) -> String {
+    let again = match waiting.until {
+        Some(until) => format!("tried again at {until}"),
+        None => "waits until the declaration changes".to_owned(),
+    };
+    let since = age(waiting.since, Timestamp::now());
+    format!("{}  for {since}, tried {} times; {again}\n", reason(&waiting.problem), waiting.attempts)
+}
+
+fn reason(problem: &Problem) -> String {
+    let mut text = format!("- {} [{}]\n", problem.message, problem.code);
+    for (label, value) in [
+        ("found:", &problem.found),
+        ("expected:", &problem.expected),
+        ("at:", &problem.at),
+        ("hint:", &problem.hint),
+    ] {
+        if let Some(value) = value {
+            text += &format!("  {label:<9} {value}\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,343 @@
+//! `bailiwick get`: lists, and lists that follow what happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cell::api::types::{ClassItem, GpuItem, GpuState, Machine};
+use clap::{Args, ValueEnum};
+use domain::Kind;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::Global;
+use crate::client::Client;
+use crate::errors::{Failure, Outcome};
+use crate::output::{self, Format, TRIAL, shown, table};
+use crate::signals::asked_to_end;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bailiwick get machines
+  bailiwick get machines --watch
+  bailiwick get gpus -o json | jq -r '.items[] | [.machine, .gpu.serial] | @tsv'
+  bailiwick get classes
+  bailiwick get site fra1 -o yaml > site.yaml
+
+A class marked TRIAL gives GPUs out on a BMC's word alone: nothing else has confirmed them.")]
+pub(crate) struct GetArgs {
+    /// What to list
+    #[arg(value_enum, ignore_case = true)]
+    what: What,
+    /// Only this one; of GPUs a device, a serial number, a UUID or a machine
+    name: Option<String>,
+    /// Print again whatever changes, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+    /// Form of the output [default: table]
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    #[value(alias = "machine")]
+    Machines,
+    #[value(alias = "gpu")]
+    Gpus,
+    #[value(aliases = ["class", "gpuclass", "gpuclasses"])]
+    Classes,
+    #[value(alias = "site")]
+    Sites,
+    #[value(alias = "jurisdiction")]
+    Jurisdictions,
+    #[value(name = "legalentities", aliases = ["legalentity", "entity", "entities"])]
+    LegalEntities,
+}
+
+/// One thing of a list: its row for people and its document for programs.
+#[derive(Clone, Debug, PartialEq)]
+struct Item {
+    key: String,
+    row: Vec<String>,
+    document: Value,
+}
+
+/// Runs the command.
+pub(crate) async fn run(global: &Global, args: &GetArgs) -> Outcome {
+    let client = Client::of(global)?;
+    let format = args.output.unwrap_or(Format::Table);
+    if args.watch {
+        return tokio::select! {
+            outcome = watch(&client, args, format) => outcome,
+            () = asked_to_end() => Err(Failure::Interrupted),
+        };
+    }
+    let items = fetch(&client, args.what, args.name.as_deref()).await?;
+    if let (Some(_), [only], true) = (&args.name, &items[..], format != Format::Table) {
+        return output::value(format, &only.document, |_| String::new());
+    }
+    let documents: Vec<&Value> = items.iter().map(|item| &item.document).collect();
+    output::value(format, &json!({ "items": documents }), |_| render(args.what, &items))
+}
+
+fn render(what: What, items: &[Item]) -> String {
+    if items.is_empty() {
+        return format!("No {}.\n", word(what));
+    }
+    table(header(what), items.iter().map(|item| &item.row))
+}
+
+fn word(what: What) -> &'static str {
+    match what {
+        What::Machines => "machines",
+        What::Gpus => "GPUs",
+        What::Classes => "classes",
+        What::Sites => "sites",
+        What::Jurisdictions => "jurisdictions",
+        What::LegalEntities => "legal entities",
+    }
+}
+
+/// Lists once, then what differs after each event. The stream is opened first, so that nothing falls between.
+async fn watch(client: &Client, args: &GetArgs, format: Format) -> Outcome {
+    let mut events = client.watch().await?;
+    let mut known: BTreeMap<String, Item> = BTreeMap::new();
+    let mut first = true;
+    loop {
+        let items = match fetch(client, args.what, args.name.as_deref()).await {
+            // It may come yet, or it has gone.
+            Err(Failure::Problems { exit: crate::exit::Exit::NotFound, .. }) if !first => Vec::new(),
+            outcome => outcome?,
+        };
+        let now: BTreeMap<String, Item> = items.into_iter().map(|item| (item.key.clone(), item)).collect();
+        let changed: Vec<&Item> = now.values().filter(|item| known.get(&item.key) != Some(item)).collect();
+        if format == Format::Table {
+            let rows = table(header(args.what), changed.iter().map(|item| &item.row));
+            let rows = if first {
+                rows
+            } else {
+                rows.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+            };
+            if first || !changed.is_empty() {
+                output::text(&rows)?;
+            }
+        } else {
+            for item in changed {
+                output::value(format, &item.document, |_| String::new())?;
+            }
+        }
+        known = now;
+        first = false;
+        if events.next().await?.is_none() {
+            return Err(Failure::new("cell.unreachable", "the cell ended the stream of events"));
+        }
+    }
+}
+
+async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<Item>> {
+    Ok(match (what, name) {
+        (What::Machines, Some(name)) => {
+            let detail = client.machine(name).await?;
+            vec![Item { document: document(&detail), ..machine_item(&detail.machine) }]
+        }
+        (What::Machines, None) => client.machines().await?.iter().map(machine_item).collect(),
+        (What::Gpus, _) => gpus(client, name).await?,
+        (What::Classes, _) => {
+            let classes = client.classes().await?;
+            let kept = classes.iter().filter(|class| name.is_none_or(|name| class.name.as_str() == name));
+            found(kept.map(class_item).collect(), "GpuClass", name)?
+        }
+        (What::Sites, _) => declared(client, Kind::Site, name).await?,
+        (What::Jurisdictions, _) => declared(client, Kind::Jurisdiction, name).await?,
+        (What::LegalEntities, _) => declared(client, Kind::LegalEntity, name).await?,
+    })
+}
+
+async fn gpus(client: &Client, name: Option<&str>) -> Outcome<Vec<Item>> {
+    let (gpus, classes) = tokio::try_join!(client.gpus(), client.classes())?;
+    let trials: BTreeSet<String> = trial_names(&classes);
+    let kept = gpus.iter().enumerate().filter(|(_, gpu)| name.is_none_or(|name| is_called(gpu, name)));
+    found(kept.map(|(at, gpu)| gpu_item(at, gpu, &trials)).collect(), "GPU", name)
+}
+
+/// Names of the classes that give GPUs out on a BMC's word alone.
+pub(crate) fn trial_names(classes: &[ClassItem]) -> BTreeSet<String> {
+    classes.iter().filter(|class| class.trial).map(|class| class.name.to_string()).collect()
+}
+
+/// Whether a person may mean this GPU by the name.
+pub(crate) fn is_called(item: &GpuItem, name: &str) -> bool {
+    let names = [
+        item.device.as_deref(),
+        item.gpu.serial.as_deref(),
+        item.gpu.uuid.as_deref(),
+        Some(item.machine.as_str()),
+    ];
+    names.into_iter().flatten().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn found(items: Vec<Item>, what: &str, name: Option<&str>) -> Outcome<Vec<Item>> {
+    match name {
+        Some(name) if items.is_empty() => Err(not_found(what, name)),
+        _ => Ok(items),
+    }
+}
+
+/// There is no such thing.
+pub(crate) fn not_found(what: &str, name: &str) -> Failure {
+    domain::Problem::new("input.not-found", format!("there is no {what} {name:?}"))
+        .hint("`bailiwick get` lists what there is")
+        .into()
+}
+
+async fn declared(client: &Client, kind: Kind, name: Option<&str>) -> Outcome<Vec<Item>> {
+    let documents = match name {
+        Some(name) => vec![client.declaration(kind, name).await?],
+        None => client.declarations(kind).await?,
+    };
+    Ok(documents.into_iter().map(|document| declared_item(kind, document)).collect())
+}
+
+fn header(what: What) -> &'static [&'static str] {
+    match what {
+        What::Machines => MACHINE_HEADER,
+        What::Gpus => GPU_HEADER,
+        What::Classes => &["NAME", "JURISDICTION", "MODELS", "REQUIRES", "MATCHING", "ALLOCATABLE", "NOTE"],
+        What::Sites => &["NAME", "JURISDICTION", "OPERATOR", "COUNTRY", "BMC NETWORKS", "ZONE"],
+        What::Jurisdictions => &["NAME", "WITHIN", "DISPLAY NAME"],
+        What::LegalEntities => &["NAME", "LEGAL NAME", "COUNTRY", "LEI", "ULTIMATE PARENT"],
+    }
+}
+
+const MACHINE_HEADER: &[&str] =
+    &["NAME", "STATE", "SITE", "RACK", "MODEL", "SERIAL", "GPUS", "SINCE", "WAITS FOR"];
+const GPU_HEADER: &[&str] =
+    &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
+
+/// A table of machines.
+pub(crate) fn machine_table(machines: &[Machine]) -> String {
+    table(MACHINE_HEADER, machines.iter().map(|machine| machine_item(machine).row))
+}
+
+/// A table of GPUs.
+pub(crate) fn gpu_table(gpus: &[GpuItem], trials: &BTreeSet<String>) -> String {
+    table(GPU_HEADER, gpus.iter().enumerate().map(|(at, gpu)| gpu_item(at, gpu, trials).row))
+}
+
+fn machine_item(machine: &Machine) -> Item {
+    let rack = machine.rack.as_ref().map(|rack| match rack.unit {
+        Some(unit) => format!("{} u{unit}", rack.name),
+        None => rack.name.to_string(),
+    });
+    let row = vec![
+        machine.name.to_string(),
+        machine.state.to_string(),
+        machine.site.to_string(),
+        shown(rack.as_ref()),
+        shown(machine.model.as_ref()),
+        shown(machine.serial.as_ref()),
+        machine.gpus.to_string(),
+        age(machine.since, Timestamp::now()),
+        shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code)),
+    ];
+    Item { key: machine.name.to_string(), row, document: document(machine) }
+}
+
+fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
+    let classes: Vec<String> = item.allocatable_by.iter().map(|class| with_trial(class, trials)).collect();
+    let row = vec![
+        item.machine.to_string(),
+        shown(item.device.as_ref()),
+        shown(item.gpu.model.as_ref()),
+        shown(item.gpu.serial.as_ref()),
+        item.jurisdiction.to_string(),
+        gpu_state(item.state).to_owned(),
+        classes.join(", "),
+    ];
+    let key = item
+        .device
+        .as_ref()
+        .map_or_else(|| format!("{}/{at}", item.machine), |device| format!("{}/{device}", item.machine));
+    Item { key, row, document: document(item) }
+}
+
+/// A class's name, and that it is for trials.
+pub(crate) fn with_trial(class: &str, trials: &BTreeSet<String>) -> String {
+    if trials.contains(class) { format!("{class} ({TRIAL})") } else { class.to_owned() }
+}
+
+/// As the API writes it.
+pub(crate) fn gpu_state(state: GpuState) -> &'static str {
+    match state {
+        GpuState::Inventoried => "inventoried",
+        GpuState::Conflicting => "conflicting",
+        GpuState::Unidentified => "unidentified",
+    }
+}
+
+fn class_item(class: &ClassItem) -> Item {
+    let requires: Vec<_> = class.requires.iter().map(|requirement| requirement.as_str()).collect();
+    let row = vec![
+        class.name.to_string(),
+        class.spec.jurisdiction.to_string(),
+        if class.spec.models.is_empty() { "any".to_owned() } else { class.spec.models.join(", ") },
+        requires.join(", "),
+        class.matching.to_string(),
+        class.allocatable.to_string(),
+        if class.trial { format!("{TRIAL}: on a BMC's word alone") } else { String::new() },
+    ];
+    Item { key: class.name.to_string(), row, document: document(class) }
+}
+
+fn declared_item(kind: Kind, document: Value) -> Item {
+    let text = |path: &str| match document.pointer(path) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        _ => String::new(),
+    };
+    let name = text("/metadata/name");
+    let fields: &[&str] = match kind {
+        Kind::Jurisdiction => &["/spec/within", "/spec/displayName"],
+        Kind::LegalEntity => &["/spec/legalName", "/spec/country", "/spec/lei", "/spec/ultimateParent"],
+        _ => {
+            &["/spec/jurisdiction", "/spec/operator", "/spec/country", "/spec/bmcNetworks", "/spec/zone/tier"]
+        }
+    };
+    let row = std::iter::once(name.clone()).chain(fields.iter().map(|path| text(path))).collect();
+    Item { key: name, row, document }
+}
+
+fn document(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// How long ago, in the two largest units that matter.
+pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h{}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_told_in_units_that_matter() {
+        let ages = [0, 119, 120, 7_199, 7_260, 200_000]
+            .map(|seconds| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap()));
+        assert_eq!(ages, ["0s", "119s", "2m", "119m", "2h1m", "2d7h"]);
+    }
+
+    #[test]
+    fn a_trial_class_is_named_as_such() {
+        let trials = BTreeSet::from(["try".to_owned()]);
+        assert_eq!([with_trial("try", &trials), with_trial("real", &trials)], ["try (TRIAL)", "real"]);
+    }
+}

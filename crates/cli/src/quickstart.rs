@@ -1,0 +1,333 @@
+//! `bailiwick quickstart`: a simulated rack, a cell that enrols and publishes it, in one process with nothing to configure.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::sim::{RunningSite, Site};
+use cell::api::types::{ClassItem, GpuItem, Machine, PlanRequest, Publication, Secret};
+use cell::settings::DEFAULT_PORT;
+use cell::{Cell, RunningCell, Settings, SinkSettings};
+use clap::Args;
+use domain::{MachineState, Plan};
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing_subscriber::EnvFilter;
+
+use crate::client::Client;
+use crate::context::Place;
+use crate::declarations;
+use crate::errors::{Failure, Outcome, failed, note, problem};
+use crate::get::{gpu_table, machine_table, trial_names};
+use crate::output::{self, Format, heading};
+use crate::progress::Progress;
+use crate::rack;
+use crate::shell::quote;
+use crate::signals::asked_to_end;
+
+/// Longer than any machine here takes; something is wrong then.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// How long news are waited for before the cell is asked again.
+const POLL: Duration = Duration::from_millis(200);
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bailiwick quickstart
+  bailiwick quickstart --once
+  bailiwick quickstart --once -o json | jq '.gpus | length'
+
+Everything is kept in the data directory; remove it to start anew. A second run finds everything enrolled and changes nothing.")]
+pub(crate) struct QuickstartArgs {
+    /// End after publishing
+    #[arg(long)]
+    once: bool,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = "./bailiwick-data")]
+    data_dir: PathBuf,
+    /// Address of the API [default: 127.0.0.1:8460, or a free port where that is taken]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Form of the output [default: table]
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+/// What stands at the end.
+struct Result {
+    server: String,
+    token_file: PathBuf,
+    directory: PathBuf,
+    plan: Plan,
+    machines: Vec<Machine>,
+    gpus: Vec<GpuItem>,
+    classes: Vec<ClassItem>,
+    publications: Vec<Publication>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &QuickstartArgs) -> Outcome {
+    let format = args.output.unwrap_or(Format::Table);
+    make_private(&args.data_dir)?;
+    log_to(&args.data_dir.join("quickstart.log"))?;
+    let site = Site::quickstart_rack(args.data_dir.join("sim"))
+        .start()
+        .await
+        .map_err(|error| crate::sim::failed(&error))?;
+    let outcome = with_site(args, format, &site).await;
+    site.shutdown().await;
+    outcome
+}
+
+async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) -> Outcome {
+    let mut settings = Settings::new(&args.data_dir);
+    settings.listen = choose_address(args.listen)?;
+    settings.jurisdiction = domain::Name::new(rack::JURISDICTION).ok();
+    settings.sinks = vec![SinkSettings::Directory(args.data_dir.join("publish"))];
+    let running = Box::pin(Cell::start(settings)).await.map_err(|error| failed(&error))?;
+    let progress = Progress::new(format != Format::Table);
+    let outcome = tokio::select! {
+        outcome = with_cell(args, format, site, &running, &progress) => outcome,
+        () = asked_to_end() => Err(Failure::Interrupted),
+    };
+    progress.clear();
+    if outcome.is_ok() && !args.once {
+        note(&format!("\nServing on http://{} until interrupted.", running.address()));
+        asked_to_end().await;
+    }
+    running.shutdown().await;
+    outcome
+}
+
+async fn with_cell(
+    args: &QuickstartArgs,
+    format: Format,
+    site: &RunningSite,
+    running: &RunningCell,
+    progress: &Progress,
+) -> Outcome {
+    let inventory = rack::write(&args.data_dir.join("inventory"), site)?;
+    let token_file = running.settings().admin_token_file();
+    let server = format!("http://{}", running.address());
+    let token = Secret(crate::files::read_text(&token_file)?.trim().to_owned());
+    let client = Client::new(&Place { server: server.clone(), token: Some(token), ca: None })?;
+    let plan = declare(&client, &inventory).await?;
+    follow(&client, site, progress).await?;
+    let (machines, gpus, classes, publications) =
+        tokio::try_join!(client.machines(), client.gpus(), client.classes(), client.publications())?;
+    let directory = args.data_dir.clone();
+    let result = Result { server, token_file, directory, plan, machines, gpus, classes, publications };
+    output::value(format, &document(&result), |_| render(&result, args.once, site))
+}
+
+/// Declares the rack through the API, like any client.
+async fn declare(client: &Client, inventory: &Path) -> Outcome<Plan> {
+    let found = declarations::read(&[inventory.to_path_buf()])?;
+    let request = PlanRequest { apply: found.objects, passwords: found.passwords, ..PlanRequest::default() };
+    let plan = client.plan(&request).await?;
+    if !plan.is_empty() {
+        client.apply(&plan.digest).await?;
+    }
+    Ok(plan)
+}
+
+/// Waits until every machine is enrolled and what they told is published.
+async fn follow(client: &Client, site: &RunningSite, progress: &Progress) -> Outcome {
+    let bars: BTreeMap<&str, ProgressBar> = site
+        .machines()
+        .iter()
+        .map(|machine| (machine.name.as_str(), progress.bar(&machine.name, 3)))
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    let mut events = client.watch().await?;
+    loop {
+        let machines: Vec<Machine> = client
+            .machines()
+            .await?
+            .into_iter()
+            .filter(|machine| bars.contains_key(machine.name.as_str()))
+            .collect();
+        for machine in &machines {
+            show(&bars[machine.name.as_str()], machine);
+        }
+        let enrolled = machines.len() == bars.len()
+            && machines.iter().all(|machine| machine.state == MachineState::Enrolled);
+        if enrolled && published(client).await? {
+            for bar in bars.values() {
+                bar.set_position(3);
+                bar.finish_with_message("published");
+            }
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(late(&machines));
+        }
+        tokio::select! {
+            event = timeout_at(deadline, events.next()) => if let Ok(event) = event && event?.is_none() {
+                return Err(Failure::new("cell.unreachable", "the cell ended the stream of events"));
+            },
+            () = sleep(POLL) => {}
+        }
+    }
+}
+
+fn show(bar: &ProgressBar, machine: &Machine) {
+    bar.set_position(match machine.state {
+        MachineState::Declared => 0,
+        MachineState::Discovered => 1,
+        MachineState::Enrolled => 2,
+    });
+    bar.set_message(match &machine.waiting {
+        Some(waiting) => format!("{}: {}", machine.state, waiting.problem.code),
+        None => machine.state.to_string(),
+    });
+}
+
+/// Whether every sink reflects the last enrolment.
+async fn published(client: &Client) -> Outcome<bool> {
+    let (publications, last) = tokio::try_join!(client.publications(), client.last_event_of("machine."))?;
+    if let Some(problem) = publications.iter().find_map(|publication| publication.problem.clone()) {
+        return Err(problem.into());
+    }
+    Ok(!publications.is_empty()
+        && publications.iter().all(|publication| publication.at.is_some() && publication.through >= last))
+}
+
+fn late(machines: &[Machine]) -> Failure {
+    let mut problems = vec![problem(
+        "quickstart.enrolment",
+        format!("not every machine was enrolled and published within {PATIENCE:?}"),
+    )];
+    problems.extend(machines.iter().filter_map(|machine| {
+        let waiting = machine.waiting.as_ref()?;
+        Some(waiting.problem.clone().at(format!("Machine/{}", machine.name)))
+    }));
+    Failure::all(problems)
+}
+
+fn document(result: &Result) -> serde_json::Value {
+    json!({
+        "changed": !result.plan.is_empty(),
+        "jurisdiction": rack::JURISDICTION,
+        "server": result.server,
+        "tokenFile": result.token_file,
+        "dataDirectory": result.directory,
+        "publishDirectory": result.directory.join("publish"),
+        "machines": result.machines,
+        "gpus": result.gpus,
+        "classes": result.classes,
+        "publications": result.publications,
+    })
+}
+
+fn render(result: &Result, once: bool, site: &RunningSite) -> String {
+    let mut text = String::new();
+    if result.plan.is_empty() {
+        text += "Everything was declared and enrolled before; nothing was changed.\n";
+    }
+    text += &heading(&format!("Machines ({})", result.machines.len()));
+    text += &machine_table(&result.machines);
+    text += &heading(&format!("GPUs ({})", result.gpus.len()));
+    text += &gpu_table(&result.gpus, &trial_names(&result.classes));
+    text += &heading("Published");
+    let publish = result.directory.join("publish");
+    text += &format!("{}  for Git: policies and classes\n", publish.join("declared").display());
+    text += &format!(
+        "{}  for inspection: slices and taints, which only a cell may write\n",
+        publish.join("observed").display()
+    );
+    for publication in &result.publications {
+        let Publication { objects, written, pruned, .. } = publication;
+        text += &format!("{objects} objects; this time {written} were written and {pruned} removed\n");
+    }
+    text += &heading("What to try next");
+    text + &next_steps(result, once, site)
+}
+
+/// Commands to copy.
+fn next_steps(result: &Result, once: bool, site: &RunningSite) -> String {
+    let program = program();
+    let shown = |path: &Path| quote(&path.display().to_string());
+    if once {
+        let again = format!("{program} quickstart --data-dir {}", shown(&result.directory));
+        return format!("{again}   # the same, and keeps serving\n");
+    }
+    let token_file = std::path::absolute(&result.token_file).unwrap_or_else(|_| result.token_file.clone());
+    let mut text = format!(
+        "export BAILIWICK_SERVER={} BAILIWICK_TOKEN_FILE={}\n\
+         {program} get machines\n\
+         {program} why r1-u01\n\
+         {program} get classes\n\
+         {program} apply -f {}\n",
+        result.server,
+        shown(&token_file),
+        shown(&result.directory.join("inventory")),
+    );
+    if let Some(machine) = site.machines().first() {
+        text += &format!(
+            "{program} inspect {} --username {} --password-file {} --pin {} -o table\n",
+            machine.url,
+            machine.username,
+            shown(site.password_file()),
+            machine.pin
+        );
+    }
+    text
+}
+
+/// How to call this program again: by name where the shell finds it so, else by its path.
+fn program() -> String {
+    let Ok(own) = std::env::current_exe() else { return "bailiwick".to_owned() };
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        let first = std::env::split_paths(&path)
+            .map(|directory| directory.join("bailiwick"))
+            .find(|file| file.is_file());
+        first.and_then(|file| file.canonicalize().ok()) == own.canonicalize().ok()
+    });
+    if found {
+        return "bailiwick".to_owned();
+    }
+    let near =
+        std::env::current_dir().ok().and_then(|here| own.strip_prefix(here).ok().map(Path::to_path_buf));
+    quote(&near.unwrap_or(own).display().to_string())
+}
+
+/// The usual address; where it is taken and nobody insisted on it, a free port.
+fn choose_address(asked: Option<SocketAddr>) -> Outcome<SocketAddr> {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+    match asked {
+        Some(address) => Ok(address),
+        None => match TcpListener::bind(usual) {
+            Ok(_) => Ok(usual),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                note(&format!("port {DEFAULT_PORT} is taken; a free one is used"));
+                Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            }
+            Err(error) => {
+                Err(Failure::new("cell.unreachable", format!("{usual} cannot be listened on: {error}")))
+            }
+        },
+    }
+}
+
+fn make_private(directory: &Path) -> Outcome {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        Failure::new("output.write", format!("{} cannot be made: {error}", directory.display()))
+    })
+}
+
+/// The log would tear the progress bars apart, so it goes to a file: that of the last run.
+fn log_to(path: &Path) -> Outcome {
+    let file = std::fs::File::create(path).map_err(|error| {
+        Failure::new("output.write", format!("{} cannot be written: {error}", path.display()))
+    })?;
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("info"))
+        .with_ansi(false)
+        .with_writer(std::sync::Mutex::new(file))
+        .try_init();
+    started.map_err(|error| Failure::new("runtime", format!("the log cannot be started: {error}")))
+}
