@@ -77,6 +77,7 @@ impl<R: Reader> Walk<'_, R> {
         self.set_expand(Expand::Works);
         for entry in &entries {
             if let Entry::Inline(resource) = entry
+                && !resource.uri.contains('#')
                 && is_complete(&resource.body)
             {
                 self.adopt(&resource.uri, resource);
@@ -103,12 +104,13 @@ impl<R: Reader> Walk<'_, R> {
         let members = entries.into_iter().map(|entry| async move {
             match entry {
                 Entry::Link(uri) => self.read(&uri).await,
+                // it exists nowhere else (quirk 36)
+                Entry::Inline(resource) if resource.uri.contains('#') => Some(resource),
                 Entry::Inline(resource) if is_complete(&resource.body) => {
                     self.adopt(&resource.uri, &resource);
                     Some(resource)
                 }
                 // an expanded member without its required fields: its own path may tell more (quirk 19)
-                Entry::Inline(resource) if resource.uri.contains('#') => Some(resource),
                 Entry::Inline(resource) => self.read(&resource.uri).await.or(Some(resource)),
             }
         });

@@ -502,6 +502,12 @@ pub fn last_segment(path: &str) -> &str {
     bare_path(path).rsplit('/').next().unwrap_or_default()
 }
 
+/// The path by which a source is told: as [`bare_path`], but an entry that only exists inside its collection keeps the
+/// fragment that says which one it is (quirk 36).
+pub fn source_path(path: &str) -> &str {
+    if path.contains("#/") { path } else { bare_path(path) }
+}
+
 /// A path without query, fragment and trailing slash: two spellings of one resource compare equal by it.
 pub fn bare_path(path: &str) -> &str {
     let end = path.find(['?', '#']).unwrap_or(path.len());

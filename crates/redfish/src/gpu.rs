@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::inventory::Gpu;
 
-use crate::decode::{bare_path, is_placeholder};
+use crate::decode::{is_placeholder, source_path};
 
 /// The kind of resource that shows a GPU. The order is the precedence of what they say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,13 +212,13 @@ fn join_by_links(groups: &mut Vec<Group>, merged: &mut Merged) {
     let mut owner: BTreeMap<String, usize> = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
         for view in &group.views {
-            owner.insert(bare_path(&view.path).to_owned(), index);
+            owner.insert(source_path(&view.path).to_owned(), index);
         }
     }
     let mut pairs = BTreeSet::new();
     for (index, group) in groups.iter().enumerate() {
         for link in group.views.iter().flat_map(|view| &view.links) {
-            if let Some(other) = owner.get(bare_path(link)).filter(|other| **other != index) {
+            if let Some(other) = owner.get(source_path(link)).filter(|other| **other != index) {
                 pairs.insert((index.min(*other), index.max(*other)));
             }
         }
@@ -242,6 +242,10 @@ fn join_pairs(
         }
         let (low, high) = (a.min(b), a.max(b));
         let (Some(first), Some(second)) = (groups.get(low), groups.get(high)) else { continue };
+        // a board's one PCIe device may be linked to by several GPUs: what only links share are two things
+        if matches!(what, "link" | "position") && are_siblings(first, second) {
+            continue;
+        }
         if let Some(difference) = first.difference(second).or_else(|| sibling_difference(first, second)) {
             let message = format!("{} shares its {what}, but not its {difference}", second.path());
             merged.notes.insert(("redfish.gpu.conflict", first.path().to_owned(), message));

@@ -58,7 +58,7 @@ async fn processors_and_gpus<R: Reader>(
     landscape: &Landscape,
 ) -> (Vec<domain::inventory::Processor>, Vec<domain::inventory::Gpu>) {
     let processors = walk.processors(landscape).await;
-    let merged = gpu::merge(walk.gpu_views(landscape, &processors.gpus).await);
+    let merged = gpu::merge(walk.gpu_views(landscape, &processors).await);
     for (code, path, message) in &merged.notes {
         walk.log.note(code, path, message.as_str());
     }

@@ -10,6 +10,7 @@ use support::machine::{BOX, HOST, collection, link, machine, processor, put_proc
 use support::tree::Tree;
 
 async fn read(tree: &Tree) -> Inventory {
+    tree.forget();
     inventory(tree, &WalkOptions::default()).await.expect("an inventory")
 }
 
@@ -401,4 +402,122 @@ async fn a_drive_seen_twice_is_one_and_storage_goes_before_simple_storage() {
     let inventory = read(&tree).await;
     assert_eq!(inventory.drives.len(), 1, "of SimpleStorage, whose second bay is empty");
     assert_eq!(inventory.drives[0].serial, None);
+}
+
+#[tokio::test]
+async fn a_module_with_a_cpu_beside_its_gpu_is_no_view_of_the_gpu() {
+    // a GH200 module: its serial number is not the GPU's
+    let mut tree = machine();
+    let module = "/redfish/v1/Chassis/HGX_ProcessorModule_0";
+    tree.put(
+        module,
+        resource(
+            "Chassis",
+            "HGX_ProcessorModule_0",
+            json!({"ChassisType": "Module", "SerialNumber": "MODULE", "Model": "GH200"}),
+        ),
+    );
+    tree.put("/redfish/v1/Chassis", collection(&[BOX, module]));
+    let inside = json!({"Links": {"Chassis": link(module)}});
+    put_processors(&mut tree, [processor("CPU_0", "CPU", inside.clone()), processor("GPU_0", "GPU", inside)]);
+    let inventory = read(&tree).await;
+    assert_eq!(inventory.gpus.len(), 1);
+    assert_eq!((inventory.gpus[0].serial.as_deref(), inventory.gpus[0].model.as_deref()), (None, None));
+    // the same, said by the chassis alone
+    put_processors(&mut tree, [processor("CPU_0", "CPU", json!({})), processor("GPU_0", "GPU", json!({}))]);
+    let both = json!({"Processors": [link(&format!("{HOST}/Processors/CPU_0")), link(&format!("{HOST}/Processors/GPU_0"))]});
+    tree.set(module, "Links", both);
+    assert_eq!(read(&tree).await.gpus[0].serial, None);
+}
+
+#[tokio::test]
+async fn gpus_of_one_board_stay_apart_though_they_share_its_pcie_device() {
+    let mut tree = machine();
+    put_device(&mut tree, "Board", json!({"Model": "NVIDIA A16", "SerialNumber": "BOARD"}), None);
+    let on_board = json!({"Links": {"PCIeDevice": link(&format!("{BOX}/PCIeDevices/Board"))}});
+    put_processors(&mut tree, (1..=4).map(|n| processor(&format!("GPU{n}"), "GPU", on_board.clone())));
+    assert_eq!(read(&tree).await.gpus.len(), 4);
+}
+
+#[tokio::test]
+async fn gpus_listed_in_place_without_paths_stay_apart() {
+    let mut tree = machine();
+    let gpu = |n: usize| {
+        resource(
+            "Processor",
+            &format!("GPU{n}"),
+            json!({"ProcessorType": "GPU", "SerialNumber": format!("S{n}")}),
+        )
+    };
+    let uri = format!("{HOST}/Processors");
+    tree.set(&uri, "Members", json!([gpu(1), gpu(2)]));
+    let inventory = read(&tree).await;
+    assert_eq!(serials(&inventory), ["S1", "S2"]);
+    assert_eq!(inventory.gpus[0].sources, [format!("{uri}#/Members/0")]);
+}
+
+#[tokio::test]
+async fn a_function_that_says_no_class_leaves_the_name_to_decide() {
+    let mut tree = pcie_only();
+    let blank =
+        Some(json!({"ClassCode": "0x000000", "DeviceClass": "UnassignedClass", "VendorId": "0x0000"}));
+    put_device(
+        &mut tree,
+        "GPU3",
+        json!({"Model": "NVIDIA H100 80GB HBM3", "SerialNumber": "165492303"}),
+        blank.clone(),
+    );
+    // a revision is no product name
+    put_device(&mut tree, "slot_9", json!({"Model": "Adapter A2", "SerialNumber": "A2"}), blank);
+    assert_eq!(serials(&read(&tree).await), ["165492301", "165492302", "165492303"]);
+}
+
+#[tokio::test]
+async fn pcie_devices_that_the_system_lists_in_a_collection_are_found() {
+    let mut tree = pcie_only();
+    tree.edit(BOX, |chassis| {
+        chassis.as_object_mut().expect("an object").remove("PCIeDevices");
+    });
+    tree.set(HOST, "PCIeDevices", link(&format!("{BOX}/PCIeDevices")));
+    assert_eq!(read(&tree).await.gpus.len(), 2);
+}
+
+#[tokio::test]
+async fn anonymous_display_controllers_are_not_counted_beside_named_gpus() {
+    // as the host of a DGX sees its GPUs, here in the one list that is read
+    let mut tree = pcie_only();
+    for n in 1..=2 {
+        let function = Some(json!({"ClassCode": "0x030200", "VendorId": "0x10de"}));
+        put_device(&mut tree, &format!("00_{n}B_00"), json!({"Name": format!("00_{n}B_00")}), function);
+    }
+    let inventory = read(&tree).await;
+    assert_eq!(serials(&inventory), ["165492301", "165492302"]);
+    assert_eq!(inventory.gpus.len(), 2);
+    let unmatched = |d: &&domain::inventory::Diagnostic| d.code == "redfish.gpu.unmatched-view";
+    assert_eq!(inventory.diagnostics.iter().filter(unmatched).count(), 2);
+}
+
+#[tokio::test]
+async fn two_gpus_with_one_serial_number_in_two_slots_are_two_and_told() {
+    let mut tree = machine();
+    let at =
+        |label: &str| json!({"SerialNumber": "TWIN", "Location": {"PartLocation": {"ServiceLabel": label}}});
+    put_processors(
+        &mut tree,
+        [processor("GPU1", "GPU", at("Slot 1")), processor("GPU2", "GPU", at("Slot 2"))],
+    );
+    let inventory = read(&tree).await;
+    assert_eq!(inventory.gpus.len(), 2);
+    assert!(inventory.diagnostics.iter().any(|diagnostic| diagnostic.code == "redfish.gpu.conflict"));
+    // nothing tells them apart: one device, listed twice
+    put_processors(
+        &mut tree,
+        [
+            processor("GPU1", "GPU", json!({"SerialNumber": "TWIN"})),
+            processor("GPU2", "GPU", json!({"SerialNumber": "TWIN"})),
+        ],
+    );
+    let inventory = read(&tree).await;
+    assert_eq!(inventory.gpus.len(), 1);
+    assert!(inventory.diagnostics.iter().any(|diagnostic| diagnostic.code == "redfish.gpu.shared-serial"));
 }

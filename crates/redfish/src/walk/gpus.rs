@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::inventory::Processor;
 use serde_json::Value;
 
-use crate::decode::{Node, bare_path};
+use crate::decode::{Node, bare_path, last_segment, source_path};
 use crate::gpu::{Natural, View, ViewKind};
+use crate::quirks::is_bare_chassis;
 use crate::reader::Reader;
 use crate::walk::{Landscape, Shared, Walk};
 
@@ -26,6 +27,8 @@ pub(crate) struct Processors {
     pub(crate) cpus: Vec<Processor>,
     /// GPUs of every system.
     pub(crate) gpus: Vec<Shared>,
+    /// How many processors of any kind say that they are in a chassis, by its path.
+    users: BTreeMap<String, usize>,
 }
 
 impl<R: Reader> Walk<'_, R> {
@@ -44,8 +47,11 @@ impl<R: Reader> Walk<'_, R> {
             let mut cpus = Vec::new();
             for resource in list {
                 let node = self.node(&resource);
-                if node.is_absent() || !paths.insert(bare_path(&resource.uri).to_owned()) {
+                if node.is_absent() || !paths.insert(source_path(&resource.uri).to_owned()) {
                     continue;
+                }
+                if let Some(chassis) = node.child("Links").and_then(|links| links.link("Chassis")) {
+                    *found.users.entry(bare_path(&chassis).to_owned()).or_default() += 1;
                 }
                 match processor_kind(&node) {
                     ProcessorKind::Cpu => cpus.push(cpu(&node)),
@@ -63,7 +69,7 @@ impl<R: Reader> Walk<'_, R> {
     }
 
     /// Every view of every GPU.
-    pub(crate) async fn gpu_views(&self, landscape: &Landscape, processors: &[Shared]) -> Vec<View> {
+    pub(crate) async fn gpu_views(&self, landscape: &Landscape, processors: &Processors) -> Vec<View> {
         let (mut views, graphics, vendor) = tokio::join!(
             self.processor_views(landscape, processors),
             self.graphics_views(landscape),
@@ -71,7 +77,7 @@ impl<R: Reader> Walk<'_, R> {
         );
         views.extend(graphics);
         views.extend(vendor);
-        if processors.is_empty() {
+        if processors.gpus.is_empty() {
             views.extend(self.device_views(landscape).await);
             if views.is_empty() {
                 views.extend(self.lone_chassis_views(landscape));
@@ -81,17 +87,10 @@ impl<R: Reader> Walk<'_, R> {
     }
 
     /// GPU processors, and the PCIe devices and chassis that they link to.
-    async fn processor_views(&self, landscape: &Landscape, processors: &[Shared]) -> Vec<View> {
+    async fn processor_views(&self, landscape: &Landscape, processors: &Processors) -> Vec<View> {
         let mut views = Vec::new();
         let mut devices: BTreeSet<String> = BTreeSet::new();
-        let mut users: BTreeMap<String, usize> = BTreeMap::new();
-        for resource in processors {
-            let node = self.node(resource);
-            if let Some(chassis) = node.descend(&["Links"]).and_then(|links| links.link("Chassis")) {
-                *users.entry(bare_path(&chassis).to_owned()).or_default() += 1;
-            }
-        }
-        for resource in processors {
+        for resource in &processors.gpus {
             let node = self.node(resource);
             let mut view = standard_view(ViewKind::Processor, &node);
             if let Some(links) = node.child("Links") {
@@ -101,7 +100,7 @@ impl<R: Reader> Walk<'_, R> {
                     devices.insert(device.clone());
                     view.links.push(device);
                 }
-                let alone = |chassis: &String| users.get(bare_path(chassis)) == Some(&1);
+                let alone = |chassis: &String| processors.users.get(bare_path(chassis)) == Some(&1);
                 view.links.extend(links.link("Chassis").filter(alone));
             }
             views.push(view);
@@ -145,7 +144,15 @@ impl<R: Reader> Walk<'_, R> {
             if !is_module(&kind) || node.is_absent() {
                 continue;
             }
-            let processors = node.child("Links").map(|links| links.links("Processors")).unwrap_or_default();
+            let links = node.child("Links");
+            let processors = links.as_ref().map(|links| links.links("Processors")).unwrap_or_default();
+            // a module with a CPU beside the GPU (GH200), or with modules of its own, is more than a GPU
+            let holds_more = links.as_ref().is_some_and(|links| {
+                links.links("Contains").iter().any(|inner| !is_bare_chassis(last_segment(inner)))
+            });
+            if processors.len() > 1 || holds_more {
+                continue;
+            }
             let is_of = |gpu: &&View| {
                 let to = |links: &[String], path: &str| {
                     links.iter().any(|link| bare_path(link) == bare_path(path))
@@ -203,7 +210,7 @@ impl<R: Reader> Walk<'_, R> {
             if !vendor.is_some_and(|id| GPU_VENDORS.contains(&id)) || is_management_video(&node) {
                 continue;
             }
-            let mut view = View::new(ViewKind::Vendor, bare_path(&resource.uri), node.id());
+            let mut view = View::new(ViewKind::Vendor, source_path(&resource.uri), node.id());
             view.model = node.identifier("MarketingName");
             view.manufacturer = node.identifier("Manufacturer");
             view.serial = node.identifier("SerialNumber");
@@ -220,21 +227,13 @@ impl<R: Reader> Walk<'_, R> {
         let mut links: BTreeSet<String> = BTreeSet::new();
         for chassis in &landscape.chassis {
             let node = self.node(chassis);
-            match node.body().get("PCIeDevices") {
-                Some(Value::Object(_)) => {
-                    if let Some(uri) = node.link("PCIeDevices") {
-                        links.extend(self.member_links(&uri).await);
-                    }
-                }
-                Some(Value::Array(_)) => links.extend(node.links("PCIeDevices")),
-                _ => {}
-            }
+            links.extend(self.listed(&node, "PCIeDevices").await);
             if let Some(node) = node.child("Links") {
                 links.extend(node.links("PCIeDevices"));
             }
         }
         for system in landscape.systems_host_first() {
-            links.extend(self.node(system).links("PCIeDevices"));
+            links.extend(self.listed(&self.node(system), "PCIeDevices").await);
         }
         let mut paths: BTreeMap<String, String> = BTreeMap::new();
         for link in links {
@@ -244,7 +243,7 @@ impl<R: Reader> Walk<'_, R> {
         if paths.len() > limit {
             self.log.note(
                 "redfish.walk.limit",
-                "",
+                "/redfish/v1",
                 format!("{} PCIe devices; the first {limit} were read", paths.len()),
             );
         }
@@ -252,6 +251,18 @@ impl<R: Reader> Walk<'_, R> {
         let devices = self.read_all(&wanted).await;
         let views = devices.iter().map(|device| self.device_view(device));
         futures_util::future::join_all(views).await.into_iter().flatten().collect()
+    }
+
+    /// What a field lists: an array of links in a system, a collection in a chassis; both are seen in either.
+    async fn listed(&self, node: &Node<'_>, field: &str) -> Vec<String> {
+        match node.body().get(field) {
+            Some(Value::Array(_)) => node.links(field),
+            Some(Value::Object(_)) => match node.link(field) {
+                Some(uri) => self.member_links(&uri).await,
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
     }
 
     async fn device_view(&self, device: &Shared) -> Option<View> {
@@ -276,14 +287,7 @@ impl<R: Reader> Walk<'_, R> {
     async fn functions(&self, device: &Node<'_>) -> Vec<Shared> {
         let mut links = device.child("Links").map(|links| links.links("PCIeFunctions")).unwrap_or_default();
         if links.is_empty() {
-            links = match device.body().get("PCIeFunctions") {
-                Some(Value::Array(_)) => device.links("PCIeFunctions"),
-                Some(Value::Object(_)) => match device.link("PCIeFunctions") {
-                    Some(uri) => return self.members(&uri).await,
-                    None => Vec::new(),
-                },
-                _ => Vec::new(),
-            };
+            links = self.listed(device, "PCIeFunctions").await;
         }
         self.read_all(&links).await
     }
@@ -306,7 +310,7 @@ impl<R: Reader> Walk<'_, R> {
 
 /// What Processor, PCIeDevice, GraphicsController and Chassis have in common.
 fn standard_view(kind: ViewKind, node: &Node<'_>) -> View {
-    let mut view = View::new(kind, bare_path(node.path()), node.id());
+    let mut view = View::new(kind, source_path(node.path()), node.id());
     view.model = node.identifier("Model");
     view.manufacturer = node.identifier("Manufacturer");
     view.serial = node.identifier("SerialNumber");
@@ -458,7 +462,11 @@ fn is_named_gpu(node: &Node<'_>) -> bool {
         .and_then(Value::as_str)
         .is_some_and(|kind| kind.eq_ignore_ascii_case("GPU"));
     let model = node.body().get("Model").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
-    let named = model.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| GPU_WORDS.contains(&word));
+    // "A2" or "T4" may be anything's revision: short names count beside the maker's only
+    let made_by = ["nvidia", "amd ", "advanced micro"].iter().any(|maker| words.contains(maker));
+    let named = model
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| GPU_WORDS.contains(&word) && (made_by || word.len() > 3));
     numbered || typed || named
 }
 
@@ -474,25 +482,28 @@ impl PciClass {
         let known = self.vendor.is_none_or(|vendor| GPU_VENDORS.contains(&vendor));
         let display = self.base == Some(0x03) || self.device_class == "displaycontroller";
         // NVIDIA and AMD accelerators; Intel's of this class are no GPUs (QAT, DSA)
-        let accelerator = (self.base == Some(0x12) || self.device_class == "processingaccelerators")
+        let accelerates = ["processingaccelerators", "coprocessor"].contains(&self.device_class.as_str());
+        let accelerator = (matches!(self.base, Some(0x0b | 0x12)) || accelerates)
             && self.vendor.is_some_and(|vendor| matches!(vendor, 0x10de | 0x1002));
         known && (display || accelerator)
     }
 }
 
 fn pci_class(function: &Node<'_>) -> Option<PciClass> {
-    let code = function.text("ClassCode").and_then(|code| hex_id(&code));
+    let id = |field| function.text(field).and_then(|id| hex_id(&id)).filter(|id| *id > 0);
     let device_class = function.text("DeviceClass").unwrap_or_default().to_ascii_lowercase();
-    if code.is_none() && device_class.is_empty() {
-        return None;
-    }
     // 0xBBSSPP; Dell writes 0x0000BB
-    let base = code.filter(|code| *code > 0).map(|code| match code {
+    let base = id("ClassCode").map(|code| match code {
         0x01_0000.. => code >> 16,
         0x0100..=0xffff => code >> 8,
         _ => code,
     });
-    Some(PciClass { base, device_class, vendor: function.text("VendorId").and_then(|id| hex_id(&id)) })
+    let says_nothing =
+        ["", "other", "unclassifieddevice", "unassignedclass"].contains(&device_class.as_str());
+    if says_nothing && base.is_none() {
+        return None;
+    }
+    Some(PciClass { base, device_class, vendor: id("VendorId") })
 }
 
 fn hex_id(text: &str) -> Option<u64> {

@@ -134,7 +134,7 @@ impl<'r, R: Reader> Walk<'r, R> {
             let limit = self.options.max_resources;
             self.log.note(
                 "redfish.walk.limit",
-                "",
+                "/redfish/v1",
                 format!("more than {limit} resources; the rest was not read"),
             );
             return None;

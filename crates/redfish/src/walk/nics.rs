@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::inventory::Nic;
 use serde_json::Value;
 
-use crate::decode::{Node, bare_path, mac};
+use crate::decode::{Node, mac, source_path};
 use crate::reader::Reader;
 use crate::walk::{Landscape, Shared, Walk};
 
@@ -49,7 +49,7 @@ impl<R: Reader> Walk<'_, R> {
                 .flatten()
                 .collect();
         adapters.sort_by(|a, b| a.uri.cmp(&b.uri));
-        adapters.dedup_by(|a, b| bare_path(&a.uri) == bare_path(&b.uri));
+        adapters.dedup_by(|a, b| source_path(&a.uri) == source_path(&b.uri));
         adapters
     }
 
@@ -61,9 +61,9 @@ impl<R: Reader> Walk<'_, R> {
         }
         let model = node.identifier("Model");
         let told = |mac: String, path: &str| {
-            let mut sources = vec![bare_path(path).to_owned()];
+            let mut sources = vec![source_path(path).to_owned()];
             if model.is_some() {
-                sources.push(bare_path(&adapter.uri).to_owned());
+                sources.push(source_path(&adapter.uri).to_owned());
             }
             Sighting { mac, model: model.clone(), sources, is_virtual: false }
         };
@@ -127,7 +127,7 @@ fn sighting(node: &Node<'_>) -> Option<Sighting> {
     let mac = node.mac("PermanentMACAddress").or_else(|| node.mac("MACAddress"))?;
     let is_virtual =
         node.text("EthernetInterfaceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Virtual"));
-    Some(Sighting { mac, model: None, sources: vec![bare_path(node.path()).to_owned()], is_virtual })
+    Some(Sighting { mac, model: None, sources: vec![source_path(node.path()).to_owned()], is_virtual })
 }
 
 fn merge(sightings: Vec<Sighting>) -> Vec<Nic> {
