@@ -85,6 +85,14 @@ impl Error {
         }
     }
 
+    /// The same error about a certificate, naming what the caller knows it by.
+    pub(crate) fn for_name(self, name: &str) -> Self {
+        match self {
+            Self::Certificate { source, .. } => Self::Certificate { name: name.to_owned(), source },
+            other => other,
+        }
+    }
+
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,

@@ -197,7 +197,9 @@ impl KeyStore {
     pub fn load_or_generate(&self, name: &str, addresses: &[IpAddr]) -> Result<TlsIdentity, Error> {
         let path = self.path(name);
         match std::fs::read_to_string(&path) {
-            Ok(pem) => TlsIdentity::from_pem(&pem),
+            Ok(pem) => {
+                TlsIdentity::from_pem(&pem).map_err(|error| error.for_name(&path.display().to_string()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let identity = TlsIdentity::generate(name, addresses, &CertificateKind::SelfSigned)?;
                 self.keep(name, &identity)?;

@@ -151,7 +151,9 @@ fn a_damaged_key_file_is_an_error_and_not_a_new_key() {
     let directory = tempfile::tempdir().unwrap();
     let store = KeyStore::open(directory.path()).unwrap();
     std::fs::write(directory.path().join("bmc-1.pem"), "not a key").unwrap();
-    assert_eq!(store.load_or_generate("bmc-1", &[]).unwrap_err().code(), "sim.certificate");
+    let error = store.load_or_generate("bmc-1", &[]).unwrap_err();
+    assert_eq!(error.code(), "sim.certificate");
+    assert!(error.to_string().contains("bmc-1.pem"), "{error}");
 }
 
 #[tokio::test]
