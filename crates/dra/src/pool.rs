@@ -7,7 +7,7 @@
 
 use crate::DRIVER;
 use crate::object::Object;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One thing for a sink to do, in order.
@@ -79,7 +79,7 @@ impl<'a> Existing<'a> {
 
     fn holds(&self, desired: &Object) -> bool {
         self.name == desired.name
-            && content(self.whole) == content(&desired.json)
+            && same("", self.whole.get("spec").unwrap_or(&Value::Null), &desired.json["spec"])
             && has_labels(self.whole, &desired.json)
     }
 
@@ -125,29 +125,26 @@ fn at_generation(object: &Object, generation: i64) -> Object {
     object
 }
 
-/// The `spec` but for the generation and what a server adds: nulls, and the time of a taint.
-fn content(slice: &Value) -> Value {
-    fn plain(value: &Value) -> Value {
-        match value {
-            Value::Object(map) => {
-                let keep = |(key, value): &(&String, &Value)| !value.is_null() && key.as_str() != "timeAdded";
-                let mut sorted: Vec<_> = map.iter().filter(keep).collect();
-                sorted.sort_by_key(|(key, _)| key.as_str());
-                sorted
-                    .into_iter()
-                    .map(|(key, value)| (key.clone(), plain(value)))
-                    .collect::<Map<_, _>>()
-                    .into()
-            }
-            Value::Array(items) => items.iter().map(plain).collect(),
-            scalar => scalar.clone(),
+/// Whether two values of a field are the same but for what a write or a server adds: the pool's generation, the time of a taint,
+/// and nulls.
+fn same(field: &str, found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            let counts = |(key, value): &(&String, &Value)| {
+                !value.is_null()
+                    && !matches!((field, key.as_str()), ("pool", "generation") | ("taints", "timeAdded"))
+            };
+            found.iter().filter(counts).count() == wanted.iter().filter(counts).count()
+                && wanted.iter().filter(counts).all(|(key, wanted)| {
+                    found.get(key).is_some_and(|found| !found.is_null() && same(key, found, wanted))
+                })
         }
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len()
+                && found.iter().zip(wanted).all(|(found, wanted)| same(field, found, wanted))
+        }
+        _ => found == wanted,
     }
-    let mut spec = plain(slice.get("spec").unwrap_or(&Value::Null));
-    if let Some(pool) = spec.get_mut("pool").and_then(Value::as_object_mut) {
-        pool.remove("generation");
-    }
-    spec
 }
 
 fn has_labels(slice: &Value, desired: &Value) -> bool {

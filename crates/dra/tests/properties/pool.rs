@@ -60,6 +60,9 @@ fn existing(cluster: &Cluster) -> Vec<Value> {
 }
 
 proptest! {
+    // Each case publishes hundreds of devices several times.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Each wish is interrupted after some steps, as by SIGKILL, and the next takes up what is left.
     #[test]
     fn a_consumer_sees_whole_pools_or_none(wishes in prop::collection::vec((0usize..400, 0u8..2, 0usize..6), 1..6)) {
@@ -102,6 +105,9 @@ fn rogue() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    // Each case publishes hundreds of devices several times.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn nothing_that_a_kubelet_forged_outlives_the_next_publication(forged in prop::collection::vec(rogue(), 0..6), gpus in 0usize..300) {
         let mut cluster = settled(&wanted(gpus, 1));
