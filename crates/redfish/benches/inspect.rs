@@ -4,9 +4,11 @@
 //! TLS, HTTP and JSON. `cargo bench -p bailiwick-redfish --bench inspect`.
 
 #![allow(
-    clippy::print_stdout,
     clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
     missing_docs,
     reason = "a benchmark prints, and fails by panicking"
 )]
@@ -71,7 +73,7 @@ fn report(what: &str, rounds: u32, mut run: impl FnMut() -> Requests) {
     for _ in 0..rounds {
         cost = run();
     }
-    let (cpu, wall) = ((thread_cpu() - cpu) / rounds, wall.elapsed() / rounds);
+    let (cpu, wall) = (thread_cpu().saturating_sub(cpu) / rounds, wall.elapsed() / rounds);
     let verdict = if cost.count <= MOST_REQUESTS && cpu <= MOST_CPU { "within" } else { "ABOVE" };
     println!(
         "  {what}: {} requests, {} bytes, {:.1} ms CPU, {:.1} ms wall ({verdict} {MOST_REQUESTS} requests and {} ms CPU)",

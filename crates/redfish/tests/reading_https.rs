@@ -1,6 +1,15 @@
 //! Reading over HTTPS with the real client, from simulated BMCs: what is visible in HTTP, and that recordings and models read
 //! the same there as in memory.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "tests fail by panicking; clippy.toml covers test functions, not the helpers of an integration test"
+)]
+
 mod support;
 
 use std::path::PathBuf;

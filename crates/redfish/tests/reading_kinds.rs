@@ -1,6 +1,15 @@
 //! Machines of other kinds than the recorded ones: facts right, nothing invented, nobody counted twice. The trees are synthetic,
 //! with the traits that such machines show (§6 of the Redfish facts).
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "tests fail by panicking; clippy.toml covers test functions, not the helpers of an integration test"
+)]
+
 mod support;
 
 use bailiwick_redfish::{WalkOptions, inventory};

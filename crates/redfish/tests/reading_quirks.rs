@@ -1,6 +1,15 @@
 //! Reading from BMCs that misbehave as real ones do; the tests of a quirk carry its number. What is visible in HTTP is
 //! tested again over HTTPS in `reading_https.rs`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "tests fail by panicking; clippy.toml covers test functions, not the helpers of an integration test"
+)]
+
 mod support;
 
 use bailiwick_redfish::{ReadError, WalkOptions, inventory};
