@@ -1,13 +1,12 @@
 //! Opening a database: first look, then decide, only then change anything.
 
 use crate::error::StoreError;
-use crate::place::{Backend, Place};
+use crate::place::{Backend, Lock, Place};
 use crate::rows::Read as _;
 use crate::seal::Sealer;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -65,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
     /// Held as long as the store is open.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
 }
 
 impl std::fmt::Debug for Store {

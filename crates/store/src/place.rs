@@ -9,6 +9,18 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// The lock on a database file: gone when dropped, and when the process is killed.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child process that was forked and has not called exec yet. An error leaves
+        // it to the closing that follows.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Which database it is. One SQL text serves both; only starting a writing transaction differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
@@ -66,8 +78,8 @@ impl Place {
     }
 
     /// Makes the file and its directory where they are missing, for this user alone, and locks the file against other
-    /// processes. The lock goes with the returned file, also when the process is killed.
-    pub(crate) fn prepare(&self) -> Result<Option<File>, StoreError> {
+    /// processes.
+    pub(crate) fn prepare(&self) -> Result<Option<Lock>, StoreError> {
         let Self::Sqlite(path) = self else { return Ok(None) };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             create_directory(parent)?;
@@ -87,7 +99,7 @@ impl Place {
             Err(TryLockError::Error(error)) => return Err(StoreError::file("lock", &lock_path)(error)),
         }
         private().open(path).map_err(StoreError::file("open", path))?;
-        Ok(Some(lock))
+        Ok(Some(Lock(lock)))
     }
 }
 
