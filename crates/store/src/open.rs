@@ -227,6 +227,25 @@ mod tests {
         sent(&Store::open(options));
     }
 
+    #[tokio::test]
+    async fn every_connection_to_sqlite_is_durable_and_checks_references() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("db").display());
+        let key_file = directory.path().join("key");
+        let store = Store::open(StoreOptions { url, key_file, max_connections: 1 }).await.unwrap();
+        for pool in [&store.inner.writer, &store.inner.readers] {
+            // 2 is FULL.
+            for (pragma, column, expected) in
+                [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
+            {
+                let row = sqlx::query(pragma).fetch_one(pool).await.unwrap();
+                assert_eq!(row.number(column).unwrap(), expected, "{pragma}");
+            }
+            let row = sqlx::query("PRAGMA journal_mode").fetch_one(pool).await.unwrap();
+            assert_eq!(row.text("journal_mode").unwrap(), "wal");
+        }
+    }
+
     #[test]
     fn both_databases_have_the_same_migrations_and_the_last_is_the_schema_version() {
         let versions = |migrator: &Migrator| migrator.iter().map(|m| m.version).collect::<Vec<_>>();

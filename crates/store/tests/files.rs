@@ -33,7 +33,7 @@ async fn directories_and_files_are_for_their_owner_alone() {
 }
 
 #[tokio::test]
-async fn the_database_is_as_durable_as_sqlite_can_be() {
+async fn closing_folds_the_write_ahead_log_into_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(options(directory.path())).await.unwrap();
     store.append_event("a.b", "c", "d", &serde_json::json!({})).await.unwrap();
