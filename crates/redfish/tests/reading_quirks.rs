@@ -669,3 +669,26 @@ async fn every_code_that_reading_gives_is_listed() {
         assert!(known, "{} is not listed", diagnostic.code);
     }
 }
+
+#[tokio::test]
+async fn a_bmc_lost_in_the_middle_is_an_error_and_is_left_alone() {
+    let whole = read(&machine()).await.requests.count;
+    for requests in 0..usize::try_from(whole).expect("few") {
+        let mut tree = machine();
+        tree.lost_after = Some(requests);
+        let error = inventory(&tree, &WalkOptions::default()).await.expect_err("the BMC is gone");
+        assert_eq!(error.code(), "bmc.deadline", "after {requests} requests");
+        // those that were on their way when it got lost, and none after that
+        assert!(tree.asked().len() <= requests + 12, "{} requests after {requests}", tree.asked().len());
+    }
+}
+
+#[tokio::test]
+async fn drives_that_only_a_collection_of_the_chassis_lists_are_found() {
+    let mut tree = machine();
+    let drive = "/redfish/v1/Systems/Host/Storage/1/Drives/1";
+    tree.put("/redfish/v1/Systems/Host/Storage", collection(&[]));
+    tree.put("/redfish/v1/Chassis/Box/Drives", collection(&[drive]));
+    tree.set(BOX, "Drives", link("/redfish/v1/Chassis/Box/Drives"));
+    assert_eq!(read(&tree).await.drives[0].serial.as_deref(), Some("DRIVE-1"));
+}

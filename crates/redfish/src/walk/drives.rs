@@ -17,7 +17,7 @@ impl<R: Reader> Walk<'_, R> {
         let host = self.node(host);
         let mut drives = self.drives_at(&self.storage_links(&host).await).await;
         if drives.is_empty() {
-            drives = self.drives_at(&self.chassis_links(landscape, &host)).await;
+            drives = self.drives_at(&self.chassis_links(landscape, &host).await).await;
         }
         if drives.is_empty() {
             drives = self.simple_storage(&host).await;
@@ -29,20 +29,22 @@ impl<R: Reader> Walk<'_, R> {
         let Some(uri) = host.link("Storage") else { return BTreeSet::new() };
         let mut links = BTreeSet::new();
         for storage in self.members(&uri).await {
-            links.extend(self.node(&storage).links("Drives"));
+            links.extend(self.listed(&self.node(&storage), "Drives").await);
         }
         links
     }
 
     /// Drives of the chassis that hold the host. Another host's chassis is not looked at.
-    fn chassis_links(&self, landscape: &Landscape, host: &Node<'_>) -> BTreeSet<String> {
+    async fn chassis_links(&self, landscape: &Landscape, host: &Node<'_>) -> BTreeSet<String> {
         let mut links = BTreeSet::new();
         for chassis in &landscape.chassis {
-            let Some(node) = self.node(chassis).child("Links") else { continue };
-            let systems = node.links("ComputerSystems");
+            let node = self.node(chassis);
+            let own = node.child("Links");
+            let systems = own.as_ref().map(|own| own.links("ComputerSystems")).unwrap_or_default();
             if systems.is_empty() || systems.iter().any(|system| bare_path(system) == bare_path(host.path()))
             {
-                links.extend(node.links("Drives"));
+                links.extend(own.map(|own| own.links("Drives")).unwrap_or_default());
+                links.extend(self.listed(&node, "Drives").await);
             }
         }
         links

@@ -179,7 +179,7 @@ impl<R: Reader> Walk<'_, R> {
             for resource in self.members(&uri).await {
                 let node = self.node(&resource);
                 let mut view = standard_view(ViewKind::Graphics, &node);
-                view.firmware_version = view.firmware_version.or_else(|| node.text("BiosVersion"));
+                view.firmware_version = view.firmware_version.or_else(|| node.identifier("BiosVersion"));
                 if let Some(links) = node.child("Links") {
                     view.links.extend(links.links("Processors"));
                     view.links.extend(links.link("PCIeDevice"));
@@ -215,7 +215,7 @@ impl<R: Reader> Walk<'_, R> {
             view.manufacturer = node.identifier("Manufacturer");
             view.serial = node.identifier("SerialNumber");
             view.part_number = node.identifier("BoardPartNumber");
-            view.firmware_version = node.text("FirmwareVersion");
+            view.firmware_version = node.identifier("FirmwareVersion");
             view.pci_address = pci_address(&node);
             views.push(view);
         }
@@ -254,7 +254,7 @@ impl<R: Reader> Walk<'_, R> {
     }
 
     /// What a field lists: an array of links in a system, a collection in a chassis; both are seen in either.
-    async fn listed(&self, node: &Node<'_>, field: &str) -> Vec<String> {
+    pub(crate) async fn listed(&self, node: &Node<'_>, field: &str) -> Vec<String> {
         match node.body().get(field) {
             Some(Value::Array(_)) => node.links(field),
             Some(Value::Object(_)) => match node.link(field) {
@@ -316,7 +316,7 @@ fn standard_view(kind: ViewKind, node: &Node<'_>) -> View {
     view.serial = node.identifier("SerialNumber");
     view.uuid = node.uuid("UUID");
     view.part_number = node.identifier("PartNumber");
-    view.firmware_version = node.text("FirmwareVersion");
+    view.firmware_version = node.identifier("FirmwareVersion");
     view.pci_address = pci_address(node);
     view.location = location(node);
     view

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::decode::{Node, last_segment};
+use crate::decode::{Node, bare_path, last_segment};
 use crate::error::Error;
 use crate::identity;
 use crate::quirks::{self, Profile};
@@ -102,7 +102,11 @@ impl<R: Reader> Walk<'_, R> {
     /// A collection of the root. Its link may be missing until the BMC is reset (quirk 22): then the usual path is tried.
     fn link_or_usual(&self, root: &Shared, field: &str) -> String {
         self.node(root).link(field).unwrap_or_else(|| {
-            self.log.note("redfish.link.missing", ROOT, format!("the service root has no link `{field}`"));
+            self.log.note(
+                "redfish.link.missing",
+                bare_path(ROOT),
+                format!("the service root has no link `{field}`"),
+            );
             format!("/redfish/v1/{field}")
         })
     }

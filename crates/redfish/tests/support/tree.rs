@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use bailiwick_redfish::{ReadError, Reader, Resource};
+use bailiwick_redfish::{Error, ReadError, Reader, Resource};
 use domain::inventory::Requests;
 use serde_json::{Value, json};
 
@@ -30,6 +30,8 @@ pub struct Tree {
     resources: BTreeMap<String, Value>,
     pub expand: Expand,
     failing: BTreeSet<String>,
+    /// After so many requests the BMC is gone.
+    pub lost_after: Option<usize>,
     log: Mutex<Vec<(String, u64)>>,
 }
 
@@ -195,7 +197,12 @@ impl Reader for Tree {
     async fn get(&self, uri: &str) -> Result<Resource, ReadError> {
         // others get their turn, as over a network
         tokio::task::yield_now().await;
-        let answer = self.answer(uri);
+        let lost = self.lost_after.is_some_and(|requests| self.log.lock().unwrap().len() >= requests);
+        let answer = if lost {
+            Err(ReadError::Bmc(Error::Deadline { limit: std::time::Duration::from_secs(1) }))
+        } else {
+            self.answer(uri)
+        };
         let bytes = answer.as_ref().map_or(0, |body| body.to_string().len() as u64);
         self.log.lock().unwrap().push((uri.to_owned(), bytes));
         answer.map(|body| Resource { uri: uri.to_owned(), body, etag: None })
