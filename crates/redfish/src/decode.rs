@@ -75,6 +75,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Compare the serial number with the machine's label.",
     ),
     (
+        "redfish.identity.missing",
+        "The host does not tell its serial number.",
+        "Set it in the BMC or BIOS if the vendor allows; until then the machine is known by its UUID and MAC addresses.",
+    ),
+    (
         "redfish.link.missing",
         "A link that belongs there is missing.",
         "Nothing to do; the usual path was tried instead. A reset of the BMC often brings the link back.",

@@ -65,26 +65,20 @@ async fn processors_and_gpus<R: Reader>(
     (processors.cpus, merged.gpus)
 }
 
-/// The host's identity; that of the outermost chassis where there is no host, or where it says nothing of itself.
+/// The host's identity. Where there is no host (a switch tray, a power shelf), that of the outermost chassis; a host that says
+/// nothing of itself does not get its enclosure's, which it may share with others.
 fn identity_of<R: Reader>(walk: &Walk<'_, R>, landscape: &Landscape) -> Identity {
-    let own = landscape.host().map(|host| {
-        let node = walk.node(host);
-        identity::identity(&node, &landscape.profile, &walk.log)
-    });
-    if let Some(own) = own.as_ref().filter(|own| own.serial.is_some() || own.model.is_some()) {
-        return own.clone();
+    if let Some(host) = landscape.host() {
+        let identity = identity::identity(&walk.node(host), &landscape.profile, &walk.log);
+        if identity.serial.is_none() {
+            let message = "the host does not tell its serial number";
+            walk.log.note("redfish.identity.missing", bare_path(&host.uri), message);
+        }
+        return identity;
     }
     let chassis = identity::nodes(&landscape.chassis, &walk.log);
-    match identity::chassis_identity(&chassis) {
-        Some((path, mut identity)) => {
-            let message = "no computer system tells the machine's identity; this chassis's is given";
-            walk.log.note("redfish.identity.fallback", bare_path(&path), message);
-            if let Some(own) = own {
-                identity.uuid = own.uuid.or(identity.uuid);
-                identity.manufacturer = identity.manufacturer.or(own.manufacturer);
-            }
-            identity
-        }
-        None => own.unwrap_or_default(),
-    }
+    let Some((path, identity)) = identity::chassis_identity(&chassis) else { return Identity::default() };
+    let message = "there is no computer system; the identity is this chassis's";
+    walk.log.note("redfish.identity.fallback", bare_path(&path), message);
+    identity
 }

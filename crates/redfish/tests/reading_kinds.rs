@@ -530,3 +530,19 @@ async fn two_gpus_with_one_serial_number_in_two_slots_are_two_and_told() {
     assert_eq!(inventory.gpus.len(), 1);
     assert!(inventory.diagnostics.iter().any(|diagnostic| diagnostic.code == "redfish.gpu.shared-serial"));
 }
+
+#[tokio::test]
+async fn a_host_that_says_nothing_of_itself_does_not_get_its_enclosure_s_identity() {
+    // sushy-emulator shows one and the same enclosure for every node
+    let mut tree = machine();
+    tree.edit(HOST, |host| {
+        for field in ["Model", "SerialNumber", "SKU", "PartNumber"] {
+            host.as_object_mut().expect("an object").remove(field);
+        }
+    });
+    tree.set(BOX, "ChassisType", json!("Enclosure"));
+    let inventory = read(&tree).await;
+    assert_eq!((inventory.identity.serial, inventory.identity.model), (None, None));
+    assert_eq!(inventory.identity.manufacturer.as_deref(), Some("Contoso"));
+    assert!(inventory.diagnostics.iter().any(|diagnostic| diagnostic.code == "redfish.identity.missing"));
+}
