@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use store::{GpuRecord, MachineRecord, Store, StoreError};
 
 /// Codes of what makes a machine's word doubtful after it was enrolled: its devices are tainted while one of them holds.
-const ALARMS: [&str; 5] = [
+const ALARMS: [&str; 6] = [
     "bmc.pin-mismatch",
+    "machine.pin-changed",
     "machine.serial-mismatch",
     "machine.mac-mismatch",
     "machine.duplicate-serial",

@@ -66,16 +66,16 @@ impl Cluster {
         input.server.taint_rules = taint_rules(&clients.own).await?;
         let mut left_out = Vec::new();
         let verified = verified_nodes(&clients.own, world).await?;
-        input.machines.retain(|machine| {
-            let is_verified = verified.contains(&machine.name);
-            if !is_verified && !machine.gpus.is_empty() {
-                let message = format!("the GPUs of Machine/{} wait for its Node", machine.name);
-                left_out
-                    .push(coded("publish.node-unverified", message).at(format!("Machine/{}", machine.name)));
-            }
-            is_verified
-        });
-        let output = dra::publish(&input);
+        let waiting = input
+            .machines
+            .iter()
+            .filter(|machine| !machine.gpus.is_empty() && !verified.contains(&machine.name));
+        left_out.extend(waiting.map(|machine| {
+            let message = format!("the GPUs of Machine/{} wait for its Node", machine.name);
+            coded("publish.node-unverified", message).at(format!("Machine/{}", machine.name))
+        }));
+        // All machines are rendered, since one that is not verified may be the other holder of a GPU.
+        let output = dra::publish(&input).of_machines(&verified);
         left_out.extend(output.diagnostics.clone());
         let mut written = Written { left_out, ..Written::default() };
         let (policies, classes): (Vec<_>, Vec<_>) =
@@ -139,15 +139,8 @@ impl Cluster {
     }
 
     async fn ours(&self, client: &Client, api_version: &str, kind: &str) -> Result<Ours, Problem> {
-        let api = api(client, api_version, kind);
         let selector = ListParams::default().labels(&format!("{}={}", dra::LABEL_OWNER, self.cell));
-        let list = api.list(&selector).await.map_err(|error| failed("list", kind, "", &error))?;
-        let there = list
-            .items
-            .into_iter()
-            .filter_map(|object| Some((object.metadata.name.clone()?, object)))
-            .collect();
-        Ok(Ours { api, there })
+        list(api(client, api_version, kind), &selector, kind).await
     }
 
     async fn bring_in_line(
@@ -224,7 +217,10 @@ impl Cluster {
         slices: &[&Object],
         written: &mut Written,
     ) -> Result<(), Problem> {
-        let ours = self.ours(client, "resource.k8s.io/v1", "ResourceSlice").await?;
+        // Every slice of our driver, whoever wrote it: what was forged before the policy held goes too.
+        let selector = ListParams::default().fields(&format!("spec.driver={}", dra::DRIVER));
+        let ours =
+            list(api(client, "resource.k8s.io/v1", "ResourceSlice"), &selector, "ResourceSlice").await?;
         let existing: Vec<Value> =
             ours.there.values().filter_map(|object| serde_json::to_value(object).ok()).collect();
         let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
@@ -261,6 +257,13 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+async fn list(api: Api<DynamicObject>, selector: &ListParams, kind: &str) -> Result<Ours, Problem> {
+    let list = api.list(selector).await.map_err(|error| failed("list", kind, "", &error))?;
+    let there =
+        list.items.into_iter().filter_map(|object| Some((object.metadata.name.clone()?, object))).collect();
+    Ok(Ours { api, there })
 }
 
 fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {

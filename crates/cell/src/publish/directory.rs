@@ -26,9 +26,11 @@ const OBSERVED_NOTE: &str =
     "# Observed by the cell, for inspection. Do not apply: only a cell may write this.\n";
 
 /// Objects in a directory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    /// Slices as they were read last, by path and digest of the file: parsing is what a look costs most.
+    parsed: BTreeMap<String, (Digest, Value)>,
 }
 
 /// Files that are ours, by path under the root, with the digest of their content.
@@ -39,7 +41,7 @@ struct Manifest {
 
 impl Directory {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, parsed: BTreeMap::new() }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -47,7 +49,7 @@ impl Directory {
     }
 
     /// Brings the directory in line.
-    pub(super) fn write(&self, output: &Output) -> Result<Written, Problem> {
+    pub(super) fn write(&mut self, output: &Output) -> Result<Written, Problem> {
         for folder in ["declared", "observed"] {
             let path = self.root.join(folder);
             fs::create_dir_all(&path).map_err(|error| failed(&path, &error))?;
@@ -107,7 +109,7 @@ impl Directory {
     }
 
     /// The files as they shall be, in the order in which to write them: policies first.
-    fn wanted(&self, output: &Output, before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
+    fn wanted(&mut self, output: &Output, before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
         let mut files = Vec::new();
         for object in &output.declared {
             files.push((path_of("declared", object), render(&object.json, "")?));
@@ -122,31 +124,34 @@ impl Directory {
     }
 
     /// Slices keep the generation that their file has unless their pool changed.
-    fn slices(&self, slices: &[&Object], before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
+    fn slices(&mut self, slices: &[&Object], before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
         let mut existing = BTreeMap::new();
         for path in before.files.keys().filter(|path| path.starts_with("observed/resourceslice-")) {
-            if let Some(text) = self.read(path)?
-                && let Ok(slice) = serde_saphyr::from_str::<Value>(&text)
-            {
-                existing.insert(path.clone(), slice);
+            let Some(text) = self.read(path)? else { continue };
+            let digest = Digest::of(text.as_bytes());
+            let known = self.parsed.remove(path).filter(|(known, _)| *known == digest);
+            let slice = known.map(|(_, slice)| slice).or_else(|| serde_saphyr::from_str(&text).ok());
+            if let Some(slice) = slice {
+                existing.insert(path.clone(), (digest, slice));
             }
         }
         let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
-        let there: Vec<Value> = existing.values().cloned().collect();
+        let there: Vec<Value> = existing.values().map(|(_, slice)| slice.clone()).collect();
         let mut applied = BTreeMap::new();
         for step in dra::reconcile(&there, &desired) {
             if let Step::Apply(object) = step {
                 applied.insert(object.name.clone(), object.json);
             }
         }
-        slices
-            .iter()
-            .map(|object| {
-                let path = path_of("observed", object);
-                let json = applied.get(&object.name).or_else(|| existing.get(&path)).unwrap_or(&object.json);
-                Ok((path, render(json, OBSERVED_NOTE)?))
-            })
-            .collect()
+        let files = slices.iter().map(|object| {
+            let path = path_of("observed", object);
+            let there = existing.get(&path).map(|(_, slice)| slice);
+            let json = applied.get(&object.name).or(there).unwrap_or(&object.json);
+            Ok((path, render(json, OBSERVED_NOTE)?))
+        });
+        let files = files.collect();
+        self.parsed = existing;
+        files
     }
 
     fn manifest(&self) -> Result<Manifest, Problem> {

@@ -21,6 +21,9 @@ use directory::Directory;
 /// Events that come within this time are published together.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// Changes are never left unpublished for longer because publishing takes long.
+const LONGEST_REST: Duration = Duration::from_secs(3);
+
 /// Clusters change by themselves (a kubelet wipes slices, people edit): look again after this time.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
@@ -39,14 +42,19 @@ pub(crate) struct Written {
 }
 
 enum Sink {
-    Directory(Directory),
+    Directory(Arc<Mutex<Directory>>),
     Cluster(Box<Cluster>),
 }
 
 impl Sink {
     fn name(&self) -> String {
         match self {
-            Self::Directory(directory) => format!("directory {}", directory.root().display()),
+            Self::Directory(directory) => {
+                format!(
+                    "directory {}",
+                    directory.lock().unwrap_or_else(PoisonError::into_inner).root().display()
+                )
+            }
             Self::Cluster(cluster) => format!("cluster {}", cluster.name()),
         }
     }
@@ -54,9 +62,11 @@ impl Sink {
     async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
         match self {
             Self::Directory(directory) => {
-                let directory = directory.clone();
-                let output = dra::publish(input);
-                let written = tokio::task::spawn_blocking(move || directory.write(&output)).await;
+                let (directory, input) = (Arc::clone(directory), input.clone());
+                let write = move || {
+                    directory.lock().unwrap_or_else(PoisonError::into_inner).write(&dra::publish(&input))
+                };
+                let written = tokio::task::spawn_blocking(write).await;
                 written.unwrap_or_else(|error| Err(coded("api.internal", error.to_string())))
             }
             Self::Cluster(cluster) => cluster.write(input, world).await,
@@ -116,8 +126,8 @@ impl Publisher {
                 () = stop.cancelled() => return,
                 well = self.publish(&mut sinks) => if well { LOOK_AGAIN } else { AFTER_FAILURE },
             };
-            // Publishing takes at most a tenth of the time, however much happens.
-            let rest = GATHER.max(began.elapsed() * 10);
+            // Publishing takes at most a fifth of the time, however much happens, unless it is slow itself.
+            let rest = (began.elapsed() * 4).clamp(GATHER, LONGEST_REST);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -128,7 +138,7 @@ impl Publisher {
 
     fn sink(&self, settings: SinkSettings) -> Sink {
         match settings {
-            SinkSettings::Directory(root) => Sink::Directory(Directory::new(root)),
+            SinkSettings::Directory(root) => Sink::Directory(Arc::new(Mutex::new(Directory::new(root)))),
             SinkSettings::Cluster { kubeconfig, context } => {
                 Sink::Cluster(Box::new(Cluster::new(kubeconfig, context, self.cell.clone())))
             }
