@@ -73,7 +73,7 @@ pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> Outcome {
         let reviewed = client.kept_plan(digest).await?;
         return show(format, &client.apply(&reviewed.digest).await?);
     }
-    let found = declarations::read(&args.paths)?;
+    let found = declarations::read(&args.paths).await?;
     let request = PlanRequest { apply: found.objects, passwords: found.passwords, ..PlanRequest::default() };
     carry_out(&client, &request, args.yes, format).await
 }

@@ -44,16 +44,31 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 pub(crate) struct Global {
     /// Context to use, of those that `bailiwick context list` shows
-    #[arg(long, global = true, env = "BAILIWICK_CONTEXT", value_name = "NAME", help_heading = "Which cell")]
+    #[arg(
+        long,
+        global = true,
+        env = "BAILIWICK_CONTEXT",
+        hide_env_values = true,
+        value_name = "NAME",
+        help_heading = "Which cell"
+    )]
     pub(crate) context: Option<String>,
     /// Address of the cell, such as http://127.0.0.1:8460; goes before the context's
-    #[arg(long, global = true, env = "BAILIWICK_SERVER", value_name = "URL", help_heading = "Which cell")]
+    #[arg(
+        long,
+        global = true,
+        env = "BAILIWICK_SERVER",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Which cell"
+    )]
     pub(crate) server: Option<String>,
     /// File that holds the token; goes before the context's
     #[arg(
         long,
         global = true,
         env = "BAILIWICK_TOKEN_FILE",
+        hide_env_values = true,
         value_name = "FILE",
         help_heading = "Which cell"
     )]

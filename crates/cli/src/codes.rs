@@ -110,11 +110,14 @@ const DRA: &[Entry] = &[
 ];
 
 /// Codes that `cell` gives without a catalogue entry.
-const CELL: &[Entry] = &[(
-    "gpu.not-allocatable",
-    "GPUs match a class and cannot be claimed by it yet.",
-    "The node agent's probe and an attestation verdict open this gate; nothing else does.",
-)];
+const CELL: &[Entry] = &[
+    (
+        "gpu.not-allocatable",
+        "GPUs match a class and cannot be claimed by it yet.",
+        "The node agent's probe and an attestation verdict open this gate; nothing else does.",
+    ),
+    ("machine.fresh", "The machine's inventory is fresh; it is read again when it is due.", "Nothing to do."),
+];
 
 /// Codes of the simulator.
 const SIM: &[Entry] = &[
@@ -196,13 +199,16 @@ mod tests {
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
                     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-                    for maker in ["Problem::new(", "coded(", "left_out(", "Failure::new(", "problem("] {
+                    for maker in
+                        ["Problem::new(", "coded(", "left_out(", "Failure::new(", "problem(", "note("]
+                    {
                         for rest in code.split(maker).skip(1) {
                             let Some(literal) = rest.trim_start().strip_prefix('"') else { continue };
-                            found.push((
-                                literal.split('"').next().unwrap().to_owned(),
-                                path.display().to_string(),
-                            ));
+                            let code = literal.split('"').next().unwrap();
+                            // `note(` and `problem(` are words of other functions too; a code has dots and no spaces.
+                            if code.contains('.') && !code.contains([' ', '{', '/']) {
+                                found.push((code.to_owned(), path.display().to_string()));
+                            }
                         }
                     }
                 }

@@ -26,55 +26,61 @@ pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/bailiwick";
 #[command(next_help_heading = "Configuration (each also a key of the file and an environment variable)")]
 pub(crate) struct Keys {
     /// Address of the API [default: 127.0.0.1:8460]
-    #[arg(long, env = "BAILIWICK_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "BAILIWICK_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
     /// Host names by which clients may call the API, beside localhost and the address itself
-    #[arg(long, env = "BAILIWICK_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "BAILIWICK_HOSTS",
+        hide_env_values = true,
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
     pub(crate) hosts: Option<Vec<String>>,
     /// Directory of the database, the keys and the first token [default: /var/lib/bailiwick]
-    #[arg(long, env = "BAILIWICK_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "BAILIWICK_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// sqlite:///PATH or postgres://… [default: SQLite in the data directory]
-    #[arg(long, env = "BAILIWICK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "BAILIWICK_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// The cell's jurisdiction: needed the first time, never changed afterwards
-    #[arg(long, env = "BAILIWICK_JURISDICTION", value_name = "NAME", value_parser = crate::apply::parse_name)]
+    #[arg(long, env = "BAILIWICK_JURISDICTION", hide_env_values = true, value_name = "NAME", value_parser = crate::apply::parse_name)]
     pub(crate) jurisdiction: Option<Name>,
     /// Directory where the secrets that `secretRef` names are mounted: DIR/NAME/KEY
-    #[arg(long, env = "BAILIWICK_SECRETS_DIR", value_name = "DIR")]
+    #[arg(long, env = "BAILIWICK_SECRETS_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) secrets_dir: Option<PathBuf>,
     /// Publish into this directory: declared/ and observed/
-    #[arg(long, env = "BAILIWICK_PUBLISH_DIRECTORY", value_name = "DIR")]
+    #[arg(long, env = "BAILIWICK_PUBLISH_DIRECTORY", hide_env_values = true, value_name = "DIR")]
     pub(crate) publish_directory: Option<PathBuf>,
     /// Publish to a cluster; implied by the next two
-    #[arg(long, env = "BAILIWICK_PUBLISH_CLUSTER", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "BAILIWICK_PUBLISH_CLUSTER", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) publish_cluster: Option<bool>,
     /// Kubeconfig of that cluster [default: KUBECONFIG, ~/.kube/config, or the Pod's service account]
-    #[arg(long, env = "BAILIWICK_PUBLISH_KUBECONFIG", value_name = "FILE")]
+    #[arg(long, env = "BAILIWICK_PUBLISH_KUBECONFIG", hide_env_values = true, value_name = "FILE")]
     pub(crate) publish_kubeconfig: Option<PathBuf>,
     /// Context in the kubeconfig [default: its current one]
-    #[arg(long, env = "BAILIWICK_PUBLISH_CONTEXT", value_name = "NAME")]
+    #[arg(long, env = "BAILIWICK_PUBLISH_CONTEXT", hide_env_values = true, value_name = "NAME")]
     pub(crate) publish_context: Option<String>,
     /// User name under which the cell writes to clusters; the admission policy lets only this user write [default: bailiwick-cell]
-    #[arg(long, env = "BAILIWICK_CLUSTER_USER", value_name = "NAME")]
+    #[arg(long, env = "BAILIWICK_CLUSTER_USER", hide_env_values = true, value_name = "NAME")]
     pub(crate) cluster_user: Option<String>,
     /// Machines worked on at once [default: 32]
-    #[arg(long, env = "BAILIWICK_MACHINES_AT_ONCE", value_name = "N", value_parser = at_least_one)]
+    #[arg(long, env = "BAILIWICK_MACHINES_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) machines_at_once: Option<usize>,
     /// Requests at once to one BMC [default: 4]
-    #[arg(long, env = "BAILIWICK_REQUESTS_PER_BMC", value_name = "N", value_parser = at_least_one)]
+    #[arg(long, env = "BAILIWICK_REQUESTS_PER_BMC", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) requests_per_bmc: Option<usize>,
     /// Requests at once to all BMCs together [default: 128]
-    #[arg(long, env = "BAILIWICK_REQUESTS_AT_ONCE", value_name = "N", value_parser = at_least_one)]
+    #[arg(long, env = "BAILIWICK_REQUESTS_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) requests_at_once: Option<usize>,
     /// How long an inventory stays fresh, such as 30m or 1h [default: 1h]
-    #[arg(long, env = "BAILIWICK_REFRESH", value_name = "SPAN")]
+    #[arg(long, env = "BAILIWICK_REFRESH", hide_env_values = true, value_name = "SPAN")]
     pub(crate) refresh: Option<Span>,
     /// Form of the log on standard error [default: text]
-    #[arg(long, env = "BAILIWICK_LOG_FORMAT", value_enum)]
+    #[arg(long, env = "BAILIWICK_LOG_FORMAT", hide_env_values = true, value_enum)]
     pub(crate) log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or filters such as info,bailiwick_redfish=debug [default: info]
-    #[arg(long, env = "BAILIWICK_LOG_LEVEL", value_name = "FILTER")]
+    #[arg(long, env = "BAILIWICK_LOG_LEVEL", hide_env_values = true, value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
 }
 

@@ -18,7 +18,12 @@ pub(crate) struct Declarations {
 }
 
 /// Reads all that is given. Every mistake in every file is told at once.
-pub(crate) fn read(paths: &[PathBuf]) -> Outcome<Declarations> {
+pub(crate) async fn read(paths: &[PathBuf]) -> Outcome<Declarations> {
+    let paths = paths.to_vec();
+    files::apart(move || read_all(&paths)).await
+}
+
+fn read_all(paths: &[PathBuf]) -> Outcome<Declarations> {
     let mut found = Declarations::default();
     let mut problems = Vec::new();
     for file in expand(paths)? {
@@ -143,7 +148,7 @@ mod tests {
             (".git/x.yaml", "no"),
             ("notes.txt", "no"),
         ]);
-        let found = read(&[dir.path().to_path_buf()]).unwrap_or_else(|failure| panic!("{failure:?}"));
+        let found = read_all(&[dir.path().to_path_buf()]).unwrap_or_else(|failure| panic!("{failure:?}"));
         let names: Vec<_> = found.objects.iter().map(Declaration::reference).collect();
         assert_eq!(names, ["Jurisdiction/eu", "Machine/m1"]);
         assert_eq!(found.passwords.values().next().unwrap().0, "hush");
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn mistakes_of_several_files_are_told_at_once_with_their_lines() {
         let dir = tree(&[("m.yaml", MACHINE), ("n.yaml", &EU.replace("spec", "sepc"))]);
-        let Err(Failure::Problems { problems, exit }) = read(&[dir.path().to_path_buf()]) else {
+        let Err(Failure::Problems { problems, exit }) = read_all(&[dir.path().to_path_buf()]) else {
             panic!("read")
         };
         let codes: Vec<_> = problems.iter().map(|problem| problem.code.as_str()).collect();
@@ -164,6 +169,6 @@ mod tests {
     #[test]
     fn an_empty_directory_is_a_mistake() {
         let dir = tree(&[("notes.txt", "")]);
-        assert!(read(&[dir.path().to_path_buf()]).is_err());
+        assert!(read_all(&[dir.path().to_path_buf()]).is_err());
     }
 }

@@ -9,12 +9,11 @@ use futures_util::StreamExt as _;
 use redfish::probe::{Patience, Probe, probe};
 use serde::Serialize;
 
-use crate::errors::{Failure, Outcome, note};
+use crate::errors::{Outcome, note};
 use crate::files;
 use crate::leases::{self, Lease};
 use crate::output::{self, Format, shown};
 use crate::progress::Progress;
-use crate::signals::asked_to_end;
 use crate::targets::{self, Target};
 
 #[derive(Args, Debug)]
@@ -82,13 +81,7 @@ pub(crate) async fn run(args: &DiscoverArgs) -> Outcome {
     };
     let addresses = targets::expand(&targets, leases, args.port).await?;
     let progress = Progress::new(format != Format::Table);
-    let discovery = tokio::select! {
-        discovery = discover(args, addresses.into_iter().collect(), &progress) => discovery,
-        () = asked_to_end() => {
-            progress.clear();
-            return Err(Failure::Interrupted);
-        }
-    };
+    let discovery = discover(args, addresses.into_iter().collect(), &progress).await;
     progress.clear();
     output::value(format, &discovery, render)?;
     if format == Format::Table {

@@ -23,6 +23,16 @@ impl Password {
 /// Larger than any password, CA bundle or lease file that is meant.
 const LIMIT: u64 = 64 << 20;
 
+/// Reads on a thread of its own: standard input may keep us waiting, and Ctrl-C must be heard meanwhile.
+pub(crate) async fn apart<T: Send + 'static>(
+    read: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Failure::new("runtime", format!("reading ended early: {error}"))),
+    }
+}
+
 /// Reads a file; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
     let unreadable = |error: &std::io::Error| {

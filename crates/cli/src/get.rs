@@ -13,7 +13,6 @@ use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
 use crate::output::{self, Format, TRIAL, shown, table};
-use crate::signals::asked_to_end;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -69,10 +68,7 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Outcome {
     let client = Client::of(global)?;
     let format = args.output.unwrap_or(Format::Table);
     if args.watch {
-        return tokio::select! {
-            outcome = watch(&client, args, format) => outcome,
-            () = asked_to_end() => Err(Failure::Interrupted),
-        };
+        return watch(&client, args, format).await;
     }
     let items = fetch(&client, args.what, args.name.as_deref()).await?;
     if let (Some(_), [only], true) = (&args.name, &items[..], format != Format::Table) {
@@ -112,19 +108,19 @@ async fn watch(client: &Client, args: &GetArgs, format: Format) -> Outcome {
             outcome => outcome?,
         };
         let now: BTreeMap<String, Item> = items.into_iter().map(|item| (item.key.clone(), item)).collect();
-        let changed: Vec<&Item> = now.values().filter(|item| known.get(&item.key) != Some(item)).collect();
+        let gone: Vec<&String> = known.keys().filter(|key| !now.contains_key(*key)).collect();
+        let changed =
+            |item: &Item| known.get(&item.key).is_none_or(|before| before.document != item.document);
         if format == Format::Table {
-            let rows = table(header(args.what), changed.iter().map(|item| &item.row));
-            let rows = if first {
-                rows
-            } else {
-                rows.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
-            };
-            if first || !changed.is_empty() {
-                output::text(&rows)?;
-            }
+            // The whole table is laid out, so that columns stay where they are.
+            let text = table(header(args.what), now.values().map(|item| &item.row));
+            let mut lines = text.split_inclusive('\n');
+            let mut shown: String = lines.next().filter(|_| first).unwrap_or_default().to_owned();
+            shown.extend(lines.zip(now.values()).filter(|(_, item)| changed(item)).map(|(line, _)| line));
+            shown.extend(gone.into_iter().map(|key| format!("{key} is gone\n")));
+            output::text(&shown)?;
         } else {
-            for item in changed {
+            for item in now.values().filter(|item| changed(item)) {
                 output::value(format, &item.document, |_| String::new())?;
             }
         }
@@ -226,6 +222,9 @@ pub(crate) fn gpu_table(gpus: &[GpuItem], trials: &BTreeSet<String>) -> String {
     table(GPU_HEADER, gpus.iter().enumerate().map(|(at, gpu)| gpu_item(at, gpu, trials).row))
 }
 
+/// Waiting for the next reading is no trouble, so lists do not name it.
+const FRESH: &str = "machine.fresh";
+
 fn machine_item(machine: &Machine) -> Item {
     let rack = machine.rack.as_ref().map(|rack| match rack.unit {
         Some(unit) => format!("{} u{unit}", rack.name),
@@ -240,7 +239,7 @@ fn machine_item(machine: &Machine) -> Item {
         shown(machine.serial.as_ref()),
         machine.gpus.to_string(),
         age(machine.since, Timestamp::now()),
-        shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code)),
+        shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code).filter(|code| *code != FRESH)),
     ];
     Item { key: machine.name.to_string(), row, document: document(machine) }
 }

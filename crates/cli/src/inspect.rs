@@ -13,7 +13,7 @@ use crate::files;
 use crate::inventory_table;
 use crate::output::{self, Format};
 use crate::shell;
-use crate::signals::asked_to_end;
+use crate::signals::{asked_to_end, interruptible};
 
 /// How long an interrupted command waits for the BMC to end the session.
 const GRACE: Duration = Duration::from_secs(5);
@@ -83,7 +83,11 @@ pub(crate) async fn run(args: &InspectArgs) -> Outcome {
         return Err(refuse(args, target).await);
     }
     let credentials = match (&args.username, &args.password_file) {
-        (Some(username), Some(file)) => Some(Credentials::new(username, read_password(file)?.as_str())),
+        (Some(username), Some(file)) => {
+            let file = file.clone();
+            let password = interruptible(files::apart(move || read_password(&file))).await?;
+            Some(Credentials::new(username, password.as_str()))
+        }
         _ => None,
     };
     let options = Options {

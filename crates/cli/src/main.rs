@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use anstream::ColorChoice;
 use clap::Parser as _;
 
-use crate::args::{Cli, Colour, Command};
+use crate::args::{Cli, Colour, Command, Global};
 use crate::errors::{Failure, Outcome};
 use crate::output::Format;
 
@@ -76,24 +76,34 @@ fn start(cli: Cli) -> Outcome {
 }
 
 async fn run(cli: Cli) -> Outcome {
+    signals::listen()?;
     let Cli { global, command } = cli;
     match command {
+        // These end what they began when they are interrupted.
         Command::Inspect(args) => Box::pin(inspect::run(&args)).await,
-        Command::Discover(args) => discover::run(&args).await,
-        Command::Get(args) => get::run(&global, &args).await,
-        Command::Apply(args) => apply::run(&global, &args).await,
-        Command::Delete(args) => apply::delete(&global, &args).await,
-        Command::Plan(args) => plan::run(&global, &args).await,
-        Command::Describe(args) => describe::run(&global, &args).await,
-        Command::Why(args) => describe::why(&global, &args).await,
-        Command::Explain(args) => explain::run(&args),
-        Command::Token(args) => token::run(&global, &args).await,
-        Command::Context(args) => context::run(&global, &args),
-        Command::Version(args) => version::run(&global, &args).await,
-        Command::Completions(args) => completions::run(&args),
         Command::Quickstart(args) => Box::pin(quickstart::run(&args)).await,
         Command::Serve(args) => Box::pin(serve::run(*args)).await,
         Command::Sim(args) => Box::pin(sim::run(&args)).await,
+        command => signals::interruptible(Box::pin(simple(&global, command))).await,
+    }
+}
+
+/// Commands that leave nothing behind wherever they stop.
+async fn simple(global: &Global, command: Command) -> Outcome {
+    match command {
+        Command::Discover(args) => discover::run(&args).await,
+        Command::Get(args) => get::run(global, &args).await,
+        Command::Apply(args) => apply::run(global, &args).await,
+        Command::Delete(args) => apply::delete(global, &args).await,
+        Command::Plan(args) => plan::run(global, &args).await,
+        Command::Describe(args) => describe::run(global, &args).await,
+        Command::Why(args) => describe::why(global, &args).await,
+        Command::Explain(args) => explain::run(&args),
+        Command::Token(args) => token::run(global, &args).await,
+        Command::Context(args) => context::run(global, &args),
+        Command::Version(args) => version::run(global, &args).await,
+        Command::Completions(args) => completions::run(&args),
         Command::Reference(args) => reference::run(&args),
+        Command::Inspect(_) | Command::Quickstart(_) | Command::Serve(_) | Command::Sim(_) => Ok(()),
     }
 }

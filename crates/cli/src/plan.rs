@@ -13,9 +13,8 @@ use serde_json::Value;
 use crate::args::Global;
 use crate::client::Client;
 use crate::declarations;
-use crate::errors::{Failure, Outcome, note};
+use crate::errors::{Failure, Outcome};
 use crate::output::{self, Format, TRIAL};
-use crate::signals::asked_to_end;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -41,7 +40,7 @@ pub(crate) struct PlanArgs {
 pub(crate) async fn run(global: &Global, args: &PlanArgs) -> Outcome {
     let mut request = PlanRequest { delete: args.delete.clone(), ..PlanRequest::default() };
     if !args.paths.is_empty() {
-        let found = declarations::read(&args.paths)?;
+        let found = declarations::read(&args.paths).await?;
         (request.apply, request.passwords) = (found.objects, found.passwords);
     }
     let plan = Client::of(global)?.plan(&request).await?;
@@ -158,14 +157,8 @@ pub(crate) async fn confirm(question: &str) -> Outcome {
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    let answer = tokio::select! {
-        answer = answer => answer,
-        () = asked_to_end() => {
-            note("");
-            return Err(Failure::Interrupted);
-        }
-    };
+    })
+    .await;
     match answer {
         Ok(Ok(line)) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes") => Ok(()),
         _ => Err(Failure::new("plan.declined", "the plan was declined; nothing was changed")),

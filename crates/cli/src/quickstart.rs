@@ -1,15 +1,15 @@
 //! `bailiwick quickstart`: a simulated rack, a cell that enrols and publishes it, in one process with nothing to configure.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::sim::{RunningSite, Site};
 use cell::api::types::{ClassItem, GpuItem, Machine, PlanRequest, Publication, Secret};
-use cell::settings::DEFAULT_PORT;
-use cell::{Cell, RunningCell, Settings, SinkSettings};
+use cell::{Cell, CellError, RunningCell, Settings, SinkSettings};
 use clap::Args;
 use domain::{MachineState, Plan};
 use indicatif::ProgressBar;
@@ -26,7 +26,7 @@ use crate::output::{self, Format, heading};
 use crate::progress::Progress;
 use crate::rack;
 use crate::shell::quote;
-use crate::signals::asked_to_end;
+use crate::signals::{asked_again, asked_to_end};
 
 /// Longer than any machine here takes; something is wrong then.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -57,7 +57,7 @@ pub(crate) struct QuickstartArgs {
 }
 
 /// What stands at the end.
-struct Result {
+struct Summary {
     server: String,
     token_file: PathBuf,
     directory: PathBuf,
@@ -84,10 +84,10 @@ pub(crate) async fn run(args: &QuickstartArgs) -> Outcome {
 
 async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) -> Outcome {
     let mut settings = Settings::new(&args.data_dir);
-    settings.listen = choose_address(args.listen)?;
+    settings.listen = args.listen.unwrap_or(settings.listen);
     settings.jurisdiction = domain::Name::new(rack::JURISDICTION).ok();
     settings.sinks = vec![SinkSettings::Directory(args.data_dir.join("publish"))];
-    let running = Box::pin(Cell::start(settings)).await.map_err(|error| failed(&error))?;
+    let running = start_cell(settings, args.listen.is_some()).await?;
     let progress = Progress::new(format != Format::Table);
     let outcome = tokio::select! {
         outcome = with_cell(args, format, site, &running, &progress) => outcome,
@@ -98,8 +98,10 @@ async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) ->
         note(&format!("\nServing on http://{} until interrupted.", running.address()));
         asked_to_end().await;
     }
-    running.shutdown().await;
-    outcome
+    tokio::select! {
+        () = running.shutdown() => outcome,
+        () = asked_again() => Err(Failure::Interrupted),
+    }
 }
 
 async fn with_cell(
@@ -119,13 +121,13 @@ async fn with_cell(
     let (machines, gpus, classes, publications) =
         tokio::try_join!(client.machines(), client.gpus(), client.classes(), client.publications())?;
     let directory = args.data_dir.clone();
-    let result = Result { server, token_file, directory, plan, machines, gpus, classes, publications };
+    let result = Summary { server, token_file, directory, plan, machines, gpus, classes, publications };
     output::value(format, &document(&result), |_| render(&result, args.once, site))
 }
 
 /// Declares the rack through the API, like any client.
 async fn declare(client: &Client, inventory: &Path) -> Outcome<Plan> {
-    let found = declarations::read(&[inventory.to_path_buf()])?;
+    let found = declarations::read(&[inventory.to_path_buf()]).await?;
     let request = PlanRequest { apply: found.objects, passwords: found.passwords, ..PlanRequest::default() };
     let plan = client.plan(&request).await?;
     if !plan.is_empty() {
@@ -208,7 +210,7 @@ fn late(machines: &[Machine]) -> Failure {
     Failure::all(problems)
 }
 
-fn document(result: &Result) -> serde_json::Value {
+fn document(result: &Summary) -> serde_json::Value {
     json!({
         "changed": !result.plan.is_empty(),
         "jurisdiction": rack::JURISDICTION,
@@ -223,7 +225,7 @@ fn document(result: &Result) -> serde_json::Value {
     })
 }
 
-fn render(result: &Result, once: bool, site: &RunningSite) -> String {
+fn render(result: &Summary, once: bool, site: &RunningSite) -> String {
     let mut text = String::new();
     if result.plan.is_empty() {
         text += "Everything was declared and enrolled before; nothing was changed.\n";
@@ -241,14 +243,14 @@ fn render(result: &Result, once: bool, site: &RunningSite) -> String {
     );
     for publication in &result.publications {
         let Publication { objects, written, pruned, .. } = publication;
-        text += &format!("{objects} objects; this time {written} were written and {pruned} removed\n");
+        text += &format!("{objects} objects; the last pass wrote {written} and removed {pruned}\n");
     }
     text += &heading("What to try next");
     text + &next_steps(result, once, site)
 }
 
 /// Commands to copy.
-fn next_steps(result: &Result, once: bool, site: &RunningSite) -> String {
+fn next_steps(result: &Summary, once: bool, site: &RunningSite) -> String {
     let program = program();
     let shown = |path: &Path| quote(&path.display().to_string());
     if once {
@@ -295,22 +297,18 @@ fn program() -> String {
     quote(&near.unwrap_or(own).display().to_string())
 }
 
-/// The usual address; where it is taken and nobody insisted on it, a free port.
-fn choose_address(asked: Option<SocketAddr>) -> Outcome<SocketAddr> {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
-    match asked {
-        Some(address) => Ok(address),
-        None => match TcpListener::bind(usual) {
-            Ok(_) => Ok(usual),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                note(&format!("port {DEFAULT_PORT} is taken; a free one is used"));
-                Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            }
-            Err(error) => {
-                Err(Failure::new("cell.unreachable", format!("{usual} cannot be listened on: {error}")))
-            }
-        },
+/// Starts the cell at the usual address; where that is taken and nobody insisted on it, at a free port.
+async fn start_cell(mut settings: Settings, insisted: bool) -> Outcome<RunningCell> {
+    let first = Box::pin(Cell::start(settings.clone())).await;
+    match first {
+        Err(CellError::Listen { address, source }) if !insisted && source.kind() == ErrorKind::AddrInUse => {
+            note(&format!("{address} is taken; a free port is used"));
+            settings.listen.set_port(0);
+            Box::pin(Cell::start(settings)).await
+        }
+        other => other,
     }
+    .map_err(|error| failed(&error))
 }
 
 fn make_private(directory: &Path) -> Outcome {

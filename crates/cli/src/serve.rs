@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::config::{self, Keys, LogFormat};
 use crate::errors::{Failure, Outcome, failed, note};
-use crate::signals::asked_to_end;
+use crate::signals::{asked_again, asked_to_end};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Args, Debug)]
@@ -21,7 +21,7 @@ A flag goes before the environment, the environment before the file, the file be
 The first token, of an admin, is written to DATA-DIR/admin.token, mode 0600.")]
 pub(crate) struct ServeArgs {
     /// Configuration file (TOML)
-    #[arg(long, short, value_name = "FILE", env = "BAILIWICK_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "BAILIWICK_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     #[command(flatten)]
     keys: Keys,
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: ServeArgs) -> Outcome {
     note("ending: calls under way are finished; asked again, it ends at once");
     tokio::select! {
         () = running.shutdown() => Ok(()),
-        () = asked_to_end() => Err(Failure::Interrupted),
+        () = asked_again() => Err(Failure::Interrupted),
     }
 }
 

@@ -1,27 +1,55 @@
 //! Being asked to end: Ctrl-C and SIGTERM.
+//!
+//! Both are listened to from the start and counted, so that none is lost between two things that wait for it.
 
-use tokio::signal;
+use std::sync::LazyLock;
 
-/// Resolves when the user presses Ctrl-C or the system asks us to end.
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::errors::{Failure, Outcome};
+
+static ASKED: LazyLock<watch::Sender<u32>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Starts to listen. From here on, whoever runs long must wait for [`asked_to_end`] beside its work.
+pub(crate) fn listen() -> Outcome {
+    let open = |kind| {
+        signal(kind).map_err(|error| Failure::new("runtime", format!("signals cannot be received: {error}")))
+    };
+    let (interrupt, terminate) = (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
+    for stream in [interrupt, terminate] {
+        tokio::spawn(count(stream));
+    }
+    Ok(())
+}
+
+async fn count(mut stream: Signal) {
+    while stream.recv().await.is_some() {
+        ASKED.send_modify(|asked| *asked += 1);
+    }
+}
+
+/// Resolves once the user has pressed Ctrl-C or the system has asked us to end.
 pub(crate) async fn asked_to_end() {
-    let interrupt = async {
-        if signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut stream) => {
-                stream.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
+    asked(1).await;
+}
+
+/// Resolves once we were asked twice: somebody is in a hurry.
+pub(crate) async fn asked_again() {
+    asked(2).await;
+}
+
+async fn asked(times: u32) {
+    if ASKED.subscribe().wait_for(|asked| *asked >= times).await.is_err() {
+        // The sender lives as long as the program.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// For commands that leave nothing behind wherever they stop.
+pub(crate) async fn interruptible<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
+        outcome = work => outcome,
+        () = asked_to_end() => Err(Failure::Interrupted),
     }
 }

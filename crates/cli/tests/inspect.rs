@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sim::{CertificateAuthority, CertificateKind, Fault};
-use support::{Desk, Run, dgx, start};
+use support::{Desk, Run, dgx, interrupt, start};
 use tokio::io::AsyncWriteExt as _;
 
 const LOGIN: [&str; 4] = ["--username", "admin", "--password-file", "pw"];
@@ -165,8 +165,7 @@ async fn an_interrupted_reading_leaves_no_session_behind() {
     while bmc.counters().live_sessions == 0 {
         tokio::task::yield_now().await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    interrupt(&child);
     Run::of(child.wait_with_output().await.unwrap()).ends(130);
     assert_eq!(bmc.counters().live_sessions, 0);
 }

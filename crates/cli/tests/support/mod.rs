@@ -1,6 +1,8 @@
 //! Runs the built command, and simulated BMCs for it.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses a part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+pub mod cell;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -110,4 +112,11 @@ pub async fn start(builder: BmcBuilder) -> RunningBmc {
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_path_buf()
+}
+
+/// Presses Ctrl-C.
+pub fn interrupt(child: &tokio::process::Child) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 }
