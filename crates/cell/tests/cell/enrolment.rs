@@ -1,6 +1,7 @@
 //! From declared to enrolled, and what keeps a machine from it.
 
-use crate::support::{Rig, document};
+use crate::support::{Client, Rig, crypto, document, settings};
+use bailiwick_cell::{Cell, Settings};
 use serde_json::json;
 use sim::{Model, Site};
 
@@ -137,4 +138,43 @@ async fn a_machine_of_another_jurisdictions_site_is_refused_with_every_reason_at
     let codes: Vec<_> =
         problem["problems"].as_array().unwrap().iter().map(|p| p["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["jurisdiction.outside-cell", "declaration.dangling"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_that_nobody_here_wrote_enrols_with_diagnostics() {
+    let sushy = testbed::SushyEmulator::start().await.unwrap();
+    let rig = Rig::start(one(Model::CpuNode)).await;
+    let mut documents = crate::support::world();
+    documents.push(document(
+        "Machine",
+        "sushy",
+        json!({ "site": "fra1", "bmc": { "address": sushy.address().to_string(), "username": sushy.username(), "passwordFile": "pw" } }),
+    ));
+    rig.client.apply(documents, &[("sushy".to_owned(), sushy.password().to_owned())]).await;
+    rig.client.wait_for_event("machine.enrolled", "sushy").await;
+    let machine = rig.client.get("/api/v1/machines/sushy").await;
+    let uuid = machine["inventory"]["identity"]["uuid"].as_str().unwrap().to_owned();
+    assert!(sushy.system_uuids().any(|known| known.eq_ignore_ascii_case(&uuid)), "{uuid}");
+    assert_ne!(machine["inventory"]["diagnostics"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_on_postgresql_enrols_and_remembers_as_one_on_sqlite_does() {
+    crypto();
+    let postgres = testbed::Postgres::start().await.unwrap();
+    postgres.create_database("cell").await.unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    let site = one(Model::PowerEdgeXe)(dir.path().join("site")).start().await.unwrap();
+    let settings = || Settings { database_url: Some(postgres.url("cell")), ..settings(&dir) };
+    let cell = Cell::start(settings()).await.unwrap();
+    let client = Client::of(&cell);
+    let rig = Rig { dir: tempfile::TempDir::new().unwrap(), site, cell, client };
+    rig.enrol_all().await;
+    rig.client.wait_until_published().await;
+    rig.cell.shutdown().await;
+    let cell = Cell::start(settings()).await.unwrap();
+    let machines = Client::of(&cell).get("/api/v1/machines").await;
+    assert_eq!(machines["items"][0]["state"], "enrolled");
+    assert_eq!(machines["items"][0]["gpus"], 4);
+    cell.shutdown().await;
 }
