@@ -30,7 +30,7 @@ pub(crate) struct GetArgs {
     what: What,
     /// Only this one; of GPUs a device, a serial number, a UUID or a machine
     name: Option<String>,
-    /// Print again whatever changes, until interrupted
+    /// Print again whatever changes, until interrupted; needs the role auditor or more
     #[arg(long, short)]
     watch: bool,
     /// Form of the output [default: table]

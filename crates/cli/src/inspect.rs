@@ -22,9 +22,10 @@ const GRACE: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Examples:
   # The pin comes from the BMC's own console, or from a first run without one.
-  bailiwick inspect https://10.0.0.5 --username admin --password-file pw --pin sha256:0123…
+  bailiwick inspect https://10.0.0.5 -u admin --password-file pw --pin sha256:0123…
   # Signed by the company's CA; the password comes from a vault.
-  vault read -field=pw bmc/r1 | bailiwick inspect https://bmc-r1 --username admin --password-file - --ca ca.pem
+  vault read -field=pw bmc/r1 |
+    bailiwick inspect https://bmc-r1 -u admin --password-file - --ca ca.pem
   # The GPUs' serial numbers.
   bailiwick inspect … -o json | jq -r '.gpus[].serial'")]
 pub(crate) struct InspectArgs {

@@ -125,3 +125,11 @@ async fn where_the_usual_port_is_taken_it_takes_another_and_says_so() {
     drop(holder);
     assert!(run.stderr.contains("127.0.0.1:8460 is taken; a free port is used"), "{run:?}");
 }
+
+#[tokio::test]
+async fn a_publish_directory_that_cannot_be_written_is_told_as_such() {
+    let desk = Desk::new();
+    desk.write("bailiwick-data/publish", "a file where a directory must be");
+    let words = ["quickstart", "--once", "--listen", "127.0.0.1:0"];
+    desk.run(&words).await.refuses(1, "publish.directory");
+}
