@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::errors::{Failure, Outcome};
 use crate::get::{age, gpu_state, is_called, not_found, trial_names, with_trial};
 use crate::inventory_table;
-use crate::output::{self, Format, TRIAL, fields, heading, shown};
+use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -158,7 +158,7 @@ fn gpu(item: &GpuItem, trials: &std::collections::BTreeSet<String>) -> String {
         ("Location", shown(gpu.location.as_ref())),
     ]);
     text += &heading("Told by");
-    text += &gpu.sources.iter().map(|source| format!("{source}\n")).collect::<String>();
+    text += &gpu.sources.iter().map(|source| clean(source) + "\n").collect::<String>();
     text
 }
 
@@ -201,7 +201,7 @@ fn waits(waiting: &Waiting) -> String {
 }
 
 fn reason(problem: &Problem) -> String {
-    let mut text = format!("- {} [{}]\n", problem.message, problem.code);
+    let mut text = format!("- {} [{}]\n", clean(&problem.message), problem.code);
     for (label, value) in [
         ("found:", &problem.found),
         ("expected:", &problem.expected),
@@ -209,7 +209,7 @@ fn reason(problem: &Problem) -> String {
         ("hint:", &problem.hint),
     ] {
         if let Some(value) = value {
-            text += &format!("  {label:<9} {value}\n");
+            text += &format!("  {label:<9} {}\n", clean(value));
         }
     }
     text

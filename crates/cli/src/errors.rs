@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use domain::{Diagnose, Problem};
 
 use crate::exit::Exit;
+use crate::output::clean;
 
 /// Codes of this crate: code, meaning, hint.
 pub(crate) const CODES: &[(&str, &str, &str)] = &[
@@ -166,7 +167,7 @@ pub(crate) fn note(text: &str) {
 fn render(word: &str, colour: AnsiColor, problem: &Problem) -> String {
     let head = Style::new().bold().fg_color(Some(colour.into()));
     let dim = Style::new().dimmed();
-    let mut text = format!("{head}{word}[{}]{head:#}: {}\n", problem.code, problem.message);
+    let mut text = format!("{head}{word}[{}]{head:#}: {}\n", problem.code, clean(&problem.message));
     for (label, value) in [
         ("found:", &problem.found),
         ("expected:", &problem.expected),
@@ -174,6 +175,8 @@ fn render(word: &str, colour: AnsiColor, problem: &Problem) -> String {
         ("hint:", &problem.hint),
     ] {
         if let Some(value) = value {
+            // A hint may be of several lines; it is ours.
+            let value = if label == "hint:" { value.clone() } else { clean(value) };
             text += &format!("  {dim}{label:<9}{dim:#} {value}\n");
         }
     }

@@ -62,6 +62,11 @@ pub(crate) fn value<T: Serialize>(format: Format, value: &T, table: impl FnOnce(
     }
 }
 
+/// Text of others, a BMC's for one, without what a terminal would obey.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// A table without lines, as kubectl prints them. Empty cells show `-`.
 pub(crate) fn table<R: AsRef<[String]>>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String {
     let mut table = Table::new();
@@ -70,7 +75,9 @@ pub(crate) fn table<R: AsRef<[String]>>(header: &[&str], rows: impl IntoIterator
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     for row in rows {
-        table.add_row(row.as_ref().iter().map(|cell| if cell.is_empty() { "-" } else { cell.as_str() }));
+        table.add_row(
+            row.as_ref().iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(cell) }),
+        );
     }
     let last = header.len().saturating_sub(1);
     for (at, column) in table.column_iter_mut().enumerate() {
@@ -99,9 +106,9 @@ pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     pairs
         .iter()
         .map(|(name, value)| {
-            let value = if value.is_empty() { "-" } else { value.as_str() };
+            let value = if value.is_empty() { "-".to_owned() } else { clean(value) };
             let label = format!("{name}:");
-            format!("{bold}{label:<width$}{bold:#} {}\n", paint(value))
+            format!("{bold}{label:<width$}{bold:#} {}\n", paint(&value))
         })
         .collect()
 }
@@ -129,6 +136,13 @@ mod tests {
     fn a_table_keeps_its_columns_in_line_and_shows_what_is_unknown() {
         let rows = [["a", ""], ["longer", "TRIAL"]].map(|row| row.map(str::to_owned));
         assert_eq!(plain(&table(&["NAME", "NOTE"], rows)), "NAME     NOTE\na        -\nlonger   TRIAL\n");
+    }
+
+    #[test]
+    fn what_a_bmc_says_cannot_move_the_cursor() {
+        let text = table(&["NAME"], [["\u{1b}[2J\u{9b}31mroot\r\n"]].map(|row| row.map(str::to_owned)));
+        assert!(plain(&text).ends_with("\n\u{fffd}[2J\u{fffd}31mroot\u{fffd}\u{fffd}\n"), "{text:?}");
+        assert!(!fields(&[("Name", "a\u{7}".to_owned())]).contains('\u{7}'));
     }
 
     #[test]

@@ -29,7 +29,16 @@ pub(crate) async fn run(global: &Global, args: &VersionArgs) -> Outcome {
     if args.client {
         return output::value(format, &json!({ "client": own }), |_| fields(&[("Client", own.to_owned())]));
     }
-    let cell = Client::of(global)?.version().await?;
+    let cell = match Client::of(global)?.version().await {
+        Ok(cell) => cell,
+        // What is known is told all the same.
+        Err(failure) => {
+            output::value(format, &json!({ "client": own, "cell": null }), |_| {
+                fields(&[("Client", own.to_owned())])
+            })?;
+            return Err(failure);
+        }
+    };
     output::value(format, &json!({ "client": own, "cell": cell }), |_| {
         fields(&[
             ("Client", own.to_owned()),

@@ -76,6 +76,28 @@ async fn a_cell_reads_its_file_and_refuses_one_with_an_unknown_key() {
 }
 
 #[tokio::test]
+async fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let desk = Desk::new();
+    for (at, (flag, variable, expected)) in
+        [(Some("eu"), Some("de"), "eu"), (None, Some("de"), "de"), (None, None, "fr")].into_iter().enumerate()
+    {
+        let data = format!("data{at}");
+        desk.write(
+            "cell.toml",
+            &format!("jurisdiction = \"fr\"\ndata-dir = \"{data}\"\nlisten = \"127.0.0.1:0\"\n"),
+        );
+        let mut command = desk.command(&["serve", "--config", "cell.toml"]);
+        command.args(flag.map(|flag| format!("--jurisdiction={flag}")));
+        command.envs(variable.map(|value| ("BAILIWICK_JURISDICTION", value)));
+        let served = Served::of(Desk::new(), command, desk.path(&data).join("admin.token")).await;
+        assert_eq!(
+            served.run(&["version", "-o", "json"]).await.ends(0).json()["cell"]["jurisdiction"],
+            expected
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_declared_is_shown_confirmed_enrolled_and_told() {
     let (served, bmc) = lab().await;
     let unasked = served.run(&["apply", "-f", "inv"]).await.ends(7);
@@ -207,9 +229,9 @@ async fn a_context_names_the_cell_and_its_token() {
     assert!(desk.run(&["context", "list"]).await.ends(0).stdout.contains('*'));
     let file = desk.path("config/bailiwick/config.toml");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    desk.run(&["--context", "lap", "version"]).await.refuses(4, "context.unknown");
+    desk.run(&["--context", "lap", "get", "machines"]).await.refuses(4, "context.unknown");
     // A server named by itself gets no token of a context.
-    desk.run(&["--server", &served.server, "version"]).await.refuses(5, "api.unauthorized");
+    desk.run(&["--server", &served.server, "get", "machines"]).await.refuses(5, "api.unauthorized");
     desk.run(&["context", "delete", "lab"]).await.ends(0);
 }
 
@@ -246,4 +268,6 @@ async fn where_no_cell_is_the_command_says_how_to_start_one() {
     drop(listener);
     let run = desk.run(&["--server", &server, "get", "machines"]).await.refuses(6, "cell.unreachable");
     assert!(run.stderr.contains("bailiwick serve"), "{run:?}");
+    let version = desk.run(&["--server", &server, "version"]).await.ends(6).stdout;
+    assert!(version.starts_with("Client: "), "what is known is told: {version}");
 }

@@ -32,7 +32,13 @@ impl Served {
             "--log-level",
             "warn",
         ];
-        let mut child = desk.command(&words).stderr(Stdio::piped()).spawn().unwrap();
+        let (command, token_file) = (desk.command(&words), desk.path("data/admin.token"));
+        Self::of(desk, command, token_file).await
+    }
+
+    /// A cell that this command serves.
+    pub async fn of(desk: Desk, mut command: Command, token_file: PathBuf) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let server = loop {
             let line = log.next_line().await.unwrap().expect("the cell ended before it served");
@@ -40,7 +46,6 @@ impl Served {
                 break server.to_owned();
             }
         };
-        let token_file = desk.path("data/admin.token");
         Self { desk, server, token_file, child, log }
     }
 
