@@ -65,16 +65,9 @@ impl Directory {
             let digest = Digest::of(text.as_bytes()).to_string();
             if there.as_deref() == Some(&text) {
                 after.files.insert(path, digest);
-            } else if there.is_some_and(|there| {
-                !before.files.contains_key(&path) && !there.contains("managed-by: \"bailiwick\"")
-            }) {
-                left_out.push(
-                    coded("publish.foreign-file", "a file that is not ours is in the way").at(self
-                        .root
-                        .join(&path)
-                        .display()
-                        .to_string()),
-                );
+            } else if there.is_some_and(|there| !before.files.contains_key(&path) && !is_ours(&there)) {
+                let place = self.root.join(&path).display().to_string();
+                left_out.push(coded("publish.foreign-file", format!("{place} is not this cell's")).at(place));
             } else {
                 after.files.insert(path.clone(), digest);
                 todo.push((path, text));
@@ -211,6 +204,12 @@ impl Directory {
     }
 }
 
+/// Known by its label where the manifest was lost.
+fn is_ours(text: &str) -> bool {
+    let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
+    object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == dra::MANAGER
+}
+
 fn path_of(folder: &str, object: &Object) -> String {
     format!("{folder}/{}-{}.yaml", object.kind.to_ascii_lowercase(), object.name)
 }
@@ -230,4 +229,61 @@ fn sync_folder(path: &Path) -> Result<(), Problem> {
 fn failed(path: &Path, error: &io::Error) -> Problem {
     coded("publish.directory", format!("cannot bring {} in line: {error}", path.display()))
         .at(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Name;
+    use dra::Input;
+
+    fn output() -> Output {
+        dra::publish(&Input::new(Name::new("eu").unwrap(), "bailiwick-cell"))
+    }
+
+    fn first_file(root: &Path) -> PathBuf {
+        root.join(path_of("declared", &output().declared[0]))
+    }
+
+    #[test]
+    fn a_second_write_of_the_same_writes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let first = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        let second = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        assert_eq!((first.written, second.written, second.objects), (first.objects, 0, first.objects));
+    }
+
+    #[test]
+    fn a_foreign_file_of_our_name_is_left_alone_and_told() {
+        let root = tempfile::tempdir().unwrap();
+        let mine = first_file(root.path());
+        fs::create_dir_all(mine.parent().unwrap()).unwrap();
+        fs::write(&mine, "kind: Mine\n").unwrap();
+        let written = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        assert_eq!(written.left_out[0].code, "publish.foreign-file");
+        assert_eq!(fs::read_to_string(mine).unwrap(), "kind: Mine\n");
+    }
+
+    #[test]
+    fn a_lost_manifest_and_an_edited_file_are_put_right() {
+        let root = tempfile::tempdir().unwrap();
+        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        fs::remove_file(root.path().join(MANIFEST)).unwrap();
+        let edited = first_file(root.path());
+        let text = fs::read_to_string(&edited).unwrap();
+        fs::write(&edited, format!("{text}# edited\n")).unwrap();
+        let written = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        assert_eq!((written.written, written.left_out.len()), (1, 0));
+        assert_eq!(fs::read_to_string(edited).unwrap(), text);
+    }
+
+    #[test]
+    fn what_a_crash_left_unfinished_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        let unfinished = root.path().join("declared").join(format!("{UNFINISHED}x.yaml"));
+        fs::write(&unfinished, "half").unwrap();
+        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        assert!(!unfinished.exists());
+    }
 }
