@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
-use crate::get::{age, gpu_state, is_called, not_found, trial_names, with_trial};
+use crate::get::{age, gpu_state, is_called, moment, not_found, trial_names, with_trial, zone};
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
 
@@ -114,7 +114,7 @@ fn machine(detail: &MachineDetail) -> String {
                 })
                 .unwrap_or_default(),
         ),
-        ("Zone", machine.zone.as_ref().map(|zone| zone.tier.as_str().to_owned()).unwrap_or_default()),
+        ("Zone", zone(machine.zone.as_ref())),
         ("BMC address", bmc.address.clone()),
         ("BMC account", credentials),
         ("BMC pin", shown(detail.pin.as_ref())),
@@ -122,7 +122,7 @@ fn machine(detail: &MachineDetail) -> String {
             "Observed",
             detail
                 .observed_at
-                .map(|at| format!("{at} ({} ago)", age(at, Timestamp::now())))
+                .map(|at| format!("{} ({} ago)", moment(at), age(at, Timestamp::now())))
                 .unwrap_or_default(),
         ),
         ("Facts", detail.facts.to_string()),
@@ -171,7 +171,7 @@ fn class(item: &ClassItem) -> String {
         ("Note", note),
         ("Jurisdiction", format!("{} and all it contains", item.spec.jurisdiction)),
         ("Models", if item.spec.models.is_empty() { "any".to_owned() } else { item.spec.models.join(", ") }),
-        ("Zone", item.spec.zone.as_ref().map(|zone| zone.tier.as_str().to_owned()).unwrap_or_default()),
+        ("Zone", zone(item.spec.zone.as_ref())),
         ("Requires", requires.join(", ")),
         ("Matching", format!("{} GPUs", item.matching)),
         ("Allocatable", format!("{} GPUs", item.allocatable)),
@@ -193,11 +193,12 @@ fn reasons(why: &Why) -> String {
 
 fn waits(waiting: &Waiting) -> String {
     let again = match waiting.until {
-        Some(until) => format!("tried again at {until}"),
+        Some(until) => format!("tried again at {}", moment(until)),
         None => "waits until the declaration changes".to_owned(),
     };
     let since = age(waiting.since, Timestamp::now());
-    format!("{}  for {since}, tried {} times; {again}\n", reason(&waiting.problem), waiting.attempts)
+    let tried = if waiting.attempts == 1 { "once".to_owned() } else { format!("{} times", waiting.attempts) };
+    format!("{}  for {since}, tried {tried}; {again}\n", reason(&waiting.problem))
 }
 
 fn reason(problem: &Problem) -> String {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cell::api::types::{ClassItem, GpuItem, GpuState, Machine};
 use clap::{Args, ValueEnum};
 use domain::Kind;
+use domain::declaration::Zone;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -300,16 +301,32 @@ fn declared_item(kind: Kind, document: Value) -> Item {
     let fields: &[&str] = match kind {
         Kind::Jurisdiction => &["/spec/within", "/spec/displayName"],
         Kind::LegalEntity => &["/spec/legalName", "/spec/country", "/spec/lei", "/spec/ultimateParent"],
-        _ => {
-            &["/spec/jurisdiction", "/spec/operator", "/spec/country", "/spec/bmcNetworks", "/spec/zone/tier"]
-        }
+        _ => &["/spec/jurisdiction", "/spec/operator", "/spec/country", "/spec/bmcNetworks"],
     };
-    let row = std::iter::once(name.clone()).chain(fields.iter().map(|path| text(path))).collect();
+    let mut row: Vec<String> =
+        std::iter::once(name.clone()).chain(fields.iter().map(|path| text(path))).collect();
+    if kind == Kind::Site {
+        let declared =
+            document.pointer("/spec/zone").and_then(|value| serde_json::from_value(value.clone()).ok());
+        row.push(zone(declared.as_ref()));
+    }
     Item { key: name, row, document }
 }
 
 fn document(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+/// A moment for people, in UTC.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A classification for people: `official, sensitive`.
+pub(crate) fn zone(zone: Option<&Zone>) -> String {
+    let Some(zone) = zone else { return String::new() };
+    let handling = zone.handling.map(domain::declaration::Handling::as_str);
+    [Some(zone.tier.as_str()), handling].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// How long ago, in the two largest units that matter.

@@ -9,6 +9,7 @@ use crate::apply::parse_name;
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Outcome, note};
+use crate::get::moment;
 use crate::output::{self, Format, shown};
 use crate::span::Span;
 
@@ -89,8 +90,8 @@ pub(crate) async fn run(global: &Global, args: &TokenArgs) -> Outcome {
                     vec![
                         token.name.to_string(),
                         token.role.to_string(),
-                        token.created_at.to_string(),
-                        shown(token.expires_at.as_ref()),
+                        moment(token.created_at),
+                        shown(token.expires_at.map(moment).as_ref()),
                     ]
                 });
                 output::table(&["NAME", "ROLE", "CREATED", "EXPIRES"], rows)
