@@ -164,11 +164,6 @@ impl Enroller {
         let at = Timestamp::now();
         let facts = fact::from_inventory(&inventory, at);
         self.store.record_enrolment(&record.name, record.generation, &inventory, &facts, at).await?;
-        if record.state == MachineState::Enrolled {
-            let pause = SignedDuration::try_from(self.refresh).unwrap_or(LONGEST_WAIT);
-            let problem = coded("machine.fresh", "the inventory is fresh");
-            return Ok(Outcome::Wait { problem, until: at.saturating_add(pause).unwrap_or(Timestamp::MAX) });
-        }
         Ok(Outcome::Advance(MachineState::Enrolled))
     }
 

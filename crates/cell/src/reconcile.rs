@@ -11,11 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{MachineRecord, StoreError};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Time until the next try after the database failed.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time until the next try after a step panicked, which is a mistake of ours.
+const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// A queued machine.
 #[derive(Debug)]
@@ -24,8 +27,11 @@ struct Entry {
     budget: Arc<LoginBudget>,
     /// When it is its turn; `None` while only a changed declaration helps.
     due: Option<Timestamp>,
-    running: bool,
+    running: Option<Id>,
 }
+
+/// What a task leaves: for which generation of which machine it ran, and when to look at that again.
+type Left = (Name, i64, Option<Timestamp>);
 
 /// Runs until it is cancelled. Steps under way are cut off: each is one transaction, and its session at the BMC is ended.
 pub(crate) async fn run(enroller: Arc<Enroller>, at_once: usize, stop: CancellationToken) {
@@ -39,17 +45,16 @@ pub(crate) async fn run(enroller: Arc<Enroller>, at_once: usize, stop: Cancellat
             tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(STORE_PAUSE) => continue }
         }
         start_due(&enroller, &mut queue, &mut tasks, at_once);
-        let next = queue.values().filter(|entry| !entry.running).filter_map(|entry| entry.due).min();
+        let next = queue.values().filter(|entry| entry.running.is_none()).filter_map(|entry| entry.due).min();
         let full = tasks.len() >= at_once;
         let pause = next.filter(|_| !full).map_or(Duration::from_hours(1), until);
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
-            Some(done) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Ok((machine, due)) = done {
-                    finish(&mut queue, &machine, due);
-                }
-            }
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
+                Ok(left) => finish(&mut queue, left),
+                Err(error) => give_back(&mut queue, &error),
+            },
             changes = changed.changed() => if changes.is_err() { break },
         }
     }
@@ -66,8 +71,7 @@ async fn refill(
         let mut stale = false;
         loop {
             let events = enroller.store.events(*seen, 1000).await?;
-            stale |=
-                events.iter().any(|event| event.kind == "plan.applied" || event.kind == "machine.resumed");
+            stale |= events.iter().any(|event| event.kind == "plan.applied");
             match events.last() {
                 Some(last) => *seen = last.id,
                 None => break,
@@ -86,13 +90,13 @@ async fn refill(
         let due = due(&machine, enroller.refresh);
         match queue.get_mut(&machine.name) {
             Some(entry) if entry.generation == machine.generation => {
-                if !entry.running {
+                if entry.running.is_none() {
                     entry.due = due;
                 }
             }
             // A changed declaration may bring other credentials: their failures are counted anew.
             _ => {
-                let running = queue.get(&machine.name).is_some_and(|entry| entry.running);
+                let running = queue.get(&machine.name).and_then(|entry| entry.running);
                 let entry = Entry { generation: machine.generation, budget: Arc::default(), due, running };
                 queue.insert(machine.name, entry);
             }
@@ -119,7 +123,7 @@ fn until(due: Timestamp) -> Duration {
 fn start_due(
     enroller: &Arc<Enroller>,
     queue: &mut BTreeMap<Name, Entry>,
-    tasks: &mut JoinSet<(Name, Option<Timestamp>)>,
+    tasks: &mut JoinSet<Left>,
     at_once: usize,
 ) {
     let now = Timestamp::now();
@@ -127,19 +131,16 @@ fn start_due(
         if tasks.len() >= at_once {
             break;
         }
-        if !entry.running && entry.due.is_some_and(|due| due <= now) {
-            entry.running = true;
-            tasks.spawn(carry(Arc::clone(enroller), machine.clone(), Arc::clone(&entry.budget)));
+        if entry.running.is_none() && entry.due.is_some_and(|due| due <= now) {
+            let (machine, generation) = (machine.clone(), entry.generation);
+            let task = carry(Arc::clone(enroller), machine, generation, Arc::clone(&entry.budget));
+            entry.running = Some(tasks.spawn(task).id());
         }
     }
 }
 
 /// Carries one machine as far as it goes now, step by step. Returns when to look at it again.
-async fn carry(
-    enroller: Arc<Enroller>,
-    machine: Name,
-    budget: Arc<LoginBudget>,
-) -> (Name, Option<Timestamp>) {
+async fn carry(enroller: Arc<Enroller>, machine: Name, generation: i64, budget: Arc<LoginBudget>) -> Left {
     loop {
         let due = match enroller.step(&machine, &budget).await {
             Ok(Outcome::Advance(MachineState::Enrolled)) => {
@@ -153,16 +154,24 @@ async fn carry(
                 Timestamp::now().saturating_add(STORE_PAUSE).ok()
             }
         };
-        return (machine, due);
+        return (machine, generation, due);
     }
 }
 
-fn finish(queue: &mut BTreeMap<Name, Entry>, machine: &Name, due: Option<Timestamp>) {
-    let Some(entry) = queue.get_mut(machine) else { return };
+fn finish(queue: &mut BTreeMap<Name, Entry>, (machine, generation, due): Left) {
+    let Some(entry) = queue.get_mut(&machine) else { return };
+    entry.running = None;
     // A declaration that changed while the step ran has set its own time, which is now.
-    let superseded = entry.due.is_some_and(|at| at == Timestamp::UNIX_EPOCH) && due.is_none();
-    entry.running = false;
-    if !superseded {
+    if entry.generation == generation {
         entry.due = due;
+    }
+}
+
+/// A task that panicked leaves nothing: its machine is tried again after a while.
+fn give_back(queue: &mut BTreeMap<Name, Entry>, error: &JoinError) {
+    tracing::error!("a step ended badly: {error}");
+    if let Some(entry) = queue.values_mut().find(|entry| entry.running == Some(error.id())) {
+        entry.running = None;
+        entry.due = Timestamp::now().saturating_add(AFTER_PANIC).ok();
     }
 }
