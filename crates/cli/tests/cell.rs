@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use std::process::Stdio;
 
-use sim::RunningBmc;
+use sim::{CertificateAuthority, CertificateKind, RunningBmc};
 use support::cell::Served;
 use support::{Desk, Run, dgx, interrupt, start};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -258,6 +258,25 @@ async fn a_list_is_watched_until_interrupted() {
     assert!(lines.next_line().await.unwrap().unwrap().starts_with("NAME"));
     interrupt(&child);
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+#[tokio::test]
+async fn over_https_the_server_must_be_signed_by_the_cas_of_the_context() {
+    // A BMC stands in for a server with a certificate: what it answers is told as no cell's, once it is trusted.
+    let authority = CertificateAuthority::generate("a CA").unwrap();
+    let bmc = start(dgx().certificate(CertificateKind::SignedBy(authority.clone()))).await;
+    let desk = Desk::new();
+    desk.write("ca.pem", authority.pem());
+    desk.write("token", "secret-token");
+    let url = bmc.url();
+    let set = ["context", "set", "far", "--server", &url, "--token-file", "token"];
+    desk.run(&set).await.ends(0);
+    bmc.record_requests();
+    desk.run(&["get", "machines"]).await.refuses(6, "cell.unreachable");
+    assert!(bmc.recorded_requests().is_empty(), "the token must not go to a server that nobody vouches for");
+    desk.run(&[&set[..], &["--ca-file", "ca.pem"]].concat()).await.ends(0);
+    desk.run(&["get", "machines"]).await.refuses(1, "cell.answer");
+    assert_eq!(bmc.recorded_requests().len(), 1);
 }
 
 #[tokio::test]
