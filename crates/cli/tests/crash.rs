@@ -1,5 +1,11 @@
 //! A cell killed at any moment: nothing is lost, nothing is doubled, no published file is half written.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "tests fail by panicking and read well"
+)]
 
 mod support;
 
