@@ -45,6 +45,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Choose another with `--listen`, or stop what uses it.",
     ),
     (
+        "gpu.not-allocatable",
+        "GPUs match a class and cannot be claimed by it yet.",
+        "The node agent's probe and an attestation verdict open this gate; nothing else does.",
+    ),
+    (
         "machine.mac-mismatch",
         "No interface of the machine or its BMC has the declared MAC address.",
         "Correct `spec.mac`, or look at which machine stands there.",

@@ -223,9 +223,6 @@ pub(crate) fn gpu_table(gpus: &[GpuItem], trials: &BTreeSet<String>) -> String {
     table(GPU_HEADER, gpus.iter().enumerate().map(|(at, gpu)| gpu_item(at, gpu, trials).row))
 }
 
-/// Waiting for the next reading is no trouble, so lists do not name it.
-const FRESH: &str = "machine.fresh";
-
 fn machine_item(machine: &Machine) -> Item {
     let rack = machine.rack.as_ref().map(|rack| match rack.unit {
         Some(unit) => format!("{} u{unit}", rack.name),
@@ -240,7 +237,7 @@ fn machine_item(machine: &Machine) -> Item {
         shown(machine.serial.as_ref()),
         machine.gpus.to_string(),
         age(machine.since, Timestamp::now()),
-        shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code).filter(|code| *code != FRESH)),
+        shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code)),
     ];
     Item { key: machine.name.to_string(), row, document: document(machine) }
 }

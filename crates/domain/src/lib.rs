@@ -2,6 +2,7 @@
 //!
 //! Pure: no runtime, no network, no database, no Kubernetes.
 
+pub mod codes;
 pub mod declaration;
 pub mod fact;
 pub mod inventory;

@@ -5,6 +5,7 @@
 //! pool, and [`proof_slice`] with [`judge`] tells whether the admission policy holds before anything else is written.
 
 mod class;
+mod codes;
 mod device;
 mod input;
 mod literal;
@@ -17,6 +18,7 @@ mod slice;
 mod taint;
 
 pub use class::selector;
+pub use codes::CODES;
 pub use device::{GpuKey, Verdict};
 pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
 pub use object::{Object, Output};

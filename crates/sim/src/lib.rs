@@ -17,6 +17,7 @@ mod access;
 mod behaviour;
 mod bmc;
 mod body;
+mod codes;
 pub mod decoy;
 mod der;
 mod error;
@@ -38,6 +39,7 @@ mod tree;
 
 pub use behaviour::{Behaviour, Etags, Expand, PowerStyle};
 pub use bmc::{Bmc, Counters, RequestRecord};
+pub use codes::CODES;
 pub use error::Error;
 pub use fault::{Action, Fault, FaultId, Faults, Selector};
 pub use model::Model;

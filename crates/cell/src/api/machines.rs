@@ -4,6 +4,7 @@ use super::access::Caller;
 use super::problem::Refusal;
 use super::types::{ClassItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
 use super::{Answer, Api, Shared};
+use crate::error::coded;
 use crate::world::{KnownMachine, World};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -155,12 +156,11 @@ fn reasons(world: &World, known: &KnownMachine) -> Vec<Problem> {
         if given < matching {
             let requires: Vec<_> = class.requires.iter().map(|requirement| requirement.as_str()).collect();
             reasons.push(
-                Problem::new(
+                coded(
                     "gpu.not-allocatable",
                     format!("{} of {matching} GPUs cannot be claimed by class {name}", matching - given),
                 )
                 .difference("inventoried", requires.join(", "))
-                .hint("the node agent's probe and an attestation verdict open this gate; nothing else does")
                 .at(format!("GpuClass/{name}")),
             );
         }
