@@ -436,6 +436,20 @@ pub fn is_filler(text: &str) -> bool {
         || bare.chars().all(|c| matches!(c, '-' | '.' | '*' | '?' | ' '))
         || FILLERS.iter().any(|filler| bare.eq_ignore_ascii_case(filler))
         || bare.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("STATIC:"))
+        || is_excuse(bare)
+}
+
+/// Sentences and names of variables that firmware shows where a value should be: "version not available" (BlueField),
+/// "no valid image", `$PRODUCT_SERIAL_NUMBER`, `CPLDSerialNumber` (NVIDIA).
+fn is_excuse(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let is_variable = text.strip_prefix('$').is_some_and(|name| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || matches!(c, '_' | '0'..='9'))
+    });
+    is_variable
+        || lower.ends_with(" not available")
+        || lower.starts_with("no valid ")
+        || (lower.ends_with("serialnumber") && !text.contains(|c: char| c.is_ascii_digit() || c == ' '))
 }
 
 /// Serial numbers that firmware ships with.

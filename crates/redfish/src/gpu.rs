@@ -72,6 +72,19 @@ impl View {
         }
     }
 
+    /// Whether it says neither serial number nor UUID.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.serial.is_none() && self.uuid.is_none()
+    }
+
+    /// Whether two views agree on something that identifies a GPU.
+    pub(crate) fn shares_identity(&self, other: &View) -> bool {
+        let same = |a: &Option<String>, b: &Option<String>, key: fn(&str) -> String| matches!((a, b), (Some(a), Some(b)) if key(a) == key(b));
+        same(&self.serial, &other.serial, serial_key)
+            || same(&self.uuid, &other.uuid, uuid_key)
+            || same(&self.pci_address, &other.pci_address, str::to_owned)
+    }
+
     /// The collection that it stands in.
     fn parent(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(parent, _)| parent)
@@ -155,9 +168,14 @@ pub fn merge(views: impl IntoIterator<Item = View>) -> Merged {
     let mut groups: Vec<Group> = distinct(views).into_iter().map(Group::of).collect();
     // "what is shared" by strength; identifiers before links, links before position
     join_by(&mut groups, &mut merged, "UUID", |group| group.uuid.clone());
-    join_by(&mut groups, &mut merged, "serial number", |group| group.serial.clone());
+    // a board's serial number says which board it is, not which of its GPUs: links and places say more (GB300)
+    let boards = board_serials(&groups);
+    let own_serial = |group: &Group| group.serial.clone().filter(|serial| !boards.contains(serial));
+    join_by(&mut groups, &mut merged, "serial number", own_serial);
     join_by(&mut groups, &mut merged, "PCI address", |group| group.pci.clone());
     join_by_links(&mut groups, &mut merged);
+    join_on_boards(&mut groups, &boards);
+    join_by(&mut groups, &mut merged, "serial number", |group| group.serial.clone());
     join_by_position(&mut groups);
     drop_unmatched(&mut groups, &mut merged);
     merged.gpus = groups.iter().map(compose).collect();
@@ -207,6 +225,43 @@ fn join_by(groups: &mut Vec<Group>, merged: &mut Merged, what: &str, key: impl F
     join_pairs(groups, merged, what, pairs);
 }
 
+/// Serial numbers that two resources of one list share although their UUIDs say that they are two GPUs.
+fn board_serials(groups: &[Group]) -> BTreeSet<String> {
+    let mut by_serial: BTreeMap<&str, Vec<&Group>> = BTreeMap::new();
+    for group in groups {
+        if let Some(serial) = &group.serial {
+            by_serial.entry(serial).or_default().push(group);
+        }
+    }
+    let are_two =
+        |a: &Group, b: &Group| a.difference(b).is_some_and(|what| what == "UUID") && are_siblings(a, b);
+    by_serial
+        .into_iter()
+        .filter(|(_, on_it)| {
+            on_it.iter().enumerate().any(|(index, a)| on_it.iter().skip(index + 1).any(|b| are_two(a, b)))
+        })
+        .map(|(serial, _)| serial.to_owned())
+        .collect()
+}
+
+/// Joins views of one board that name the same place on it (`GPU_0` and `HGX_GPU_0`).
+fn join_on_boards(groups: &mut Vec<Group>, boards: &BTreeSet<String>) {
+    let mut places: BTreeMap<(String, String), BTreeSet<usize>> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        let Some(serial) = group.serial.clone().filter(|serial| boards.contains(serial)) else { continue };
+        for view in &group.views {
+            places.entry((serial.clone(), position_token(&view.id))).or_default().insert(index);
+        }
+    }
+    let mut pairs = BTreeSet::new();
+    for indexes in places.values() {
+        let first = indexes.first().copied();
+        pairs.extend(indexes.iter().skip(1).filter_map(|other| Some((first?, *other))));
+    }
+    // differences were looked at; a note would tell of what every such board does
+    join_pairs(groups, &mut Merged::default(), "position", pairs);
+}
+
 /// Joins groups of which one links to a resource of the other.
 fn join_by_links(groups: &mut Vec<Group>, merged: &mut Merged) {
     let mut owner: BTreeMap<String, usize> = BTreeMap::new();
@@ -247,6 +302,10 @@ fn join_pairs(
             continue;
         }
         if let Some(difference) = first.difference(second).or_else(|| sibling_difference(first, second)) {
+            // GPUs of one board share its serial number, and their UUIDs tell them apart: nothing to tell
+            if what == "serial number" && difference == "UUID" && are_siblings(first, second) {
+                continue;
+            }
             let message = format!("{} shares its {what}, but not its {difference}", second.path());
             merged.notes.insert(("redfish.gpu.conflict", first.path().to_owned(), message));
             continue;

@@ -34,6 +34,38 @@ pub fn host<'a>(
     Some(first)
 }
 
+/// Other hosts behind the same service (blades of one enclosure): as good a host as the one chosen, with a serial number of
+/// its own. Their parts are not the host's.
+pub fn peers(
+    systems: &[Node<'_>],
+    managers: &[Node<'_>],
+    service_manager: Option<&str>,
+    host: usize,
+) -> Vec<usize> {
+    let Some(own) = systems.get(host) else { return Vec::new() };
+    let (best, serial) = (score(own, managers, service_manager), own.identifier("SerialNumber"));
+    let boots = |system: &Node<'_>| {
+        ["Bios", "Boot", "BiosVersion"]
+            .iter()
+            .any(|field| system.body().get(*field).is_some_and(|v| !v.is_null()))
+    };
+    let is_other = |system: &Node<'_>| {
+        let other = system.identifier("SerialNumber");
+        other.is_some() && serial.is_some() && other != serial
+    };
+    systems
+        .iter()
+        .enumerate()
+        .filter(|(index, system)| {
+            *index != host
+                && boots(system)
+                && is_other(system)
+                && score(system, managers, service_manager) == best
+        })
+        .map(|(index, _)| index)
+        .collect()
+}
+
 /// How much speaks for a system being the host. Links weigh more than everything else together.
 fn score(system: &Node<'_>, managers: &[Node<'_>], service_manager: Option<&str>) -> u32 {
     let mut score = 0;
@@ -195,8 +227,13 @@ fn enclosure_rank(kind: &str) -> u8 {
 
 /// The management controller.
 pub fn bmc(manager: &Node<'_>, interfaces: &[Node<'_>]) -> Bmc {
+    // a VLAN of the BMC's has an address of its own on some (BlueField), the same on every unit
+    let is_virtual = |interface: &&Node<'_>| {
+        interface.text("EthernetInterfaceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Virtual"))
+    };
     let macs: BTreeSet<String> = interfaces
         .iter()
+        .filter(|interface| !is_virtual(interface))
         .filter_map(|interface| interface.mac("PermanentMACAddress").or_else(|| interface.mac("MACAddress")))
         .collect();
     Bmc {

@@ -16,7 +16,7 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
     let started = Instant::now();
     let walk = Walk::new(reader, options);
     let landscape = walk.landscape().await?;
-    let (bmc, processors, nics, drives, firmware, component_integrity, secure_boot) = tokio::join!(
+    let (bmc, processors, nics, drives, firmware, component_integrity, secure_boot, memory_gib) = tokio::join!(
         walk.bmc(&landscape),
         processors_and_gpus(&walk, &landscape),
         walk.nics(&landscape),
@@ -24,6 +24,7 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
         walk.firmware(&landscape),
         walk.component_integrity(&landscape),
         walk.secure_boot(&landscape),
+        walk.memory_gib(&landscape),
     );
     let (cpus, gpus) = processors;
     if walk.is_lost() {
@@ -33,7 +34,7 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
         identity: identity_of(&walk, &landscape),
         bmc,
         processors: cpus,
-        memory_gib: walk.memory_gib(&landscape),
+        memory_gib,
         gpus,
         nics,
         drives,

@@ -10,6 +10,9 @@ use crate::decode::{Node, bare_path, last_segment, source_path};
 use crate::gpu::{Natural, View, ViewKind};
 use crate::quirks::is_bare_chassis;
 use crate::reader::Reader;
+use crate::walk::pci::{
+    GPU_VENDORS, PciClass, hex_id, is_management_video, is_named_gpu, may_be_gpu, pci_address, pci_class,
+};
 use crate::walk::{Landscape, Shared, Walk};
 
 /// What a Processor resource is.
@@ -43,6 +46,8 @@ impl<R: Reader> Walk<'_, R> {
         .await;
         let mut found = Processors::default();
         let mut paths = BTreeSet::new();
+        let mut host_cpus: Vec<(Option<String>, Processor)> = Vec::new();
+        let mut twins: BTreeMap<String, Processor> = BTreeMap::new();
         for list in lists {
             let mut cpus = Vec::new();
             for resource in list {
@@ -54,17 +59,26 @@ impl<R: Reader> Walk<'_, R> {
                     *found.users.entry(bare_path(&chassis).to_owned()).or_default() += 1;
                 }
                 match processor_kind(&node) {
-                    ProcessorKind::Cpu => cpus.push(cpu(&node)),
+                    ProcessorKind::Cpu => cpus.push((node.identifier("SerialNumber"), cpu(&node))),
                     ProcessorKind::Gpu => found.gpus.push(resource),
                     ProcessorKind::Other => {}
                 }
             }
-            // a baseboard that lists the host's CPUs again is not a second set of CPUs
-            if found.cpus.is_empty() {
-                cpus.sort_by_cached_key(|cpu| Natural(cpu.id.clone()));
-                found.cpus = cpus;
+            // a baseboard that lists the host's CPUs again is not a second set of CPUs, but may tell more of them
+            if host_cpus.is_empty() {
+                cpus.sort_by_cached_key(|(_, cpu)| Natural(cpu.id.clone()));
+                host_cpus = cpus;
+            } else {
+                twins.extend(cpus.into_iter().filter_map(|(serial, cpu)| Some((serial?, cpu))));
             }
         }
+        found.cpus = host_cpus
+            .into_iter()
+            .map(|(serial, cpu)| match serial.and_then(|serial| twins.remove(&serial)) {
+                Some(twin) => completed(cpu, twin),
+                None => cpu,
+            })
+            .collect();
         found
     }
 
@@ -82,8 +96,28 @@ impl<R: Reader> Walk<'_, R> {
             if views.is_empty() {
                 views.extend(self.lone_chassis_views(landscape));
             }
+        } else {
+            views.extend(self.unlinked_device_views(landscape, &views).await);
         }
         views
+    }
+
+    /// PCIe devices of GPUs that processors name without linking to them (HPE): matched by what identifies both. They add what
+    /// the processors do not say, and no GPUs.
+    async fn unlinked_device_views(&self, landscape: &Landscape, views: &[View]) -> Vec<View> {
+        let of_kind = |kind| views.iter().filter(move |view| view.kind == kind);
+        if of_kind(ViewKind::Device).count() >= of_kind(ViewKind::Processor).count() {
+            return Vec::new();
+        }
+        // nothing to match by: `GPU_0` may be found as a device by its name
+        if of_kind(ViewKind::Processor).all(View::is_anonymous) {
+            return self.device_views(landscape).await;
+        }
+        let devices = self.read_all(&self.device_links(landscape).await).await;
+        let seen = devices.iter().map(|device| self.node(device)).filter(|node| !node.is_absent());
+        seen.map(|node| standard_view(ViewKind::Device, &node))
+            .filter(|device| of_kind(ViewKind::Processor).any(|gpu| gpu.shares_identity(device)))
+            .collect()
     }
 
     /// GPU processors, and the PCIe devices and chassis that they link to.
@@ -224,6 +258,13 @@ impl<R: Reader> Walk<'_, R> {
 
     /// PCIe devices that are GPUs, where no processor names the GPUs (Supermicro).
     async fn device_views(&self, landscape: &Landscape) -> Vec<View> {
+        let devices = self.read_all(&self.device_links(landscape).await).await;
+        let views = devices.iter().map(|device| self.device_view(device));
+        futures_util::future::join_all(views).await.into_iter().flatten().collect()
+    }
+
+    /// The PCIe devices that chassis and systems list, each once.
+    async fn device_links(&self, landscape: &Landscape) -> Vec<String> {
         let mut links: BTreeSet<String> = BTreeSet::new();
         for chassis in &landscape.chassis {
             let node = self.node(chassis);
@@ -247,10 +288,7 @@ impl<R: Reader> Walk<'_, R> {
                 format!("{} PCIe devices; the first {limit} were read", paths.len()),
             );
         }
-        let wanted: Vec<String> = paths.into_values().take(limit).collect();
-        let devices = self.read_all(&wanted).await;
-        let views = devices.iter().map(|device| self.device_view(device));
-        futures_util::future::join_all(views).await.into_iter().flatten().collect()
+        paths.into_values().take(limit).collect()
     }
 
     /// What a field lists: an array of links in a system, a collection in a chassis; both are seen in either.
@@ -333,6 +371,16 @@ fn cpu(node: &Node<'_>) -> Processor {
     }
 }
 
+/// A CPU with what another resource of the same CPU says in addition (GB200: only the baseboard knows the model).
+fn completed(cpu: Processor, twin: Processor) -> Processor {
+    Processor {
+        id: cpu.id,
+        model: cpu.model.or(twin.model),
+        cores: cpu.cores.or(twin.cores),
+        threads: cpu.threads.or(twin.threads),
+    }
+}
+
 /// What a Processor resource is. Enumerations are read leniently (quirk 13); without a type, its other fields decide.
 pub(crate) fn processor_kind(node: &Node<'_>) -> ProcessorKind {
     let kind = node.text("ProcessorType").map(|kind| kind.to_ascii_lowercase());
@@ -375,167 +423,6 @@ fn location(node: &Node<'_>) -> Option<String> {
     found.iter().find_map(label).or_else(|| found.iter().find_map(|place| place.text("Info")))
 }
 
-/// PCI vendors that make GPUs: NVIDIA, AMD, Intel.
-const GPU_VENDORS: &[u64] = &[0x10de, 0x1002, 0x8086];
-/// PCI vendors of BMC video: ASPEED, Matrox, and HPE's iLO.
-const VIDEO_VENDORS: &[u64] = &[0x1a03, 0x102b, 0x103c, 0x1590];
-/// Words in names of BMC video.
-const VIDEO_WORDS: &[&str] =
-    &["aspeed", "ast2", "matrox", "g200", "ilo ", "pilot", "nuvoton", "embedded video", "onboard video"];
-/// Words in names of what stands beside GPUs and is none.
-const OTHER_WORDS: &[&str] = &[
-    "bluefield",
-    "connectx",
-    "dpu",
-    "nvswitch",
-    "nvlink",
-    "switch",
-    "bridge",
-    "retimer",
-    "fpga",
-    "ethernet",
-    "network",
-    "infiniband",
-    "nvme",
-    "sata",
-    "raid",
-    "storage",
-    "usb",
-    "root port",
-    "ssd",
-    "nic ",
-];
-/// Product names of data-centre GPUs.
-const GPU_WORDS: &[&str] = &[
-    "gpu", "h100", "h200", "h800", "h20", "b100", "b200", "b300", "gb200", "gb300", "gh200", "a100", "a800",
-    "a10", "a16", "a2", "a30", "a40", "l4", "l20", "l40", "l40s", "t4", "p100", "p40", "v100", "tesla",
-    "rtx", "quadro", "instinct", "mi100", "mi210", "mi250", "mi250x", "mi300a", "mi300x", "mi325x", "mi350x",
-    "mi355x", "radeon",
-];
-
-fn words_of(node: &Node<'_>) -> String {
-    let fields = ["Manufacturer", "Model", "Name", "Description"];
-    let texts: Vec<String> = fields
-        .iter()
-        .filter_map(|field| node.body().get(*field)?.as_str().map(str::to_ascii_lowercase))
-        .collect();
-    format!("{} ", texts.join(" "))
-}
-
-/// The BMC's own video is no GPU.
-fn is_management_video(node: &Node<'_>) -> bool {
-    let vendor = ["VendorId", "PCIVendorID"]
-        .iter()
-        .find_map(|field| node.body().get(*field)?.as_str())
-        .and_then(hex_id);
-    let words = words_of(node);
-    vendor.is_some_and(|id| VIDEO_VENDORS.contains(&id))
-        || VIDEO_WORDS.iter().any(|word| words.contains(word))
-}
-
-/// Whether a PCIe device is worth a look at its functions.
-fn may_be_gpu(node: &Node<'_>) -> bool {
-    let words = words_of(node);
-    is_named_gpu(node) || !OTHER_WORDS.iter().any(|word| words.contains(word))
-}
-
-/// Whether a device calls itself a GPU, by its id or a product name.
-fn is_named_gpu(node: &Node<'_>) -> bool {
-    let id = node.id().to_ascii_lowercase();
-    let words = words_of(node);
-    if ["bluefield", "connectx", "nvswitch", "retimer", "riser", "fpga"]
-        .iter()
-        .any(|word| words.contains(word))
-    {
-        return false;
-    }
-    let numbered = id.strip_prefix("gpu").is_some_and(|rest| {
-        rest.trim_start_matches(['_', '-', '.'])
-            .trim_start_matches("sxm")
-            .trim_start_matches('_')
-            .chars()
-            .all(|c| c.is_ascii_digit())
-    });
-    let typed = node
-        .body()
-        .get("DeviceType")
-        .and_then(Value::as_str)
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("GPU"));
-    let model = node.body().get("Model").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
-    // "A2" or "T4" may be anything's revision: short names count beside the maker's only
-    let made_by = ["nvidia", "amd ", "advanced micro"].iter().any(|maker| words.contains(maker));
-    let named = model
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .any(|word| GPU_WORDS.contains(&word) && (made_by || word.len() > 3));
-    numbered || typed || named
-}
-
-/// Base class and subclass of a PCI function, and its vendor.
-struct PciClass {
-    base: Option<u64>,
-    device_class: String,
-    vendor: Option<u64>,
-}
-
-impl PciClass {
-    fn is_gpu(&self) -> bool {
-        let known = self.vendor.is_none_or(|vendor| GPU_VENDORS.contains(&vendor));
-        let display = self.base == Some(0x03) || self.device_class == "displaycontroller";
-        // NVIDIA and AMD accelerators; Intel's of this class are no GPUs (QAT, DSA)
-        let accelerates = ["processingaccelerators", "coprocessor"].contains(&self.device_class.as_str());
-        let accelerator = (matches!(self.base, Some(0x0b | 0x12)) || accelerates)
-            && self.vendor.is_some_and(|vendor| matches!(vendor, 0x10de | 0x1002));
-        known && (display || accelerator)
-    }
-}
-
-fn pci_class(function: &Node<'_>) -> Option<PciClass> {
-    let id = |field| function.text(field).and_then(|id| hex_id(&id)).filter(|id| *id > 0);
-    let device_class = function.text("DeviceClass").unwrap_or_default().to_ascii_lowercase();
-    // 0xBBSSPP; Dell writes 0x0000BB
-    let base = id("ClassCode").map(|code| match code {
-        0x01_0000.. => code >> 16,
-        0x0100..=0xffff => code >> 8,
-        _ => code,
-    });
-    let says_nothing =
-        ["", "other", "unclassifieddevice", "unassignedclass"].contains(&device_class.as_str());
-    if says_nothing && base.is_none() {
-        return None;
-    }
-    Some(PciClass { base, device_class, vendor: id("VendorId") })
-}
-
-fn hex_id(text: &str) -> Option<u64> {
-    let bare = text.trim().trim_start_matches("0x").trim_start_matches("0X");
-    u64::from_str_radix(bare, 16).ok()
-}
-
-/// The PCI address, where bus, device and function are told: in the resource, or in its vendor's part.
-fn pci_address(node: &Node<'_>) -> Option<String> {
-    let own = std::iter::once(node.clone());
-    let oem = node.body().get("Oem").and_then(Value::as_object);
-    let vendors = oem
-        .into_iter()
-        .flat_map(|oem| oem.keys())
-        .filter_map(|vendor| node.descend(&["Oem", vendor.as_str()]));
-    own.chain(vendors).find_map(|place| {
-        if place.body().get("BusNumber").is_none_or(Value::is_null) {
-            return None;
-        }
-        let bus = place.whole("BusNumber").filter(|bus| *bus <= 0xff)?;
-        let device = place.whole("DeviceNumber").filter(|device| *device <= 0x1f)?;
-        let function = place
-            .whole("FunctionNumber")
-            .or_else(|| place.whole("FunctionId"))
-            .filter(|function| *function <= 7)?;
-        let segment =
-            ["SegmentNumber", "DomainNumber"].iter().find_map(|field| place.whole(field)).unwrap_or(0);
-        // bus 0 holds no GPU: all zeros mean "not known"
-        (bus > 0).then(|| format!("{segment:04x}:{bus:02x}:{device:02x}.{function:x}"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -563,32 +450,5 @@ mod tests {
         assert_eq!(kind(json!({"Id": "GPU_0"})), ProcessorKind::Gpu);
         assert_eq!(kind(json!({"Id": "1", "TotalCores": 8, "TotalThreads": 16})), ProcessorKind::Cpu);
         assert_eq!(kind(json!({"Id": "FPGA_0"})), ProcessorKind::Other);
-    }
-
-    #[test]
-    fn the_class_code_is_read_in_both_byte_orders() {
-        let gpu = |body: Value| with(&body, |node| pci_class(node).is_some_and(|class| class.is_gpu()));
-        assert!(gpu(json!({"ClassCode": "0x030200", "VendorId": "0x10de"})));
-        assert!(gpu(json!({"ClassCode": "0x000003", "VendorId": "0x10de"})));
-        assert!(gpu(json!({"ClassCode": "0x120000", "VendorId": "0x1002"})));
-        assert!(!gpu(json!({"ClassCode": "0x120000", "VendorId": "0x8086"})));
-        assert!(!gpu(json!({"ClassCode": "0x020000", "VendorId": "0x15b3"})));
-        assert!(!gpu(json!({"ClassCode": "0x030000", "VendorId": "0x1a03"})));
-    }
-
-    #[test]
-    fn a_pci_address_needs_bus_device_and_function() {
-        let address = |body: Value| with(&body, pci_address);
-        assert_eq!(
-            address(json!({"BusNumber": 23, "DeviceNumber": 0, "FunctionNumber": 0})).as_deref(),
-            Some("0000:17:00.0")
-        );
-        assert_eq!(
-            address(json!({"Oem": {"X": {"BusNumber": 1, "DeviceNumber": 2, "FunctionNumber": 3}}}))
-                .as_deref(),
-            Some("0000:01:02.3")
-        );
-        assert_eq!(address(json!({"BusNumber": 23})), None);
-        assert_eq!(address(json!({"BusNumber": 0, "DeviceNumber": 0, "FunctionNumber": 0})), None);
     }
 }

@@ -4,6 +4,7 @@
 mod drives;
 mod gpus;
 mod nics;
+mod pci;
 mod services;
 mod systems;
 

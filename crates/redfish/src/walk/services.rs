@@ -85,10 +85,25 @@ impl<R: Reader> Walk<'_, R> {
         said.filter(|tpm| *tpm != Tpm::default()).collect()
     }
 
-    /// Memory of the host. Zero means that nobody counted it yet.
-    pub(crate) fn memory_gib(&self, landscape: &Landscape) -> Option<u64> {
-        let summary = self.node(landscape.host()?).child("MemorySummary")?;
-        summary.whole("TotalSystemMemoryGiB").filter(|gib| *gib > 0)
+    /// Memory of the host. Zero means that nobody counted it yet; then its modules are added up.
+    pub(crate) async fn memory_gib(&self, landscape: &Landscape) -> Option<u64> {
+        let host = self.node(landscape.host()?);
+        let summary = host.child("MemorySummary");
+        let total = summary.and_then(|summary| summary.whole("TotalSystemMemoryGiB")).filter(|gib| *gib > 0);
+        if total.is_some() {
+            return total;
+        }
+        let mut mebibytes = 0_u64;
+        for module in self.members(&host.link("Memory")?).await {
+            let module = self.node(&module);
+            let kind = module.text("MemoryType").unwrap_or_default();
+            if module.is_absent() || !(kind.is_empty() || kind.eq_ignore_ascii_case("DRAM")) {
+                continue;
+            }
+            // a module that does not say its capacity leaves the sum unknown
+            mebibytes = mebibytes.checked_add(module.whole("CapacityMiB")?)?;
+        }
+        Some(mebibytes / 1024).filter(|gib| *gib > 0)
     }
 }
 

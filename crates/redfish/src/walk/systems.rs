@@ -24,6 +24,8 @@ pub struct Landscape {
     /// Index of the host's manager in `managers`.
     pub(crate) manager: Option<usize>,
     pub(crate) profile: Profile,
+    /// Paths of other hosts behind the same service, whose parts are not this host's.
+    peers: BTreeSet<String>,
 }
 
 impl Landscape {
@@ -35,10 +37,12 @@ impl Landscape {
         self.managers.get(self.manager?)
     }
 
-    /// The other systems: GPU baseboards, for one.
+    /// The host and what belongs to it: GPU baseboards, for one.
     pub(crate) fn systems_host_first(&self) -> Vec<&Shared> {
         let host = self.host();
-        let others = self.systems.iter().filter(|system| host.is_none_or(|host| !Arc::ptr_eq(host, system)));
+        let others = self.systems.iter().filter(|system| {
+            host.is_none_or(|host| !Arc::ptr_eq(host, system)) && !self.peers.contains(bare_path(&system.uri))
+        });
         host.into_iter().chain(others).collect()
     }
 }
@@ -69,6 +73,7 @@ impl<R: Reader> Walk<'_, R> {
             chassis,
             host: None,
             manager: None,
+            peers: BTreeSet::new(),
         };
         self.choose(&mut landscape);
         Ok(landscape)
@@ -182,9 +187,22 @@ impl<R: Reader> Walk<'_, R> {
             self.log.note("redfish.link.missing", path, "the host has no link `Links.ManagedBy`");
         }
         let profile = quirks::profile(&landscape.root.body, manufacturer.as_deref());
+        let others = host.map(|host| identity::peers(&systems, &managers, service.as_deref(), host));
+        let others: BTreeSet<String> = others
+            .into_iter()
+            .flatten()
+            .filter_map(|index| systems.get(index))
+            .map(|system| bare_path(system.path()).to_owned())
+            .collect();
         landscape.host = host;
         landscape.manager = manager;
         landscape.profile = profile;
+        landscape.chassis.retain(|chassis| {
+            let links = self.node(chassis).child("Links").map(|links| links.links("ComputerSystems"));
+            let of = links.unwrap_or_default();
+            of.is_empty() || of.iter().any(|system| !others.contains(bare_path(system)))
+        });
+        landscape.peers = others;
     }
 }
 
