@@ -19,6 +19,7 @@ use bailiwick_redfish::{WalkOptions, inventory};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use support::machine::machine;
+use support::tree::Tree;
 
 /// Few values, so that views collide often.
 fn maybe(values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
@@ -164,8 +165,89 @@ proptest! {
     }
 }
 
+/// One change: which resource, the way into it, and what stands there afterwards.
+type Change = (usize, Vec<usize>, Damage);
+
+/// What a BMC may put where something else belongs.
+#[derive(Clone, Debug)]
+enum Damage {
+    Is(Value),
+    /// A link of the resource to itself.
+    ToItself,
+    /// A link to any other resource.
+    To(usize),
+    /// A list of links to other resources, the same ones again and again.
+    ToMany(usize, usize),
+    /// A list of links that lead nowhere.
+    ToNothing(usize),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let damage = prop_oneof![
+        4 => json().prop_map(Damage::Is),
+        2 => Just(Damage::ToItself),
+        2 => any::<usize>().prop_map(Damage::To),
+        1 => (any::<usize>(), 1usize..300).prop_map(|(start, count)| Damage::ToMany(start, count)),
+        1 => (1usize..3_000).prop_map(Damage::ToNothing),
+    ];
+    (any::<usize>(), prop::collection::vec(any::<usize>(), 0..4), damage)
+}
+
+fn spoil(tree: &mut Tree, (resource, way, damage): Change) {
+    let paths = tree.paths();
+    let at = |index: usize| paths.get(index % paths.len()).cloned().expect("a path");
+    let link = |path: String| serde_json::json!({"@odata.id": path});
+    let own = at(resource);
+    let new = match damage {
+        Damage::Is(value) => value,
+        Damage::ToItself => link(own.clone()),
+        Damage::To(other) => link(at(other)),
+        Damage::ToMany(start, count) => (0..count).map(|n| link(at(start.wrapping_add(n)))).collect(),
+        Damage::ToNothing(count) => (0..count).map(|n| link(format!("/redfish/v1/Nothing/{n}"))).collect(),
+    };
+    tree.edit(&own, |body| {
+        let mut place = body;
+        for step in way {
+            let width = match &*place {
+                Value::Object(object) => object.len(),
+                Value::Array(array) => array.len(),
+                _ => 0,
+            };
+            if width == 0 {
+                break;
+            }
+            place = match place {
+                Value::Object(object) => object.values_mut().nth(step % width).expect("a field"),
+                Value::Array(array) => array.get_mut(step % width).expect("an entry"),
+                _ => return,
+            };
+        }
+        *place = new;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_is_wrong_in_a_tree_reading_ends_and_nothing_is_told_twice(
+        changes in prop::collection::vec(change(), 1..8)
+    ) {
+        let mut tree = machine();
+        for change in changes {
+            spoil(&mut tree, change);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let options = WalkOptions { max_resources: 500, ..WalkOptions::default() };
+        let read = runtime.block_on(inventory(&tree, &options));
+        // the root, an expanding collection and the systems may be asked for once more, to tell why they cannot be read
+        prop_assert!(tree.asked().len() <= 510, "{} requests", tree.asked().len());
+        let Ok(inventory) = read else { return Ok(()) };
+        let sources: Vec<&String> = inventory.gpus.iter().flat_map(|gpu| &gpu.sources).collect();
+        prop_assert_eq!(sources.iter().collect::<BTreeSet<_>>().len(), sources.len());
+        let macs: BTreeSet<&String> = inventory.nics.iter().map(|nic| &nic.mac).collect();
+        prop_assert_eq!(macs.len(), inventory.nics.len());
+    }
 
     #[test]
     fn no_body_of_any_resource_makes_reading_panic(index in 0usize..24, body in json()) {

@@ -62,6 +62,7 @@ impl<R: Reader> Walk<'_, R> {
             self.members(&managers_uri),
             self.members_where(&chassis_uri, |uri| !quirks::is_bare_chassis(last_segment(uri))),
         );
+        // an error stays one although managers may link to some: on a DGX they do to the baseboard only, not to the host
         let systems = systems?;
         let systems = self.found_by_links(systems, &managers, &chassis).await;
         let (managers, chassis) = (sound(managers), sound(chassis));
