@@ -34,6 +34,14 @@ pub fn host<'a>(
     Some(first)
 }
 
+/// Whether a system is a host by its links or by what only a host has. A GPU baseboard is not: it is the best of the systems
+/// only while the host itself cannot be read.
+pub fn is_host(system: &Node<'_>, managers: &[Node<'_>], service_manager: Option<&str>) -> bool {
+    service_manager.is_some_and(|service| manages(service, system, managers))
+        || ["Bios", "SecureBoot"].iter().any(|field| system.body().get(*field).is_some_and(|v| !v.is_null()))
+        || system.identifier("BiosVersion").is_some()
+}
+
 /// Other hosts behind the same service (blades of one enclosure): as good a host as the one chosen, with a serial number of
 /// its own. Their parts are not the host's.
 pub fn peers(

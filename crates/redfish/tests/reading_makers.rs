@@ -268,3 +268,40 @@ async fn the_other_blades_of_an_enclosure_lend_the_host_neither_gpus_nor_nics() 
     assert_eq!(macs, ["02:00:00:00:01:01"]);
     assert!(codes(&inventory).contains(&"redfish.host.ambiguous"));
 }
+
+/// A host, and a baseboard that has nothing of a host but a serial number and a manager.
+fn host_and_baseboard() -> Tree {
+    let mut tree = machine();
+    let (board, manager) = ("/redfish/v1/Systems/Board", "/redfish/v1/Managers/Board");
+    let managed = json!({"ManagedBy": [link(manager)]});
+    let fields = json!({"SerialNumber": "BOARD-1", "Model": "Baseboard", "Links": managed});
+    tree.put(board, resource("ComputerSystem", "Board", fields));
+    tree.put(manager, resource("Manager", "Board", json!({"Links": {"ManagerForServers": [link(board)]}})));
+    tree.put("/redfish/v1/Systems", collection(&[board, HOST]));
+    tree.put("/redfish/v1/Managers", collection(&[BMC, manager]));
+    tree
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_read_is_an_error_and_not_its_baseboard() {
+    assert_eq!(read(&host_and_baseboard()).await.identity.serial.as_deref(), Some("HOST-1"));
+    for gone in [true, false] {
+        let mut tree = host_and_baseboard();
+        if gone {
+            tree.remove(HOST);
+        } else {
+            tree.fail(HOST);
+        }
+        let error = inventory(&tree, &WalkOptions::default()).await.expect_err("no host");
+        assert!(error.to_string().contains(HOST), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_baseboard_that_cannot_be_read_leaves_the_host_told() {
+    let mut tree = host_and_baseboard();
+    tree.fail("/redfish/v1/Systems/Board");
+    let inventory = read(&tree).await;
+    assert_eq!(inventory.identity.serial.as_deref(), Some("HOST-1"));
+    assert!(inventory.diagnostics.iter().any(|diagnostic| diagnostic.path == "/redfish/v1/Systems/Board"));
+}

@@ -13,6 +13,9 @@ use crate::walk::{Shared, Walk};
 /// The service root. With the slash: some servers redirect without (DSP0266 6.3 has both).
 pub(crate) const ROOT: &str = "/redfish/v1/";
 
+/// So many systems that could not be read are asked for once more, to tell why.
+const SECOND_LOOKS: usize = 8;
+
 /// What everything else starts from.
 pub struct Landscape {
     pub(crate) root: Shared,
@@ -77,7 +80,37 @@ impl<R: Reader> Walk<'_, R> {
             peers: BTreeSet::new(),
         };
         self.choose(&mut landscape);
+        self.settle(&mut landscape, &systems_uri).await?;
         Ok(landscape)
+    }
+
+    /// A listed system that cannot be read may be the host: then the best of the others must not be taken for it, or a DGX
+    /// becomes its own baseboard for as long as one request fails.
+    async fn settle(&self, landscape: &mut Landscape, systems_uri: &str) -> Result<(), ReadError> {
+        let Some(host) = landscape.host() else { return Ok(()) };
+        let root = self.node(&landscape.root);
+        let managers = identity::nodes(&landscape.managers, &self.log);
+        let service = identity::service_manager(&root, &managers);
+        if identity::is_host(&self.node(host), &managers, service.as_deref()) {
+            return Ok(());
+        }
+        let is_known =
+            |uri: &String| landscape.systems.iter().any(|system| bare_path(&system.uri) == bare_path(uri));
+        let mut found = Vec::new();
+        let listed = self.member_links(systems_uri).await;
+        for uri in listed.iter().filter(|uri| !is_known(uri)).take(SECOND_LOOKS) {
+            match self.fetch(uri).await {
+                Ok(system) => found.push(Arc::new(system)),
+                Err(Some(error)) => return Err(error),
+                Err(None) => return Err(self.lost()),
+            }
+        }
+        if !found.is_empty() {
+            landscape.systems.append(&mut found);
+            landscape.systems = sound(std::mem::take(&mut landscape.systems));
+            self.choose(landscape);
+        }
+        Ok(())
     }
 
     async fn root(&self) -> Result<Shared, ReadError> {
@@ -135,8 +168,8 @@ impl<R: Reader> Walk<'_, R> {
                 Err(None) => return Err(self.lost()),
             },
         };
-        for system in listed {
-            match self.fetch(&system).await {
+        for system in listed.iter().take(SECOND_LOOKS) {
+            match self.fetch(system).await {
                 Err(Some(ReadError::NotFound { .. })) | Ok(_) => {}
                 Err(Some(error)) => return Err(error),
                 Err(None) => return Err(self.lost()),
