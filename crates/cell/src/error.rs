@@ -95,9 +95,24 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Switch on the feature gate that the field needs.",
     ),
     (
-        "publish.node-unverified",
-        "The machine has no Node of its name with its system UUID, so its GPUs do not go to the cluster.",
+        "publish.cluster-user",
+        "The cluster knows the cell by another user name than the admission policies would let write; nothing was written.",
+        "Set `cluster-user` to the name found, or give the kubeconfig of the expected user.",
+    ),
+    (
+        "publish.node-mismatch",
+        "The Node of the machine's name says another system UUID than the machine's BMC, so its GPUs do not go to the cluster.",
+        "Find out which machine runs under that name; rename the Node or the machine.",
+    ),
+    (
+        "publish.node-missing",
+        "The machine has no Node of its name yet, so its GPUs do not go to the cluster.",
         "Join the machine to the cluster under its own name.",
+    ),
+    (
+        "publish.policy-broken",
+        "A kubelet could write our slices although the policy was applied, so nothing else was published.",
+        "Look for who changes ValidatingAdmissionPolicy `bailiwick-slices` or its binding.",
     ),
     (
         "publish.policy-unproven",

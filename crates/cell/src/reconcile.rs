@@ -94,9 +94,10 @@ async fn refill(
                     entry.due = due;
                 }
             }
-            // A changed declaration may bring other credentials: their failures are counted anew.
-            _ => {
-                let running = queue.get(&machine.name).and_then(|entry| entry.running);
+            // A changed declaration may bring other credentials: they are tried now, and their failures are counted anew.
+            known => {
+                let running = known.as_ref().and_then(|entry| entry.running);
+                let due = if known.is_some() { Some(Timestamp::UNIX_EPOCH) } else { due };
                 let entry = Entry { generation: machine.generation, budget: Arc::default(), due, running };
                 queue.insert(machine.name, entry);
             }

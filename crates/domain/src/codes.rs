@@ -18,6 +18,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Declare that object, or correct the field named.",
     ),
     ("declaration.duplicate", "An object is declared twice.", "Keep one of the two."),
+    (
+        "declaration.in-use",
+        "An object cannot be deleted while another refers to it.",
+        "Delete the other too, or first.",
+    ),
     ("declaration.kind", "There is no such kind.", "`bailiwick explain` takes each kind that there is."),
     ("declaration.malformed", "The document cannot be read.", "Mend it at the line named."),
     (

@@ -70,11 +70,20 @@ pub struct Wish {
     pub apply: Vec<Declaration>,
     /// Objects that shall go.
     pub delete: Vec<(Kind, Name)>,
-    /// Machines whose password changes although no field of theirs does.
-    pub new_passwords: BTreeSet<Name>,
+    /// Machines that get a new password, each with a mark that no other plan has: so what was reviewed for one password is
+    /// never applied for another. The mark tells nothing of the password.
+    pub new_passwords: BTreeMap<Name, String>,
 }
 
-type Objects = BTreeMap<(Kind, Name), Declaration>;
+type Key = (Kind, Name);
+type Objects = BTreeMap<Key, Declaration>;
+
+/// The path by which a plan shows that a password changes.
+pub const PASSWORD: &str = "(password)";
+
+fn new_password<'w>(wish: &'w Wish, (kind, name): &Key) -> Option<&'w String> {
+    wish.new_passwords.get(name).filter(|_| *kind == Kind::Machine)
+}
 
 impl Plan {
     /// Works out the changes from `current` to what the wish says, or every reason why that must not be.
@@ -108,7 +117,7 @@ impl Plan {
                 );
             }
         }
-        problems.extend(check(&after, home));
+        problems.extend(check(&after, &wish.delete, home));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -116,17 +125,14 @@ impl Plan {
         for (key, declaration) in &after {
             let (action, old) = match before.get(key) {
                 None => (Action::Create, Value::Null),
-                Some(old) if old == declaration && !wish.new_passwords.contains(&key.1) => continue,
+                Some(old) if old == declaration && new_password(wish, key).is_none() => continue,
                 Some(old) => (Action::Update, old.to_json()),
             };
             let new = declaration.to_json();
             let mut fields = differences(&old, &new);
-            if key.0 == Kind::Machine && action == Action::Update && wish.new_passwords.contains(&key.1) {
-                fields.push(FieldChange {
-                    path: "(password)".into(),
-                    from: "sealed".into(),
-                    to: "changed".into(),
-                });
+            if let Some(mark) = new_password(wish, key) {
+                let from = if action == Action::Update { "sealed".into() } else { Value::Null };
+                fields.push(FieldChange { path: PASSWORD.into(), from, to: format!("new, {mark}").into() });
             }
             changes.push(Change { action, kind: key.0, name: key.1.clone(), fields, after: new });
         }
@@ -140,7 +146,9 @@ impl Plan {
                 after: Value::Null,
             });
         }
-        let unchanged = seen.iter().filter(|key| before.get(*key) == after.get(*key)).count();
+        let is_changed =
+            |key: &Key| changes.iter().any(|change| (change.kind, &change.name) == (key.0, &key.1));
+        let unchanged = seen.iter().filter(|key| !is_changed(key)).count();
         Ok(Self::seal(state_digest(current), changes, unchanged))
     }
 
@@ -201,7 +209,7 @@ fn differences(from: &Value, to: &Value) -> Vec<FieldChange> {
 }
 
 /// Every reason why these objects may not stand together.
-fn check(objects: &Objects, home: Option<&Name>) -> Vec<Problem> {
+fn check(objects: &Objects, deleted: &[Key], home: Option<&Name>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let nested = objects.values().filter_map(|d| match &d.spec {
         Spec::Jurisdiction(spec) => Some((d.name().clone(), spec.within.clone())),
@@ -218,15 +226,16 @@ fn check(objects: &Objects, home: Option<&Name>) -> Vec<Problem> {
     for declaration in objects.values() {
         let mut refers = |kind: Kind, name: &Name, field: &str| {
             let found = objects.contains_key(&(kind, name.clone()));
-            if !found {
-                problems.push(
-                    Problem::new(
-                        "declaration.dangling",
-                        format!("{} refers to {kind}/{name}, which is not declared", declaration.reference()),
-                    )
-                    .hint(format!("declare {kind}/{name}, or correct `{field}`"))
-                    .at(format!("{} {field}", declaration.reference())),
-                );
+            let reference = declaration.reference();
+            let at = format!("{reference} {field}");
+            if !found && deleted.iter().any(|(gone, other)| (*gone, other) == (kind, name)) {
+                let message = format!("{kind}/{name} cannot go: {reference} refers to it");
+                let hint = format!("delete {reference} too, or first");
+                problems.push(Problem::new("declaration.in-use", message).hint(hint).at(at));
+            } else if !found {
+                let message = format!("{reference} refers to {kind}/{name}, which is not declared");
+                let hint = format!("declare {kind}/{name}, or correct `{field}`");
+                problems.push(Problem::new("declaration.dangling", message).hint(hint).at(at));
             }
             found
         };
@@ -386,7 +395,7 @@ spec: {site: fra1, bmc: {address: 10.0.0.5, username: root, passwordFile: pw}}
     #[test]
     fn deleting_what_others_refer_to_is_refused() {
         let wish = Wish { delete: vec![(Kind::Site, name("fra1"))], ..Wish::default() };
-        assert_eq!(codes(Plan::make(&world(WORLD), &wish, None)), ["declaration.dangling"]);
+        assert_eq!(codes(Plan::make(&world(WORLD), &wish, None)), ["declaration.in-use"]);
     }
 
     #[test]
@@ -407,9 +416,22 @@ spec: {site: fra1, bmc: {address: 10.0.0.5, username: root, passwordFile: pw}}
 
     #[test]
     fn a_new_password_alone_is_a_change_that_does_not_show_it() {
-        let wish = Wish { apply: world(WORLD), new_passwords: [name("m1")].into(), ..Wish::default() };
+        let wish = Wish {
+            apply: world(WORLD),
+            new_passwords: [(name("m1"), "a1".to_owned())].into(),
+            ..Wish::default()
+        };
         let plan = Plan::make(&world(WORLD), &wish, None).unwrap();
         assert_eq!(plan.changes.len(), 1);
-        assert_eq!(plan.changes[0].fields[0].path, "(password)");
+        assert_eq!((plan.changes[0].fields[0].path.as_str(), plan.unchanged), (PASSWORD, 4));
+    }
+
+    #[test]
+    fn two_plans_for_two_passwords_are_two_plans() {
+        let plan = |mark: &str| {
+            let new_passwords = [(name("m1"), mark.to_owned())].into();
+            Plan::make(&[], &Wish { apply: world(WORLD), new_passwords, ..Wish::default() }, None).unwrap()
+        };
+        assert_ne!(plan("a1").digest, plan("b2").digest);
     }
 }

@@ -7,7 +7,7 @@ use crate::open::Store;
 use crate::rows::{Read as _, corrupt, to_json};
 use crate::seal::Purpose;
 use crate::write::Write;
-use domain::plan::{Action, Change};
+use domain::plan::{Action, Change, PASSWORD};
 use domain::{Declaration, Digest, Kind, MachineState, Name, Plan, Spec};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -57,9 +57,6 @@ pub struct AppliedChange {
     /// Its name.
     pub name: Name,
 }
-
-/// The field under which a plan shows that a password changes.
-const PASSWORD_FIELD: &str = "(password)";
 
 impl Store {
     /// Keeps a plan, with the passwords of the machines that it declares, sealed. Saving it again replaces the passwords. A
@@ -138,8 +135,9 @@ impl Store {
     /// Applies a kept plan as a whole: declarations, machines, passwords, events. Applying it again changes nothing. Refused
     /// where what is declared has changed since it was made.
     ///
-    /// A machine whose site, serial, MAC, password or anything of whose BMC changes has to be discovered again. The key that
-    /// its BMC showed stays as what the next one is held against, unless the plan declares a key.
+    /// A machine whose site, serial, MAC, or BMC address or pin changes has to be discovered again. The key that its BMC showed
+    /// stays as what the next one is held against, unless the plan declares a key. One that gets other credentials stays what
+    /// it is and is read with them.
     pub async fn apply_plan(&self, digest: &Digest, actor: &str) -> Result<Applied, StoreError> {
         let mut write = self.write().await?;
         let stored = write.stored_plan(digest).await?.ok_or(StoreError::PlanUnknown(*digest))?;
@@ -310,9 +308,13 @@ impl Write {
                 self.create_machine(&change.name, id).await?;
                 false
             }
-            _ if new_password.is_some() || needs_discovery(change) => {
+            _ if needs_discovery(change) => {
                 self.reset_machine(change, actor).await?;
                 true
+            }
+            _ if new_password.is_some() || has_new_credentials(change) => {
+                self.try_again(&change.name, id).await?;
+                false
             }
             _ => false,
         };
@@ -353,6 +355,16 @@ impl Write {
         .bind(change.name.as_str())
         .execute(self.connection())
         .await?;
+        Ok(())
+    }
+
+    /// New credentials say nothing new of the machine, so it stays what it is, and published; only reading it is due.
+    async fn try_again(&mut self, machine: &Name, generation: i64) -> Result<(), StoreError> {
+        sqlx::query("UPDATE machines SET generation = $1, waiting = NULL WHERE name = $2")
+            .bind(generation)
+            .bind(machine.as_str())
+            .execute(self.connection())
+            .await?;
         Ok(())
     }
 
@@ -401,13 +413,15 @@ impl Write {
     }
 }
 
-/// Whether the change touches how the machine is reached, or what it is held against.
+/// Whether the change touches where the machine is reached, or what it is held against.
 fn needs_discovery(change: &Change) -> bool {
-    change.fields.iter().any(|field| {
-        let path = field.path.as_str();
-        path.starts_with("spec.bmc.")
-            || matches!(path, "spec.site" | "spec.serial" | "spec.mac" | PASSWORD_FIELD)
-    })
+    let paths = ["spec.bmc.address", "spec.bmc.pin", "spec.site", "spec.serial", "spec.mac"];
+    change.fields.iter().any(|field| paths.contains(&field.path.as_str()))
+}
+
+/// Whether the change touches with what it is read.
+fn has_new_credentials(change: &Change) -> bool {
+    change.fields.iter().any(|field| field.path.starts_with("spec.bmc.") || field.path == PASSWORD)
 }
 
 /// Subject of a pending password: bound to its plan, so that it opens in no other.

@@ -12,7 +12,7 @@ use domain::plan::Wish;
 use domain::principal::Permission;
 use domain::{Declaration, Digest, Kind, Name, Plan, Problem, Spec};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Store, Zeroizing};
 use utoipa_axum::router::OpenApiRouter;
@@ -90,14 +90,17 @@ async fn missing_passwords(
     Ok(problems)
 }
 
+/// The machines whose password is new, each with a mark that no other plan has.
 async fn new_passwords(
     store: &Store,
     given: &BTreeMap<Name, Zeroizing<String>>,
-) -> Result<BTreeSet<Name>, Refusal> {
-    let mut new = BTreeSet::new();
+) -> Result<BTreeMap<Name, String>, Refusal> {
+    let mut new = BTreeMap::new();
     for (machine, password) in given {
         if !store.password_equals(machine, password).await? {
-            new.insert(machine.clone());
+            let mut mark = [0; 8];
+            getrandom::fill(&mut mark).map_err(store::StoreError::Random)?;
+            new.insert(machine.clone(), hex::encode(mark));
         }
     }
     Ok(new)

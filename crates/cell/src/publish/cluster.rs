@@ -8,6 +8,7 @@ use crate::error::coded;
 use crate::world::World;
 use domain::{Name, Problem};
 use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
@@ -65,15 +66,16 @@ impl Cluster {
         let mut input = input.clone();
         input.server.taint_rules = taint_rules(&clients.own).await?;
         let mut left_out = Vec::new();
-        let verified = verified_nodes(&clients.own, world).await?;
-        let waiting = input
-            .machines
-            .iter()
-            .filter(|machine| !machine.gpus.is_empty() && !verified.contains(&machine.name));
-        left_out.extend(waiting.map(|machine| {
-            let message = format!("the GPUs of Machine/{} wait for its Node", machine.name);
-            coded("publish.node-unverified", message).at(format!("Machine/{}", machine.name))
-        }));
+        who_we_are(&clients.own, &input.cell_user).await?;
+        let nodes = system_uuids(&clients.own).await?;
+        let mut verified = BTreeSet::new();
+        for machine in &input.machines {
+            match node_of(&machine.name, world, &nodes) {
+                Ok(()) => drop(verified.insert(machine.name.clone())),
+                Err(_) if machine.gpus.is_empty() => {}
+                Err(problem) => left_out.push(problem),
+            }
+        }
         // All machines are rendered, since one that is not verified may be the other holder of a GPU.
         let output = dra::publish(&input).of_machines(&verified);
         left_out.extend(output.diagnostics.clone());
@@ -303,17 +305,44 @@ async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Proble
     Ok(TaintRuleVersion::newest(serving.iter().map(String::as_str)))
 }
 
-/// Machines that have a Node of their name which says the UUID that the BMC says.
-async fn verified_nodes(client: &Client, world: &World) -> Result<BTreeSet<Name>, Problem> {
+/// The policies let one user write: that must be the one we are, or nobody of ours could ever write again.
+async fn who_we_are(client: &Client, expected: &str) -> Result<(), Problem> {
+    let review = Api::<SelfSubjectReview>::all(client.clone())
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+        .map_err(|error| failed("ask who we are by", "SelfSubjectReview", "", &error))?;
+    let user =
+        review.status.and_then(|status| status.user_info).and_then(|info| info.username).unwrap_or_default();
+    if user == expected {
+        return Ok(());
+    }
+    let message = "the cluster knows the cell by another name than `cluster-user`";
+    Err(coded("publish.cluster-user", message).difference(user, expected))
+}
+
+/// The system UUID that each Node says.
+async fn system_uuids(client: &Client) -> Result<BTreeMap<String, String>, Problem> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
     let nodes = nodes.map_err(|error| failed("list", "Node", "", &error))?;
-    let verified = nodes.items.into_iter().filter_map(|node| {
-        let name = Name::new(node.metadata.name?).ok()?;
-        let claimed = node.status?.node_info?.system_uuid;
-        let known = world.machines.get(&name)?.record.uuid.as_ref()?;
-        known.eq_ignore_ascii_case(&claimed).then_some(name)
-    });
-    Ok(verified.collect())
+    let uuid = |node: Node| Some((node.metadata.name?, node.status?.node_info?.system_uuid));
+    Ok(nodes.items.into_iter().filter_map(uuid).collect())
+}
+
+/// Whether the machine has a Node of its name which says the UUID that its BMC says.
+fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let known = world.machines.get(machine).and_then(|known| known.record.uuid.as_ref());
+    let at = format!("Machine/{machine}");
+    match (nodes.get(machine.as_str()), known) {
+        (Some(claimed), Some(known)) if known.eq_ignore_ascii_case(claimed) => Ok(()),
+        (Some(claimed), known) => {
+            let message = format!(
+                "Node/{machine} is another machine than Machine/{machine}: their system UUIDs differ"
+            );
+            let expected = known.map_or("nothing, since the BMC tells no UUID", String::as_str);
+            Err(coded("publish.node-mismatch", message).difference(claimed, expected).at(at))
+        }
+        (None, _) => Err(coded("publish.node-missing", format!("there is no Node/{machine} yet")).at(at)),
+    }
 }
 
 /// Proves that a kubelet could not write our slices.
@@ -323,7 +352,6 @@ async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
     let object: DynamicObject = serde_json::from_value(slice.json.clone())
         .map_err(|error| coded("api.internal", error.to_string()))?;
     let params = PostParams { dry_run: true, field_manager: None };
-    let mut last = String::new();
     for _ in 0..PROOF_TRIES {
         let proof = match api.create(&params, &object).await {
             Ok(_) => dra::judge(DryRun::Accepted),
@@ -334,13 +362,20 @@ async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
         };
         match proof {
             Proof::Holds => return Ok(()),
-            Proof::DoesNotHold => "a kubelet could write our slices".clone_into(&mut last),
-            Proof::NotProven { message } => last = message,
+            Proof::DoesNotHold => {}
+            // Waiting does not help one who may not ask.
+            Proof::NotProven { message } => {
+                let problem = coded(
+                    "publish.policy-unproven",
+                    "the cell could not prove that the admission policy holds",
+                );
+                return Err(problem.difference(message, "a refusal by our policy"));
+            }
         }
         tokio::time::sleep(PROOF_PAUSE).await;
     }
-    Err(coded("publish.policy-unproven", "the admission policy does not hold")
-        .difference(last, "a refusal by our policy"))
+    let problem = coded("publish.policy-broken", "the admission policy does not hold");
+    Err(problem.difference("a kubelet may write our slices", "a refusal by our policy"))
 }
 
 /// Paths of what was sent and did not come back.
@@ -374,7 +409,8 @@ fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     };
-    coded("publish.cluster", format!("cannot {verb} {kind} {name}: {message}")).at(format!("{kind}/{name}"))
+    let object = if name.is_empty() { kind.to_owned() } else { format!("{kind}/{name}") };
+    coded("publish.cluster", format!("cannot {verb} {object}: {message}")).at(object)
 }
 
 #[cfg(test)]

@@ -106,12 +106,15 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
     assert!(kubectl(&base.plane, &["get", "deviceclass", "-o", "name"]).await.contains("trial"));
     assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
     let why = base.rig.client.get(&format!("/api/v1/machines/{}/why", base.machine)).await;
-    assert!(why["gpus"].to_string().contains("publish.node-unverified"), "{why}");
+    assert!(why["gpus"].to_string().contains("publish.node-missing"), "{why}");
 
     // A Node of that name with another UUID is not verified.
     base.plane.create_node(&base.machine, "00000000-0000-0000-0000-00000000beef").await.unwrap();
     base.nudge("nudge-1").await;
     assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
+
+    let why = base.rig.client.get(&format!("/api/v1/machines/{}/why", base.machine)).await;
+    assert!(why["gpus"].to_string().contains("publish.node-mismatch"), "{why}");
 
     kubectl(&base.plane, &["delete", "node", &base.machine]).await;
     base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
@@ -203,4 +206,28 @@ async fn without_the_rights_to_prove_the_policy_nothing_is_published() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!kubectl(&base.plane, &["get", "deviceclass", "-o", "name"]).await.contains("late"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_whose_user_is_not_the_one_that_may_write_writes_nothing() {
+    let plane = ControlPlane::start().await.unwrap();
+    crypto();
+    let dir = TempDir::new().unwrap();
+    let settings =
+        cluster_settings(&dir, plane.kubeconfig_for("somebody-else", &["system:masters"]).unwrap());
+    let cell = Cell::start(settings).await.unwrap();
+    let client = Client::of(&cell);
+    loop {
+        let publication = client.get("/api/v1/publications").await;
+        let problem = &publication[0]["problem"];
+        if !problem.is_null() {
+            assert_eq!(
+                (problem["code"].as_str(), problem["found"].as_str()),
+                (Some("publish.cluster-user"), Some("somebody-else"))
+            );
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(kubectl(&plane, &["get", "validatingadmissionpolicies", "-o", "name"]).await, "");
 }

@@ -6,7 +6,7 @@ use domain::plan::Wish;
 use domain::{Declaration, Digest, Inventory, Name, Plan, fact};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Connection as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use testbed::Postgres;
 
@@ -78,10 +78,10 @@ impl Bench {
         delete: &[(domain::Kind, Name)],
         passwords: &[(&str, &str)],
     ) -> Plan {
-        let mut new_passwords = BTreeSet::new();
+        let mut new_passwords = BTreeMap::new();
         for (machine, password) in passwords {
             if !self.store.password_equals(&name(machine), password).await.unwrap() {
-                new_passwords.insert(name(machine));
+                new_passwords.insert(name(machine), domain::Digest::of(password.as_bytes()).to_string());
             }
         }
         let wish = Wish { apply: apply.to_vec(), delete: delete.to_vec(), new_passwords };

@@ -36,7 +36,6 @@ spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [10.0.0.0/24]
     bench.apply(&yaml, &[]).await;
     for (from, to, goes_back) in [
         ("10.0.0.5", "10.0.0.6", true),
-        ("username: root", "username: admin", true),
         ("site: fra1, bmc", "site: fra2, bmc", true),
         ("site: fra2, bmc", "site: fra2, serial: S1, bmc", true),
         ("site: fra2, serial", "site: fra2, mac: '02:00:00:00:00:01', serial", true),
@@ -58,6 +57,20 @@ spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [10.0.0.0/24]
         assert_eq!(machine.pin, Some(pin(1)), "{to}");
         assert!(machine.inventory.is_some(), "{to}");
     }
+}
+
+pub(crate) async fn other_credentials_leave_a_machine_what_it_is_and_have_it_read_again(bench: Bench) {
+    bench.declare(&["m1"]).await;
+    bench.discover("m1").await;
+    bench.enrol("m1", &server("S1", &["G1"]), at(0)).await.unwrap();
+    let generation = bench.generation("m1").await;
+    let refused = domain::Problem::new("bmc.unauthorized", "refused");
+    bench.store.record_waiting(&name("m1"), generation, &refused, None).await.unwrap();
+    let applied = bench.apply(&world(&["m1"]).replace("username: root", "username: admin"), &[]).await;
+    assert_eq!(applied.reset, []);
+    let machine = bench.store.machine(&name("m1")).await.unwrap().unwrap();
+    assert_eq!((machine.state, machine.waiting), (MachineState::Enrolled, None));
+    assert!(machine.generation > generation);
 }
 
 pub(crate) async fn a_declared_key_takes_the_place_of_the_one_seen(bench: Bench) {

@@ -68,6 +68,7 @@ cases! {
         discovery_pins_the_key_and_a_second_one_changes_nothing
         another_key_than_the_one_pinned_is_refused
         what_changes_how_a_machine_is_reached_sends_it_back
+        other_credentials_leave_a_machine_what_it_is_and_have_it_read_again
         a_declared_key_takes_the_place_of_the_one_seen
         what_a_step_found_under_an_older_declaration_is_not_recorded
         a_machine_deleted_and_declared_again_is_another_one
@@ -94,7 +95,7 @@ cases! {
         of_two_plans_applied_at_once_one_is_stale
         a_plan_that_was_changed_on_the_way_is_not_kept
         a_plan_that_nobody_saved_cannot_be_applied
-        a_second_new_password_counts_although_its_plan_is_the_same
+        each_new_password_has_a_plan_of_its_own
         saving_an_applied_plan_that_no_longer_fits_changes_nothing
         old_plans_that_nobody_applied_are_forgotten_with_their_passwords
         the_same_password_again_is_no_change

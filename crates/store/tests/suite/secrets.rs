@@ -53,7 +53,7 @@ pub(crate) async fn a_sealed_password_that_was_moved_does_not_open(bench: Bench)
     // Applying the password again mends it.
     let plan = {
         let mut wish = domain::plan::Wish { apply: declared(&world(&["m2"])), ..Default::default() };
-        wish.new_passwords.insert(name("m2"));
+        wish.new_passwords.insert(name("m2"), "mark".to_owned());
         domain::Plan::make(&bench.store.declarations().await.unwrap(), &wish, None).unwrap()
     };
     bench.save_and_apply(&plan, &[("m2", "hunter2")]).await;
