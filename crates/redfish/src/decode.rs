@@ -111,6 +111,16 @@ impl Log {
         }
     }
 
+    /// Whether a resource below this path could not be read.
+    pub fn lost_below(&self, path: &str) -> bool {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_loss = |code: &str| code.starts_with("redfish.resource.") || code.starts_with("redfish.body.");
+        entries.iter().any(|entry| {
+            is_loss(&entry.code)
+                && entry.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
+        })
+    }
+
     /// All that was noted, sorted.
     pub fn take(&self) -> Vec<Diagnostic> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()

@@ -74,6 +74,16 @@ async fn a_dgx_h100_has_exactly_eight_gpus_with_all_that_identifies_them() {
 }
 
 #[tokio::test]
+async fn a_gpu_whose_processor_cannot_be_read_is_told_by_its_other_views() {
+    let Some(mut tree) = Tree::recorded("nvidia-dgx-h100") else { return };
+    tree.fail("/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU_SXM_3");
+    let inventory = read(&tree).await;
+    let serials: BTreeSet<_> = inventory.gpus.iter().filter_map(|gpu| gpu.serial.as_deref()).collect();
+    assert_eq!((inventory.gpus.len(), serials.len()), (8, 8));
+    assert!(serials.contains("1652923004252"));
+}
+
+#[tokio::test]
 async fn a_dgx_h100_is_told_as_its_host_and_not_as_its_baseboard() {
     let Some(tree) = Tree::recorded("nvidia-dgx-h100") else { return };
     let inventory = read(&tree).await;

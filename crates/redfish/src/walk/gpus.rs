@@ -32,6 +32,8 @@ pub(crate) struct Processors {
     pub(crate) gpus: Vec<Shared>,
     /// How many processors of any kind say that they are in a chassis, by its path.
     users: BTreeMap<String, usize>,
+    /// Whether a processor could not be read: it may have been a GPU.
+    lost: bool,
 }
 
 impl<R: Reader> Walk<'_, R> {
@@ -39,16 +41,19 @@ impl<R: Reader> Walk<'_, R> {
         let systems = landscape.systems_host_first();
         let lists = futures_util::future::join_all(systems.iter().map(|system| async {
             match self.node(system).link("Processors") {
-                Some(uri) => self.members(&uri).await,
-                None => Vec::new(),
+                Some(uri) => {
+                    let members = self.members(&uri).await;
+                    (members, self.log.lost_below(bare_path(&uri)))
+                }
+                None => (Vec::new(), false),
             }
         }))
         .await;
-        let mut found = Processors::default();
+        let mut found = Processors { lost: lists.iter().any(|(_, lost)| *lost), ..Processors::default() };
         let mut paths = BTreeSet::new();
         let mut host_cpus: Vec<(Option<String>, Processor)> = Vec::new();
         let mut twins: BTreeMap<String, Processor> = BTreeMap::new();
-        for list in lists {
+        for (list, _) in lists {
             let mut cpus = Vec::new();
             for resource in list {
                 let node = self.node(&resource);
@@ -96,6 +101,9 @@ impl<R: Reader> Walk<'_, R> {
             if views.is_empty() {
                 views.extend(self.lone_chassis_views(landscape));
             }
+        } else if processors.lost {
+            // the GPU that could not be read shows as a device too; one that tells nothing of itself adds nothing
+            views.extend(self.device_views(landscape).await.into_iter().filter(|view| !view.is_anonymous()));
         } else {
             views.extend(self.unlinked_device_views(landscape, &views).await);
         }
