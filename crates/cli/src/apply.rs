@@ -117,7 +117,10 @@ fn told(applied: &Applied) -> String {
     if *already {
         return format!("Plan {} was applied before; nothing was done.", plan.digest);
     }
-    format!("Applied: {}.", counts(plan))
+    let machines =
+        plan.changes.iter().any(|change| change.kind == Kind::Machine && change.action != Action::Delete);
+    let next = if machines { "\nFollow it with `bailiwick get machines --watch`." } else { "" };
+    format!("Applied: {}.{next}", counts(plan))
 }
 
 fn counts(plan: &Plan) -> String {

@@ -193,7 +193,7 @@ fn reasons(why: &Why) -> String {
 
 fn waits(waiting: &Waiting) -> String {
     let again = match waiting.until {
-        Some(until) => format!("tried again at {}", moment(until)),
+        Some(until) => format!("next try at {}", moment(until)),
         None => "waits until the declaration changes".to_owned(),
     };
     let since = age(waiting.since, Timestamp::now());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cell::api::types::{ClassItem, GpuItem, GpuState, Machine};
+use cell::api::types::{ClassItem, GpuItem, GpuState, Machine, Publication};
 use clap::{Args, ValueEnum};
 use domain::Kind;
 use domain::declaration::Zone;
@@ -22,6 +22,7 @@ Examples:
   bailiwick get machines --watch
   bailiwick get gpus -o json | jq -r '.items[] | [.machine, .gpu.serial] | @tsv'
   bailiwick get classes
+  bailiwick get publications
   bailiwick get site fra1 -o yaml > site.yaml
 
 A class marked TRIAL gives GPUs out on a BMC's word alone: nothing else has confirmed them.")]
@@ -54,6 +55,9 @@ enum What {
     Jurisdictions,
     #[value(name = "legalentities", aliases = ["legalentity", "entity", "entities"])]
     LegalEntities,
+    /// How the last publication to each sink went, and what was left out
+    #[value(alias = "publication")]
+    Publications,
 }
 
 /// One thing of a list: its row for people and its document for programs.
@@ -75,7 +79,9 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Outcome {
     if let (Some(_), [only], true) = (&args.name, &items[..], format != Format::Table) {
         return output::value(format, &only.document, |_| String::new());
     }
-    let documents: Vec<&Value> = items.iter().map(|item| &item.document).collect();
+    // A publication has as many rows as troubles, and one document.
+    let documents: Vec<&Value> =
+        items.iter().map(|item| &item.document).filter(|document| !document.is_null()).collect();
     output::value(format, &json!({ "items": documents }), |_| render(args.what, &items))
 }
 
@@ -94,6 +100,7 @@ fn word(what: What) -> &'static str {
         What::Sites => "sites",
         What::Jurisdictions => "jurisdictions",
         What::LegalEntities => "legal entities",
+        What::Publications => "publications",
     }
 }
 
@@ -149,6 +156,11 @@ async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<I
         (What::Sites, _) => declared(client, Kind::Site, name).await?,
         (What::Jurisdictions, _) => declared(client, Kind::Jurisdiction, name).await?,
         (What::LegalEntities, _) => declared(client, Kind::LegalEntity, name).await?,
+        (What::Publications, _) => {
+            let publications = client.publications().await?;
+            let kept = publications.iter().filter(|item| name.is_none_or(|name| item.sink == name));
+            found(kept.flat_map(publication_items).collect(), "sink", name)?
+        }
     })
 }
 
@@ -205,6 +217,7 @@ fn header(what: What) -> &'static [&'static str] {
         What::Sites => &["NAME", "JURISDICTION", "OPERATOR", "COUNTRY", "BMC NETWORKS", "ZONE"],
         What::Jurisdictions => &["NAME", "WITHIN", "DISPLAY NAME"],
         What::LegalEntities => &["NAME", "LEGAL NAME", "COUNTRY", "LEI", "ULTIMATE PARENT"],
+        What::Publications => &["SINK", "IN LINE", "OBJECTS", "WHAT IS WRONG OR LEFT OUT"],
     }
 }
 
@@ -240,6 +253,32 @@ fn machine_item(machine: &Machine) -> Item {
         shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code)),
     ];
     Item { key: machine.name.to_string(), row, document: document(machine) }
+}
+
+/// A sink, and a row for each thing that is wrong with it.
+fn publication_items(publication: &Publication) -> Vec<Item> {
+    let since = publication.at.map(|at| format!("{} ago", age(at, Timestamp::now())));
+    let wrong: Vec<String> = publication
+        .problem
+        .iter()
+        .chain(&publication.left_out)
+        .map(|problem| output::clean(&problem.to_string()))
+        .collect();
+    let first = vec![
+        publication.sink.clone(),
+        shown(since.as_ref()),
+        publication.objects.to_string(),
+        shown(wrong.first()),
+    ];
+    let blank = || vec![String::new(), String::new(), String::new()];
+    let more = wrong.iter().skip(1).map(|text| [blank(), vec![text.clone()]].concat());
+    let rows = std::iter::once(first).chain(more).collect::<Vec<_>>();
+    let item = |(at, row)| Item {
+        key: format!("{} {at}", publication.sink),
+        row,
+        document: if at == 0 { document(publication) } else { Value::Null },
+    };
+    rows.into_iter().enumerate().map(item).collect()
 }
 
 fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {

@@ -97,8 +97,22 @@ pub(crate) async fn run(args: &InspectArgs) -> Outcome {
         deadline: Some(Duration::from_secs(args.deadline)),
         ..Options::default()
     };
-    let inventory = Box::pin(read(target, options)).await?;
+    let anonymous = options.credentials.is_none();
+    let inventory = Box::pin(read(target, options)).await.map_err(|failure| match failure {
+        Failure::Problems { problems, .. } if anonymous && asks_for_credentials(&problems) => {
+            domain::Problem::new("bmc.unauthorized", "the BMC asks for credentials, and none were given")
+                .hint("give --username and --password-file")
+                .into()
+        }
+        other => other,
+    })?;
     output::value(args.output.unwrap_or(Format::Json), &inventory, inventory_table::render)
+}
+
+fn asks_for_credentials(problems: &[domain::Problem]) -> bool {
+    problems
+        .iter()
+        .any(|problem| matches!(&*problem.code, "redfish.resource.unauthorized" | "bmc.unauthorized"))
 }
 
 fn read_password(file: &Path) -> Outcome<files::Password> {

@@ -236,14 +236,16 @@ fn render(result: &Summary, once: bool, site: &RunningSite) -> String {
     text += &gpu_table(&result.gpus, &trial_names(&result.classes));
     text += &heading("Published");
     let publish = result.directory.join("publish");
-    text += &format!("{}  for Git: policies and classes\n", publish.join("declared").display());
+    text += &format!(
+        "{}  for Git: policies and classes, to be applied as the cell's user\n",
+        publish.join("declared").display()
+    );
     text += &format!(
         "{}  for inspection: slices and taints, which only a cell may write\n",
         publish.join("observed").display()
     );
     for publication in &result.publications {
-        let Publication { objects, written, pruned, .. } = publication;
-        text += &format!("{objects} objects; the last pass wrote {written} and removed {pruned}\n");
+        text += &format!("{} objects, all in place\n", publication.objects);
     }
     text += &heading("What to try next");
     text + &next_steps(result, once, site)

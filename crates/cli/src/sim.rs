@@ -77,7 +77,13 @@ fn show(running: &RunningSite, format: Format) -> Outcome {
 
 /// Errors of the simulator.
 pub(crate) fn failed(error: &::sim::Error) -> Failure {
-    let problem = Problem::new(error.code(), error.to_string());
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(because) = cause {
+        message += &format!(": {because}");
+        cause = because.source();
+    }
+    let problem = Problem::new(error.code(), message);
     match crate::codes::hint(error.code()) {
         Some(hint) => problem.hint(hint).into(),
         None => problem.into(),
