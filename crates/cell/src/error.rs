@@ -110,6 +110,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Join the machine to the cluster under its own name.",
     ),
     (
+        "publish.other-cell",
+        "The publish directory holds what a cell with another database published; nothing was written or pruned.",
+        "Restore that database, or publish to an empty directory.",
+    ),
+    (
         "publish.policy-broken",
         "A kubelet could write our slices although the policy was applied, so nothing else was published.",
         "Look for who changes ValidatingAdmissionPolicy `bailiwick-slices` or its binding.",

@@ -10,7 +10,7 @@ use domain::Name;
 use domain::principal::Role;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{Store, StoreError, StoreOptions};
@@ -69,6 +69,7 @@ impl Cell {
             store: store.clone(),
             home: home.clone(),
             cell: home.clone(),
+            id: cell.clone(),
             cluster_user: settings.cluster_user.clone(),
             status: status.clone(),
         };
@@ -91,6 +92,9 @@ impl Cell {
                 tracing::error!("the API ended: {error}");
             }
         });
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "tokens and passwords travel unencrypted: put a TLS proxy in front of the API");
+        }
         tracing::info!(%address, "serving");
         Ok(RunningCell { address, settings, store, stop, tasks })
     }
@@ -163,7 +167,8 @@ async fn cell_id(store: &Store) -> Result<String, CellError> {
 /// written is known to nobody.
 async fn first_token(store: &Store, path: &Path) -> Result<(), CellError> {
     const NAME: &str = "first-admin";
-    if path.exists() {
+    if path.exists() && !is_unknown(store, path).await? {
+        warn_if_readable_by_others(path);
         return Ok(());
     }
     let tokens = store.tokens().await?;
@@ -184,6 +189,24 @@ async fn first_token(store: &Store, path: &Path) -> Result<(), CellError> {
     let token = store.create_token(NAME, Role::Admin, None, "cell").await?;
     write_private(path, token.as_bytes())
         .map_err(|source| CellError::DataDir { path: path.to_owned(), source })
+}
+
+/// Whether the file holds a token that this database never gave out: it is another database's, so nobody could log in with it.
+async fn is_unknown(store: &Store, path: &Path) -> Result<bool, CellError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| CellError::DataDir { path: path.to_owned(), source })?;
+    Ok(store.tokens().await?.is_empty() && store.authenticate(text.trim()).await?.is_none())
+}
+
+fn warn_if_readable_by_others(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            mode = format!("{:04o}", mode & 0o7777),
+            "others may read {}; chmod 600 it",
+            path.display()
+        );
+    }
 }
 
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -88,9 +88,11 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Outcome {
         if hidden {
             continue;
         }
-        if entry.is_dir() {
+        // Linked files are read, linked directories are not: they may lead in circles.
+        let is_link = entry.is_symlink();
+        if entry.is_dir() && !is_link {
             walk(&entry, files)?;
-        } else if yaml {
+        } else if yaml && !entry.is_dir() {
             files.push(entry);
         }
     }

@@ -40,12 +40,26 @@ pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
     };
     let mut bytes = Vec::new();
     let outcome = if path == Path::new("-") {
-        std::io::stdin().lock().take(LIMIT).read_to_end(&mut bytes)
+        std::io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes))
+        open_file(path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes))
     };
     outcome.map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > LIMIT {
+        let message = format!("{} is larger than {} MiB", path.display(), LIMIT >> 20);
+        return Err(Failure::new("input.unreadable", message));
+    }
     Ok(bytes)
+}
+
+/// Opens a file, a device or what a shell's `<(…)` gives. A named pipe that nobody writes to is refused, not waited for.
+fn open_file(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = std::fs::symlink_metadata(path)?.file_type();
+    if kind.is_fifo() {
+        return Err(std::io::Error::other("it is a named pipe; give its content by `-`"));
+    }
+    std::fs::File::open(path)
 }
 
 /// Reads a text file; `-` is standard input.

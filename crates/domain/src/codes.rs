@@ -52,6 +52,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Enrol it in a cell of its own jurisdiction; a cell never reaches over its border.",
     ),
     (
+        "machine.address-malformed",
+        "The BMC's address is no host with or without a port.",
+        "Correct `bmc.address`.",
+    ),
+    (
         "machine.no-credentials",
         "A machine names no credentials.",
         "Add `bmc.passwordFile` or `bmc.secretRef`.",

@@ -298,7 +298,40 @@ fn check(objects: &Objects, deleted: &[Key], home: Option<&Name>) -> Vec<Problem
     problems
 }
 
+/// `host`, `host:port`, `[v6]:port`, or the same after `https://`; no path, no credentials.
+fn is_bmc_address(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").unwrap_or(text);
+    let authority = if text.starts_with("https://") {
+        authority.strip_suffix('/').unwrap_or(authority)
+    } else {
+        authority
+    };
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, rest)) => {
+            if v6.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            ("v6", rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some("none") }))
+        }
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+    };
+    let is_host_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    !host.is_empty()
+        && host.len() <= 253
+        && host.chars().all(is_host_character)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 fn check_bmc(declaration: &Declaration, spec: &crate::declaration::MachineSpec) -> Option<Problem> {
+    if !is_bmc_address(&spec.bmc.address) {
+        let message = format!("{} has no address that a BMC can be reached at", declaration.reference());
+        return Some(
+            Problem::new("machine.address-malformed", message)
+                .difference(spec.bmc.address.clone(), "host, host:port, [v6]:port or https://host:port")
+                .hint("correct `bmc.address`")
+                .at(format!("{} spec.bmc.address", declaration.reference())),
+        );
+    }
     match (&spec.bmc.password_file, &spec.bmc.secret_ref) {
         (Some(_), None) | (None, Some(_)) => None,
         (None, None) => Some(
@@ -396,6 +429,35 @@ spec: {site: fra1, bmc: {address: 10.0.0.5, username: root, passwordFile: pw}}
     fn deleting_what_others_refer_to_is_refused() {
         let wish = Wish { delete: vec![(Kind::Site, name("fra1"))], ..Wish::default() };
         assert_eq!(codes(Plan::make(&world(WORLD), &wish, None)), ["declaration.in-use"]);
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_perhaps_a_port() {
+        for good in [
+            "10.0.0.5",
+            "10.0.0.5:8443",
+            "bmc-1.example",
+            "[fd00::1]",
+            "[fd00::1]:443",
+            "https://10.0.0.5:443/",
+        ] {
+            assert!(is_bmc_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":443",
+            "10.0.0.5:99999",
+            "10.0.0.5:0",
+            "a/b",
+            "http://a",
+            "u:p@a",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "a b",
+        ] {
+            assert!(!is_bmc_address(bad), "{bad}");
+        }
     }
 
     #[test]

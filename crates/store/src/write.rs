@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// Number of the advisory lock of PostgreSQL that writers take in turn: "bailiwic" in ASCII.
 const WRITERS: i64 = 0x6261_696c_6977_6963;
 
+const IMMEDIATE: &str = "BEGIN IMMEDIATE";
+
 /// A writing transaction. Dropped without [`Self::commit`], it leaves nothing.
 pub(crate) struct Write {
     transaction: Transaction<'static, Any>,
@@ -27,7 +29,16 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         let transaction = match inner.backend {
             // IMMEDIATE: a transaction that reads first and then has to wait for another writer could only fail.
-            Backend::Sqlite => inner.writer.begin_with("BEGIN IMMEDIATE").await?,
+            Backend::Sqlite => match inner.writer.begin_with(IMMEDIATE).await {
+                Ok(transaction) => transaction,
+                // After a full disk or an I/O error SQLite rolls back by itself (sqlite.org/lang_transaction.html §3.2), and
+                // the driver goes on counting a transaction that is no more. A new connection starts at none.
+                Err(sqlx::Error::InvalidSavePointStatement) => {
+                    drop(inner.writer.acquire().await?.close().await);
+                    inner.writer.begin_with(IMMEDIATE).await?
+                }
+                Err(error) => return Err(error.into()),
+            },
             // Without the lock, events of a slower transaction would appear behind those that a listener has read.
             Backend::Postgres => {
                 let mut transaction = inner.writer.begin().await?;
@@ -122,6 +133,25 @@ mod tests {
     #[tokio::test]
     async fn a_database_that_cannot_be_written_has_its_own_code() {
         assert_eq!(code_after("PRAGMA query_only = ON", "PRAGMA query_only = OFF").await, "store.read-only");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_rolled_back_by_itself_does_not_stop_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: format!("sqlite://{}", directory.path().join("db").display()),
+            key_file: directory.path().join("key"),
+            max_connections: 1,
+        };
+        let store = Store::open(options).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        write.event("a.b", "c", "d", &json!({})).await.unwrap();
+        write.connection().execute("ROLLBACK").await.unwrap();
+        drop(write);
+        for _ in 0..2 {
+            store.append_event("e.f", "c", "d", &json!({})).await.unwrap();
+        }
+        assert_eq!(store.events(0, 10).await.unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -29,6 +29,8 @@ const OBSERVED_NOTE: &str =
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    /// Identity of the cell, which goes with its database.
+    cell: String,
     /// Slices as they were read last, by path and digest of the file: parsing is what a look costs most.
     parsed: BTreeMap<String, (Digest, Value)>,
 }
@@ -36,12 +38,15 @@ pub(super) struct Directory {
 /// Files that are ours, by path under the root, with the digest of their content.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Manifest {
+    /// The cell that wrote them.
+    #[serde(default)]
+    cell: String,
     files: BTreeMap<String, String>,
 }
 
 impl Directory {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, parsed: BTreeMap::new() }
+    pub(super) fn new(root: PathBuf, cell: &str) -> Self {
+        Self { root, cell: cell.to_owned(), parsed: BTreeMap::new() }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -56,9 +61,15 @@ impl Directory {
         }
         self.sweep()?;
         let before = self.manifest()?;
+        // A lost or emptied database must not prune what the cell before it published.
+        if !before.files.is_empty() && before.cell != self.cell {
+            let message = format!("{} holds what another cell published", self.root.display());
+            let problem = coded("publish.other-cell", message).at(self.root.display().to_string());
+            return Err(problem.difference(before.cell, self.cell.clone()));
+        }
         let wanted = self.wanted(output, &before)?;
         let mut left_out = output.diagnostics.clone();
-        let mut after = Manifest::default();
+        let mut after = Manifest { cell: self.cell.clone(), ..Manifest::default() };
         let mut todo = Vec::new();
         for (path, text) in wanted {
             let there = self.read(&path)?;
@@ -76,7 +87,7 @@ impl Directory {
         let gone: Vec<_> =
             before.files.keys().filter(|path| !after.files.contains_key(*path)).cloned().collect();
         if !todo.is_empty() || !gone.is_empty() {
-            let mut both = Manifest { files: before.files.clone() };
+            let mut both = Manifest { cell: self.cell.clone(), files: before.files.clone() };
             both.files.extend(after.files.clone());
             self.keep(&both, &before)?;
         }
@@ -248,8 +259,8 @@ mod tests {
     #[test]
     fn a_second_write_of_the_same_writes_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let first = Directory::new(root.path().to_owned()).write(&output()).unwrap();
-        let second = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        let first = Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
+        let second = Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         assert_eq!((first.written, second.written, second.objects), (first.objects, 0, first.objects));
     }
 
@@ -259,7 +270,7 @@ mod tests {
         let mine = first_file(root.path());
         fs::create_dir_all(mine.parent().unwrap()).unwrap();
         fs::write(&mine, "kind: Mine\n").unwrap();
-        let written = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        let written = Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         assert_eq!(written.left_out[0].code, "publish.foreign-file");
         assert_eq!(fs::read_to_string(mine).unwrap(), "kind: Mine\n");
     }
@@ -267,23 +278,32 @@ mod tests {
     #[test]
     fn a_lost_manifest_and_an_edited_file_are_put_right() {
         let root = tempfile::tempdir().unwrap();
-        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         fs::remove_file(root.path().join(MANIFEST)).unwrap();
         let edited = first_file(root.path());
         let text = fs::read_to_string(&edited).unwrap();
         fs::write(&edited, format!("{text}# edited\n")).unwrap();
-        let written = Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        let written = Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         assert_eq!((written.written, written.left_out.len()), (1, 0));
         assert_eq!(fs::read_to_string(edited).unwrap(), text);
     }
 
     #[test]
+    fn a_cell_with_another_database_prunes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap().objects;
+        let problem = Directory::new(root.path().to_owned(), "c2").write(&Output::default()).unwrap_err();
+        assert_eq!(problem.code, "publish.other-cell");
+        assert_eq!(Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap().objects, files);
+    }
+
+    #[test]
     fn what_a_crash_left_unfinished_is_swept() {
         let root = tempfile::tempdir().unwrap();
-        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         let unfinished = root.path().join("declared").join(format!("{UNFINISHED}x.yaml"));
         fs::write(&unfinished, "half").unwrap();
-        Directory::new(root.path().to_owned()).write(&output()).unwrap();
+        Directory::new(root.path().to_owned(), "c1").write(&output()).unwrap();
         assert!(!unfinished.exists());
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Publisher {
     pub store: Store,
     pub home: Name,
     pub cell: Name,
+    /// Identity of the cell, made with its database.
+    pub id: String,
     pub cluster_user: String,
     pub status: Status,
 }
@@ -138,7 +140,9 @@ impl Publisher {
 
     fn sink(&self, settings: SinkSettings) -> Sink {
         match settings {
-            SinkSettings::Directory(root) => Sink::Directory(Arc::new(Mutex::new(Directory::new(root)))),
+            SinkSettings::Directory(root) => {
+                Sink::Directory(Arc::new(Mutex::new(Directory::new(root, &self.id))))
+            }
             SinkSettings::Cluster { kubeconfig, context } => {
                 Sink::Cluster(Box::new(Cluster::new(kubeconfig, context, self.cell.clone())))
             }
