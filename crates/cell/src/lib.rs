@@ -3,6 +3,7 @@
 pub mod api;
 mod enrol;
 mod error;
+mod listen;
 mod publish;
 mod reconcile;
 mod service;

@@ -3,6 +3,7 @@
 use crate::api::{self, Api};
 use crate::enrol::Enroller;
 use crate::error::CellError;
+use crate::listen;
 use crate::publish::{Publisher, Status};
 use crate::reconcile;
 use crate::settings::Settings;
@@ -83,15 +84,7 @@ impl Cell {
             stop: stop.clone(),
         };
         let router = api::router(api);
-        let stopped = stop.clone();
-        tasks.spawn(async move {
-            let served = axum::serve(listener, router)
-                .with_graceful_shutdown(async move { stopped.cancelled().await })
-                .await;
-            if let Err(error) = served {
-                tracing::error!("the API ended: {error}");
-            }
-        });
+        tasks.spawn(listen::serve(listener, router, stop.clone()));
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "tokens and passwords travel unencrypted: put a TLS proxy in front of the API");
         }

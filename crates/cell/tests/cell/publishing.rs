@@ -106,3 +106,27 @@ async fn a_read_only_publish_directory_is_told_and_mended_when_it_is_writable() 
     rig.client.wait_until_published().await;
     assert!(target.join("declared/deviceclass-late.yaml").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_whose_database_is_gone_prunes_nothing_and_lets_its_owner_in() {
+    let rig = Rig::start(|state| Site::builder(state).machines(Model::PowerEdgeXe, 1).build()).await;
+    rig.enrol_all().await;
+    rig.client.wait_until_published().await;
+    let published = files(&publish_dir(&rig.dir));
+    let Rig { dir, site, cell, .. } = rig;
+    cell.shutdown().await;
+    for file in ["cell.db", "cell.db-wal", "cell.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join("data").join(file));
+    }
+    let cell = bailiwick_cell::Cell::start(crate::support::settings(&dir)).await.unwrap();
+    let client = crate::support::Client::of(&cell);
+    loop {
+        let publications = client.get("/api/v1/publications").await;
+        if publications[0]["problem"]["code"] == "publish.other-cell" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(files(&publish_dir(&dir)), published);
+    drop(site);
+}
