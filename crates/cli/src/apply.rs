@@ -9,7 +9,7 @@ use domain::{Digest, Kind, Name, Plan};
 
 use crate::args::Global;
 use crate::client::Client;
-use crate::declarations;
+use crate::declarations::{self, Declarations};
 use crate::errors::{Outcome, note};
 use crate::output::{self, Format};
 use crate::plan::{self, confirm};
@@ -73,9 +73,11 @@ pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> Outcome {
         let reviewed = client.kept_plan(digest).await?;
         return show(format, &client.apply(&reviewed.digest).await?);
     }
-    let found = declarations::read(&args.paths).await?;
+    let mut found = declarations::read(&args.paths).await?;
+    let places = found.places();
     let request = PlanRequest { apply: found.objects, passwords: found.passwords, ..PlanRequest::default() };
-    carry_out(&client, &request, args.yes, format).await
+    let outcome = carry_out(&client, &request, args.yes, format).await;
+    outcome.map_err(|failure| Declarations::locate(&places, failure))
 }
 
 /// Runs `delete`.

@@ -15,6 +15,29 @@ use crate::files;
 pub(crate) struct Declarations {
     pub(crate) objects: Vec<Declaration>,
     pub(crate) passwords: BTreeMap<Name, Secret>,
+    places: BTreeMap<String, Vec<String>>,
+}
+
+impl Declarations {
+    /// Puts before each problem that tells of an object the file and line of that object.
+    pub(crate) fn locate(places: &BTreeMap<String, Vec<String>>, failure: Failure) -> Failure {
+        let Failure::Problems { problems, exit } = failure else { return failure };
+        let located = problems.into_iter().map(|mut problem| {
+            let at = problem.at.unwrap_or_default();
+            let object = at.split(' ').next().unwrap_or_default();
+            problem.at = match places.get(object) {
+                Some(files) => Some(format!("{} ({at})", files.join(", "))),
+                None => Some(at).filter(|at| !at.is_empty()),
+            };
+            problem
+        });
+        Failure::Problems { problems: located.collect(), exit }
+    }
+
+    /// Where each object stands: `file:line`, by its reference.
+    pub(crate) fn places(&mut self) -> BTreeMap<String, Vec<String>> {
+        std::mem::take(&mut self.places)
+    }
 }
 
 /// Reads all that is given. Every mistake in every file is told at once.
@@ -39,6 +62,7 @@ fn read_all(paths: &[PathBuf]) -> Outcome<Declarations> {
                         Ok(None) => {}
                         Err(failure) => problems.extend(at_line(failure, &at)),
                     }
+                    found.places.entry(declaration.reference()).or_default().push(at);
                     found.objects.push(declaration);
                 }
             }

@@ -88,6 +88,9 @@ pub(crate) enum Failure {
     Interrupted,
 }
 
+/// Problems shown to people at once.
+const SHOWN: usize = 20;
+
 /// Shorthand of every command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
@@ -126,7 +129,12 @@ impl Failure {
             let document = serde_json::json!({ "problems": problems, "exitCode": self.exit().code() });
             format!("{document:#}\n")
         } else {
-            problems.iter().map(|problem| render("error", AnsiColor::Red, problem)).collect()
+            let mut text: String =
+                problems.iter().take(SHOWN).map(|problem| render("error", AnsiColor::Red, problem)).collect();
+            if problems.len() > SHOWN {
+                text += &format!("and {} more like these; `-o json` gives all\n", problems.len() - SHOWN);
+            }
+            text
         };
         // Where even that cannot be written, the exit code has to do.
         let _ = anstream::stderr().lock().write_all(text.as_bytes());

@@ -55,7 +55,9 @@ impl Exit {
             Self::Refused => "refused: credentials, permissions, pin or trust",
             Self::Unreachable => "unreachable, busy or timed out",
             Self::NotApplied => "the plan was declined or is stale",
-            Self::Interrupted => "interrupted (SIGINT or SIGTERM)",
+            Self::Interrupted => {
+                "interrupted (SIGINT or SIGTERM); a server that was asked to end, and did, gives 0"
+            }
         }
     }
 

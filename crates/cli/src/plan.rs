@@ -1,5 +1,7 @@
 //! `bailiwick plan`, and how every plan is shown and confirmed.
 
+use std::collections::BTreeMap;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ use serde_json::Value;
 
 use crate::args::Global;
 use crate::client::Client;
-use crate::declarations;
+use crate::declarations::{self, Declarations};
 use crate::errors::{Failure, Outcome};
 use crate::output::{self, Format, TRIAL};
 
@@ -39,11 +41,14 @@ pub(crate) struct PlanArgs {
 /// Runs the command.
 pub(crate) async fn run(global: &Global, args: &PlanArgs) -> Outcome {
     let mut request = PlanRequest { delete: args.delete.clone(), ..PlanRequest::default() };
+    let mut places = BTreeMap::new();
     if !args.paths.is_empty() {
-        let found = declarations::read(&args.paths).await?;
+        let mut found = declarations::read(&args.paths).await?;
+        places = found.places();
         (request.apply, request.passwords) = (found.objects, found.passwords);
     }
-    let plan = Client::of(global)?.plan(&request).await?;
+    let plan = Client::of(global)?.plan(&request).await;
+    let plan = plan.map_err(|failure| Declarations::locate(&places, failure))?;
     output::value(args.output.unwrap_or(Format::Table), &plan, |plan| {
         let mut text = render(plan);
         if !plan.is_empty() {

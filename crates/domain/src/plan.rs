@@ -101,7 +101,8 @@ impl Plan {
                         "declaration.duplicate",
                         format!("{} is declared twice", declaration.reference()),
                     )
-                    .hint("keep one of the two"),
+                    .hint("keep one of the two")
+                    .at(declaration.reference()),
                 );
             }
             after.insert(key, declaration.clone());
