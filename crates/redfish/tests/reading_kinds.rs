@@ -12,16 +12,11 @@
 
 mod support;
 
-use bailiwick_redfish::{WalkOptions, inventory};
 use domain::inventory::Inventory;
 use serde_json::{Value, json};
 use support::machine::{BOX, HOST, collection, link, machine, processor, put_processors, resource};
+use support::reading::read;
 use support::tree::Tree;
-
-async fn read(tree: &Tree) -> Inventory {
-    tree.forget();
-    inventory(tree, &WalkOptions::default()).await.expect("an inventory")
-}
 
 fn serials(inventory: &Inventory) -> Vec<&str> {
     inventory.gpus.iter().filter_map(|gpu| gpu.serial.as_deref()).collect()

@@ -16,14 +16,10 @@ use bailiwick_redfish::{WalkOptions, inventory};
 use domain::inventory::Inventory;
 use serde_json::{Value, json};
 use support::machine::{BMC, BOX, HOST, collection, link, machine, processor, put_processors, resource};
+use support::reading::read;
 use support::tree::Tree;
 
 const UUIDS: [&str; 2] = ["9dad5bfd-a732-23fe-40ad-465d0cbe5f95", "f6153554-91a8-1097-9a40-e1f352682d0b"];
-
-async fn read(tree: &Tree) -> Inventory {
-    tree.forget();
-    inventory(tree, &WalkOptions::default()).await.expect("an inventory")
-}
 
 fn codes(inventory: &Inventory) -> Vec<&str> {
     inventory.diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect()

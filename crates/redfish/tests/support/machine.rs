@@ -187,3 +187,39 @@ impl Tree {
         self.put(inventory, collection(&paths.iter().map(String::as_str).collect::<Vec<_>>()));
     }
 }
+
+/// A GPU baseboard with a manager of its own, listed first.
+pub fn with_baseboard() -> Tree {
+    let mut tree = machine();
+    let (board, manager) = ("/redfish/v1/Systems/Baseboard", "/redfish/v1/Managers/Baseboard");
+    tree.put(
+        board,
+        resource("ComputerSystem", "Baseboard", json!({
+            "Manufacturer": "Other", "SerialNumber": "BOARD-1", "Model": "Board", "SystemType": "Physical",
+            "UUID": "5b1f5a1e-7d3a-4f6b-9a52-31fd5a3f0009", "MemorySummary": {"TotalSystemMemoryGiB": 640},
+            "Processors": link("/redfish/v1/Systems/Baseboard/Processors"), "Links": {"ManagedBy": [link(manager)]},
+        })),
+    );
+    tree.put(
+        "/redfish/v1/Systems/Baseboard/Processors",
+        collection(&["/redfish/v1/Systems/Baseboard/Processors/GPU_0"]),
+    );
+    tree.put(
+        "/redfish/v1/Systems/Baseboard/Processors/GPU_0",
+        resource("Processor", "GPU_0", json!({"ProcessorType": "GPU", "SerialNumber": "BOARD-GPU"})),
+    );
+    tree.put(
+        manager,
+        resource(
+            "Manager",
+            "Baseboard",
+            json!({
+                "ManagerType": "BMC", "FirmwareVersion": "9.9", "Links": {"ManagerForServers": [link(board)]},
+            }),
+        ),
+    );
+    tree.put("/redfish/v1/Systems", collection(&[board, HOST]));
+    tree.put("/redfish/v1/Managers", collection(&[manager, BMC]));
+    tree.set(BMC, "UUID", json!("5b1f5a1e-7d3a-4f6b-9a52-31fd5a3f0001"));
+    tree
+}
