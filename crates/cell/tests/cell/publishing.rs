@@ -71,12 +71,19 @@ async fn a_changed_bmc_key_is_an_alarm_and_credentials_do_not_follow_it() {
     let bmc = rig.site.bmc(&name).unwrap();
     let logins = bmc.counters().logins;
     bmc.rotate_key().unwrap();
-    // A new user name has the machine discovered again, and the key is held against the one seen first.
+    // A new user name has the machine read again, and the key is held against the one seen first.
     let mut documents = rig.declarations();
     documents.last_mut().unwrap()["spec"]["bmc"]["username"] = "other".into();
     rig.client.apply(documents, &rig.passwords()).await;
     let event = rig.client.wait_for_event("machine.waiting", &name).await;
     assert_eq!(event["data"]["problem"]["code"], "bmc.pin-mismatch");
+    rig.client.wait_until_published().await;
+    let all = files(&publish_dir(&rig.dir));
+    let slice = all.iter().find(|(name, _)| name.starts_with("observed/resourceslice-")).unwrap();
+    let slice: Value = serde_saphyr::from_str(&slice.1.0).unwrap();
+    for device in slice["spec"]["devices"].as_array().unwrap() {
+        assert_eq!(device["taints"][0]["key"], "bailiwick.dev/alarm");
+    }
     assert_eq!(bmc.counters().logins, logins);
 }
 
@@ -129,4 +136,24 @@ async fn a_cell_whose_database_is_gone_prunes_nothing_and_lets_its_owner_in() {
     }
     assert_eq!(files(&publish_dir(&dir)), published);
     drop(site);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_password_is_used_at_once_and_withdraws_no_gpu() {
+    let rig = Rig::start(|state| Site::builder(state).machines(Model::PowerEdgeXe, 1).build()).await;
+    rig.enrol_all().await;
+    rig.client.wait_until_published().await;
+    let published = files(&publish_dir(&rig.dir));
+    let name = rig.site.machines()[0].name.clone();
+    let bmc = rig.site.bmc(&name).unwrap();
+    let logins = bmc.counters().logins;
+    bmc.set_password("rotated");
+    let plan = rig.client.apply(rig.declarations(), &[(name.clone(), "rotated".to_owned())]).await;
+    assert_eq!(plan["changes"].as_array().unwrap().len(), 1);
+    while bmc.counters().logins == logins {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.client.get("/api/v1/machines").await["items"][0]["state"], "enrolled");
+    rig.client.wait_until_published().await;
+    assert_eq!(files(&publish_dir(&rig.dir)), published);
 }
