@@ -56,7 +56,7 @@ impl World {
                 Spec::Site(spec) => drop(sites.insert(metadata.name, spec)),
                 Spec::GpuClass(spec) => drop(classes.insert(metadata.name, spec)),
                 Spec::Machine(spec) => drop(specs.insert(metadata.name, *spec)),
-                Spec::LegalEntity(_) => {}
+                Spec::LegalEntity(_) | Spec::BaseCluster(_) | Spec::Assignment(_) => {}
             }
         }
         let mut by_machine = BTreeMap::<Name, Vec<Gpu>>::new();

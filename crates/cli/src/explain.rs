@@ -2,6 +2,8 @@
 
 use clap::Args;
 use domain::Kind;
+use domain::assignment::AssignmentSpec;
+use domain::base_cluster::BaseClusterSpec;
 use domain::declaration::{GpuClassSpec, JurisdictionSpec, LegalEntitySpec, MachineSpec, SiteSpec};
 use schemars::schema_for;
 use serde_json::Value;
@@ -32,6 +34,8 @@ fn explain(kind: Kind) -> String {
         Kind::LegalEntity => schema_for!(LegalEntitySpec),
         Kind::Site => schema_for!(SiteSpec),
         Kind::Machine => schema_for!(MachineSpec),
+        Kind::BaseCluster => schema_for!(BaseClusterSpec),
+        Kind::Assignment => schema_for!(AssignmentSpec),
         Kind::GpuClass => schema_for!(GpuClassSpec),
     };
     let root = schema.as_value();

@@ -3,6 +3,66 @@
 /// Code, meaning, what to do next.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
+        "assignment.cluster-api",
+        "The base cluster takes its machines by Cluster API, so none is assigned to it by name.",
+        "Apply what `bailiwick render basecluster NAME` gives; its templates choose among available machines by label.",
+    ),
+    (
+        "assignment.contradictory",
+        "An assignment asks for two things that exclude each other.",
+        "`drain` needs a `baseCluster`; `retire` excludes one.",
+    ),
+    (
+        "assignment.no-reason",
+        "A machine is quarantined without a reason.",
+        "Write a reason that the next person understands.",
+    ),
+    (
+        "assignment.other-site",
+        "The base cluster is one of another site.",
+        "Choose a base cluster of the machine's own site.",
+    ),
+    (
+        "assignment.other-zone",
+        "The base cluster is one of another zone.",
+        "Choose a base cluster of the machine's own zone.",
+    ),
+    (
+        "basecluster.control-plane",
+        "A control plane of machines needs Cluster API to set it up.",
+        "Write `join: cluster-api`, or `controlPlane: external`.",
+    ),
+    (
+        "basecluster.endpoint-malformed",
+        "The endpoint is no address of an API server.",
+        "Write `endpoint` as https://host:port.",
+    ),
+    (
+        "basecluster.even-control-plane",
+        "A control plane has an odd number of machines, at most nine.",
+        "Choose 1, 3, 5, 7 or 9.",
+    ),
+    (
+        "basecluster.image",
+        "The image has no http(s) URL or no SHA-256 or SHA-512 checksum, or tokens would live longer than a day.",
+        "Correct `image` and `tokenMinutes`.",
+    ),
+    (
+        "basecluster.no-kubeconfig",
+        "The cell has no way into the base cluster.",
+        "Add `kubeconfig: {name: …, key: …}`, a secret in the cell's secrets directory.",
+    ),
+    (
+        "basecluster.outside-jurisdiction",
+        "The site of a base cluster lies outside its jurisdiction.",
+        "Correct its `site` or its `jurisdiction`.",
+    ),
+    (
+        "basecluster.version-malformed",
+        "The Kubernetes version cannot be read.",
+        "Write `kubernetesVersion` as in \"1.36.3\".",
+    ),
+    (
         "class.requires-nothing",
         "A GPU class requires nothing of its GPUs.",
         "Leave `requires` out for [probed, attested], or write [inventoried] for a trial.",

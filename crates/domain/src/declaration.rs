@@ -2,6 +2,8 @@
 //!
 //! One schema each, here. JSON Schemas for editors and the reference are generated from these types. Unknown fields are errors.
 
+use crate::assignment::AssignmentSpec;
+use crate::base_cluster::BaseClusterSpec;
 use crate::name::Name;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -22,14 +24,25 @@ pub enum Kind {
     Site,
     /// One physical server.
     Machine,
+    /// The Kubernetes cluster on a site's own metal.
+    BaseCluster,
+    /// What a machine shall be used for.
+    Assignment,
     /// What a tenant can ask for.
     GpuClass,
 }
 
 impl Kind {
     /// All kinds, in the order in which they refer to each other.
-    pub const ALL: [Self; 5] =
-        [Self::Jurisdiction, Self::LegalEntity, Self::Site, Self::Machine, Self::GpuClass];
+    pub const ALL: [Self; 7] = [
+        Self::Jurisdiction,
+        Self::LegalEntity,
+        Self::Site,
+        Self::Machine,
+        Self::BaseCluster,
+        Self::Assignment,
+        Self::GpuClass,
+    ];
 
     /// As written in YAML.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +51,8 @@ impl Kind {
             Self::LegalEntity => "LegalEntity",
             Self::Site => "Site",
             Self::Machine => "Machine",
+            Self::BaseCluster => "BaseCluster",
+            Self::Assignment => "Assignment",
             Self::GpuClass => "GpuClass",
         }
     }
@@ -49,6 +64,8 @@ impl Kind {
             "legalentity" | "legalentities" | "entity" | "entities" => Self::LegalEntity,
             "site" | "sites" => Self::Site,
             "machine" | "machines" => Self::Machine,
+            "basecluster" | "baseclusters" | "cluster" | "clusters" => Self::BaseCluster,
+            "assignment" | "assignments" => Self::Assignment,
             "gpuclass" | "gpuclasses" | "class" | "classes" => Self::GpuClass,
             _ => return None,
         })
@@ -152,6 +169,13 @@ pub struct Zone {
     /// The marking inside the tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handling: Option<Handling>,
+}
+
+impl std::fmt::Display for Zone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.tier.as_str())?;
+        self.handling.map_or(Ok(()), |handling| write!(f, "/{}", handling.as_str()))
+    }
 }
 
 /// Tiers of classification.
@@ -327,6 +351,10 @@ pub enum Spec {
     Site(SiteSpec),
     /// See [`MachineSpec`].
     Machine(Box<MachineSpec>),
+    /// See [`BaseClusterSpec`].
+    BaseCluster(Box<BaseClusterSpec>),
+    /// See [`AssignmentSpec`].
+    Assignment(AssignmentSpec),
     /// See [`GpuClassSpec`].
     GpuClass(GpuClassSpec),
 }
@@ -348,6 +376,8 @@ impl Declaration {
             Spec::LegalEntity(_) => Kind::LegalEntity,
             Spec::Site(_) => Kind::Site,
             Spec::Machine(_) => Kind::Machine,
+            Spec::BaseCluster(_) => Kind::BaseCluster,
+            Spec::Assignment(_) => Kind::Assignment,
             Spec::GpuClass(_) => Kind::GpuClass,
         }
     }
@@ -434,6 +464,8 @@ pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: &R) -> Result<Decla
         Kind::LegalEntity => read(document, Spec::LegalEntity),
         Kind::Site => read(document, Spec::Site),
         Kind::Machine => read(document, |spec: MachineSpec| Spec::Machine(Box::new(spec))),
+        Kind::BaseCluster => read(document, |spec: BaseClusterSpec| Spec::BaseCluster(Box::new(spec))),
+        Kind::Assignment => read(document, Spec::Assignment),
         Kind::GpuClass => read(document, Spec::GpuClass),
     }
 }
@@ -463,6 +495,8 @@ impl JsonSchema for Declaration {
             document(Kind::LegalEntity, generator.subschema_for::<LegalEntitySpec>(), &metadata),
             document(Kind::Site, generator.subschema_for::<SiteSpec>(), &metadata),
             document(Kind::Machine, generator.subschema_for::<MachineSpec>(), &metadata),
+            document(Kind::BaseCluster, generator.subschema_for::<BaseClusterSpec>(), &metadata),
+            document(Kind::Assignment, generator.subschema_for::<AssignmentSpec>(), &metadata),
             document(Kind::GpuClass, generator.subschema_for::<GpuClassSpec>(), &metadata),
         ];
         schemars::json_schema!({ "oneOf": documents })

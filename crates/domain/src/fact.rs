@@ -12,6 +12,10 @@ use serde_json::Value;
 pub enum Source {
     /// The BMC over Redfish.
     Redfish,
+    /// The BMC over IPMI.
+    Ipmi,
+    /// The provisioning service: Ironic, alone or behind Metal3.
+    Ironic,
     /// People, in a declaration.
     Declared,
 }
@@ -21,6 +25,8 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Redfish => "redfish",
+            Self::Ipmi => "ipmi",
+            Self::Ironic => "ironic",
             Self::Declared => "declared",
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! Pure: no runtime, no network, no database, no Kubernetes.
 
+pub mod assignment;
+pub mod base_cluster;
+mod check;
 pub mod codes;
 pub mod declaration;
 pub mod fact;
@@ -14,6 +17,7 @@ pub mod plan;
 pub mod principal;
 pub mod problem;
 
+pub use assignment::Goal;
 pub use declaration::{Declaration, Kind, Spec};
 pub use fact::Fact;
 pub use inventory::Inventory;

@@ -3,8 +3,8 @@
 //! A plan is immutable and addressed by the digest of its content, the state it starts from included: if that state has
 //! changed by the time it is applied, it is stale and refused.
 
-use crate::declaration::{Declaration, Kind, Spec};
-use crate::jurisdiction::Containment;
+use crate::check::check;
+use crate::declaration::{Declaration, Kind};
 use crate::name::{Digest, Name};
 use crate::problem::Problem;
 use schemars::JsonSchema;
@@ -75,8 +75,8 @@ pub struct Wish {
     pub new_passwords: BTreeMap<Name, String>,
 }
 
-type Key = (Kind, Name);
-type Objects = BTreeMap<Key, Declaration>;
+pub(crate) type Key = (Kind, Name);
+pub(crate) type Objects = BTreeMap<Key, Declaration>;
 
 /// The path by which a plan shows that a password changes.
 pub const PASSWORD: &str = "(password)";
@@ -209,149 +209,6 @@ fn differences(from: &Value, to: &Value) -> Vec<FieldChange> {
         .collect()
 }
 
-/// Every reason why these objects may not stand together.
-fn check(objects: &Objects, deleted: &[Key], home: Option<&Name>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let nested = objects.values().filter_map(|d| match &d.spec {
-        Spec::Jurisdiction(spec) => Some((d.name().clone(), spec.within.clone())),
-        _ => None,
-    });
-    let order = Containment::new(nested).unwrap_or_else(|error| {
-        problems.push(
-            Problem::new("jurisdiction.not-nested", error.to_string())
-                .hint("mend `within` of the jurisdictions named"),
-        );
-        Containment::default()
-    });
-    let broken_order = !problems.is_empty();
-    for declaration in objects.values() {
-        let mut refers = |kind: Kind, name: &Name, field: &str| {
-            let found = objects.contains_key(&(kind, name.clone()));
-            let reference = declaration.reference();
-            let at = format!("{reference} {field}");
-            if !found && deleted.iter().any(|(gone, other)| (*gone, other) == (kind, name)) {
-                let message = format!("{kind}/{name} cannot go: {reference} refers to it");
-                let hint = format!("delete {reference} too, or first");
-                problems.push(Problem::new("declaration.in-use", message).hint(hint).at(at));
-            } else if !found {
-                let message = format!("{reference} refers to {kind}/{name}, which is not declared");
-                let hint = format!("declare {kind}/{name}, or correct `{field}`");
-                problems.push(Problem::new("declaration.dangling", message).hint(hint).at(at));
-            }
-            found
-        };
-        match &declaration.spec {
-            Spec::Jurisdiction(_) => {}
-            Spec::LegalEntity(spec) => {
-                if let Some(parent) = &spec.ultimate_parent {
-                    refers(Kind::LegalEntity, parent, "spec.ultimateParent");
-                }
-            }
-            Spec::Site(spec) => {
-                refers(Kind::LegalEntity, &spec.operator, "spec.operator");
-                let known = refers(Kind::Jurisdiction, &spec.jurisdiction, "spec.jurisdiction");
-                if spec.bmc_networks.is_empty() {
-                    problems.push(
-                        Problem::new(
-                            "site.no-networks",
-                            format!("{} names no BMC network", declaration.reference()),
-                        )
-                        .hint(
-                            "the cell connects to no address outside `spec.bmcNetworks`; list at least one",
-                        ),
-                    );
-                }
-                if let Some(home) = home
-                    && known
-                    && !broken_order
-                    && !order.contains(home, &spec.jurisdiction)
-                {
-                    problems.push(
-                        Problem::new(
-                            "jurisdiction.outside-cell",
-                            format!("{} lies outside the jurisdiction of this cell", declaration.reference()),
-                        )
-                        .difference(spec.jurisdiction.as_str(), format!("{home} or one that it contains"))
-                        .hint("enrol this site in a cell of its own jurisdiction; a cell never reaches over its border"),
-                    );
-                }
-            }
-            Spec::Machine(spec) => {
-                refers(Kind::Site, &spec.site, "spec.site");
-                problems.extend(check_bmc(declaration, spec));
-            }
-            Spec::GpuClass(spec) => {
-                refers(Kind::Jurisdiction, &spec.jurisdiction, "spec.jurisdiction");
-                if spec.requires.is_empty() {
-                    problems.push(
-                        Problem::new(
-                            "class.requires-nothing",
-                            format!("{} requires nothing of its GPUs", declaration.reference()),
-                        )
-                        .hint(
-                            "leave `requires` out for [probed, attested], or write [inventoried] for a trial",
-                        ),
-                    );
-                }
-            }
-        }
-    }
-    problems
-}
-
-/// `host`, `host:port`, `[v6]:port`, or the same after `https://`; no path, no credentials.
-fn is_bmc_address(text: &str) -> bool {
-    let authority = text.strip_prefix("https://").unwrap_or(text);
-    let authority = if text.starts_with("https://") {
-        authority.strip_suffix('/').unwrap_or(authority)
-    } else {
-        authority
-    };
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, rest)) => {
-            if v6.parse::<std::net::Ipv6Addr>().is_err() {
-                return false;
-            }
-            ("v6", rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some("none") }))
-        }
-        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
-    };
-    let is_host_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    !host.is_empty()
-        && host.len() <= 253
-        && host.chars().all(is_host_character)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
-fn check_bmc(declaration: &Declaration, spec: &crate::declaration::MachineSpec) -> Option<Problem> {
-    if !is_bmc_address(&spec.bmc.address) {
-        let message = format!("{} has no address that a BMC can be reached at", declaration.reference());
-        return Some(
-            Problem::new("machine.address-malformed", message)
-                .difference(spec.bmc.address.clone(), "host, host:port, [v6]:port or https://host:port")
-                .hint("correct `bmc.address`")
-                .at(format!("{} spec.bmc.address", declaration.reference())),
-        );
-    }
-    match (&spec.bmc.password_file, &spec.bmc.secret_ref) {
-        (Some(_), None) | (None, Some(_)) => None,
-        (None, None) => Some(
-            Problem::new(
-                "machine.no-credentials",
-                format!("{} names no credentials", declaration.reference()),
-            )
-            .hint("add `bmc.passwordFile` or `bmc.secretRef`"),
-        ),
-        (Some(_), Some(_)) => Some(
-            Problem::new(
-                "machine.two-credentials",
-                format!("{} names both a passwordFile and a secretRef", declaration.reference()),
-            )
-            .hint("keep one of the two"),
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,35 +287,6 @@ spec: {site: fra1, bmc: {address: 10.0.0.5, username: root, passwordFile: pw}}
     fn deleting_what_others_refer_to_is_refused() {
         let wish = Wish { delete: vec![(Kind::Site, name("fra1"))], ..Wish::default() };
         assert_eq!(codes(Plan::make(&world(WORLD), &wish, None)), ["declaration.in-use"]);
-    }
-
-    #[test]
-    fn an_address_is_a_host_and_perhaps_a_port() {
-        for good in [
-            "10.0.0.5",
-            "10.0.0.5:8443",
-            "bmc-1.example",
-            "[fd00::1]",
-            "[fd00::1]:443",
-            "https://10.0.0.5:443/",
-        ] {
-            assert!(is_bmc_address(good), "{good}");
-        }
-        for bad in [
-            "",
-            ":443",
-            "10.0.0.5:99999",
-            "10.0.0.5:0",
-            "a/b",
-            "http://a",
-            "u:p@a",
-            "[::1",
-            "[x]",
-            "[::1]x",
-            "a b",
-        ] {
-            assert!(!is_bmc_address(bad), "{bad}");
-        }
     }
 
     #[test]
