@@ -1,15 +1,16 @@
 //! The steps that bring a machine from declared to enrolled (DESIGN §5.2). Each observes, does one thing, records.
 
 use crate::error::coded;
+use crate::trouble::Trouble;
 use domain::declaration::{MachineSpec, SiteSpec};
 use domain::inventory::Inventory;
-use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Problem, Spec, fact};
-use jiff::{SignedDuration, Timestamp};
+use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Spec, fact};
+use jiff::Timestamp;
 use redfish::{Client, Credentials, LoginBudget, Options, SpkiPin, Target, Trust, WalkOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{MachineRecord, Store, StoreError};
+use store::{Guard, MachineRecord, Store, StoreError};
 use tokio::sync::Semaphore;
 
 /// What all steps share.
@@ -19,99 +20,27 @@ pub(crate) struct Enroller {
     pub secrets_dir: Option<PathBuf>,
     pub requests_per_bmc: usize,
     pub requests: Arc<Semaphore>,
-    pub refresh: Duration,
 }
-
-/// Longest time between two tries.
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
-
-/// Time until the next try after credentials were refused: long enough that no lock-out window sees three of them (quirk 3).
-const AFTER_REFUSAL: SignedDuration = SignedDuration::from_mins(15);
 
 /// A machine that takes longer than this to read is not read.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// Why a step came to nothing, and whether time alone may help.
-enum Trouble {
-    /// Try again, later each time.
-    Passing(Problem),
-    /// The BMC refused the credentials.
-    Refused(Problem),
-    /// Only a changed declaration helps.
-    Lasting(Problem),
-    /// The database: nothing was recorded, so nothing is known to be wrong with the machine.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::PinChanged { .. }
-            | StoreError::DuplicateSerial { .. }
-            | StoreError::DuplicateUuid { .. } => Self::Passing(error.problem()),
-            other => Self::Store(other),
-        }
-    }
-}
-
-impl From<Problem> for Trouble {
-    /// By what the BMC's client says.
-    fn from(problem: Problem) -> Self {
-        match problem.code.as_str() {
-            "bmc.unauthorized" | "bmc.locked-out" | "bmc.login-withheld" | "bmc.password-change-required" => {
-                Self::Refused(problem)
-            }
-            "bmc.address-outside-networks" | "bmc.address-invalid" => Self::Lasting(problem),
-            _ => Self::Passing(problem),
-        }
-    }
-}
-
 impl Enroller {
-    /// Does the next step of a machine and records what came of it.
+    /// Declared → discovered → enrolled, or what an enrolled machine says now.
     pub(crate) async fn step(
         &self,
-        machine: &Name,
+        record: &MachineRecord,
+        guard: Guard,
         budget: &Arc<LoginBudget>,
-    ) -> Result<Outcome, StoreError> {
-        let Some(record) = self.store.machine(machine).await? else { return Ok(Outcome::Done) };
-        let trouble = match Box::pin(self.try_step(&record, budget)).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(trouble) => trouble,
-        };
-        let (problem, pause) = match trouble {
-            // The declaration changed meanwhile: the change has put the machine back into the queue.
-            Trouble::Store(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {
-                return Ok(Outcome::Done);
-            }
-            Trouble::Store(error) => return Err(error),
-            Trouble::Passing(problem) => (problem, Some(pause_after(&record))),
-            Trouble::Refused(problem) => (problem, Some(AFTER_REFUSAL)),
-            Trouble::Lasting(problem) => (problem, None),
-        };
-        let until = pause.map(|pause| Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX));
-        match self.store.record_waiting(machine, record.generation, &problem, until).await {
-            Ok(_) | Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        tracing::warn!(%machine, code = problem.code, "{}", problem.message);
-        Ok(until.map_or_else(
-            || Outcome::Fail(problem.clone()),
-            |until| Outcome::Wait { problem: problem.clone(), until },
-        ))
-    }
-
-    async fn try_step(&self, record: &MachineRecord, budget: &Arc<LoginBudget>) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Trouble> {
         let (spec, site) = self.declared(&record.name).await?;
         match record.state {
-            MachineState::Declared => self.discover(record, &spec, &site, budget).await,
-            MachineState::Discovered | MachineState::Enrolled => {
-                self.enrol(record, &spec, &site, budget).await
-            }
+            MachineState::Declared => self.discover(record, guard, &spec, &site, budget).await,
+            _ => self.enrol(record, guard, &spec, &site, budget).await,
         }
     }
 
-    async fn declared(&self, machine: &Name) -> Result<(MachineSpec, SiteSpec), Trouble> {
+    pub(crate) async fn declared(&self, machine: &Name) -> Result<(MachineSpec, SiteSpec), Trouble> {
         let gone = |kind, name: &Name| Trouble::Store(StoreError::NotFound { kind, name: name.clone() });
         let Some(Spec::Machine(spec)) = self.store.declaration(Kind::Machine, machine).await?.map(|d| d.spec)
         else {
@@ -128,6 +57,7 @@ impl Enroller {
     async fn discover(
         &self,
         record: &MachineRecord,
+        guard: Guard,
         spec: &MachineSpec,
         site: &SiteSpec,
         budget: &Arc<LoginBudget>,
@@ -140,7 +70,7 @@ impl Enroller {
         let pin = client.peer_pin();
         client.close().await;
         let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the BMC showed no key")))?;
-        self.store.record_discovery(&record.name, record.generation, &digest(pin)?).await?;
+        self.store.record_discovery(&record.name, guard, &digest(pin)?).await?;
         Ok(Outcome::Advance(MachineState::Discovered))
     }
 
@@ -148,6 +78,7 @@ impl Enroller {
     async fn enrol(
         &self,
         record: &MachineRecord,
+        guard: Guard,
         spec: &MachineSpec,
         site: &SiteSpec,
         budget: &Arc<LoginBudget>,
@@ -163,8 +94,8 @@ impl Enroller {
         check_identity(spec, &inventory)?;
         let at = Timestamp::now();
         let facts = fact::from_inventory(&inventory, at);
-        self.store.record_enrolment(&record.name, record.generation, &inventory, &facts, at).await?;
-        Ok(Outcome::Advance(MachineState::Enrolled))
+        self.store.record_enrolment(&record.name, guard, &inventory, &facts, at).await?;
+        Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
     }
 
     async fn connect(
@@ -188,7 +119,7 @@ impl Enroller {
         Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))
     }
 
-    async fn password(
+    pub(crate) async fn password(
         &self,
         machine: &Name,
         spec: &MachineSpec,
@@ -210,15 +141,6 @@ impl Enroller {
             text.map_err(|error| missing(format!("cannot read secret {}: {error}", path.display())))?;
         Ok(store::Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
-}
-
-/// Exponential back-off from two seconds, with up to a quarter of jitter taken off so that machines do not march in step.
-fn pause_after(record: &MachineRecord) -> SignedDuration {
-    let attempts = record.waiting.as_ref().map_or(0, |waiting| waiting.attempts).min(16);
-    let full = SignedDuration::from_secs(2).saturating_mul(1 << attempts.min(9)).min(LONGEST_WAIT);
-    let mut random = [0];
-    let _ = getrandom::fill(&mut random);
-    full - full / 1024 * i32::from(random[0])
 }
 
 fn check_identity(spec: &MachineSpec, inventory: &Inventory) -> Result<(), Trouble> {

@@ -3,11 +3,13 @@
 pub mod api;
 mod enrol;
 mod error;
+mod life;
 mod listen;
 mod publish;
 mod reconcile;
 mod service;
 pub mod settings;
+mod trouble;
 mod world;
 
 pub use error::{CODES, CellError};

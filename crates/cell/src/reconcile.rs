@@ -1,16 +1,17 @@
-//! Which machine is worked on when. One queue; a machine never waits for another except for a place among those worked on.
+//! Which machine is worked on when, by which replica. The queue is in the database (`store::queue`); this is the hand that
+//! takes from it.
 //!
-//! The queue lives in memory and is made anew from the database at each start and after each applied plan: states and waiting
-//! times are durable, so a crash loses nothing and doubles nothing (DESIGN §3.5).
+//! A machine never waits for another except for a place: so many steps at once in this replica, so many of one site across all
+//! replicas. What is claimed together is claimed in one statement and given back in one transaction, so that a step costs
+//! little more than what it records.
 
-use crate::enrol::Enroller;
-use domain::{MachineState, Name, Outcome};
+use crate::error::coded;
+use crate::life::{Life, Next};
 use jiff::Timestamp;
-use redfish::LoginBudget;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-use store::{MachineRecord, StoreError};
+use std::time::{Duration, Instant};
+use store::{Lease, StoreError};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -20,159 +21,155 @@ const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// Time until the next try after a step panicked, which is a mistake of ours.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
-/// A queued machine.
-#[derive(Debug)]
-struct Entry {
-    generation: i64,
-    budget: Arc<LoginBudget>,
-    /// When it is its turn; `None` while only a changed declaration helps.
-    due: Option<Timestamp>,
-    running: Option<Id>,
+/// How much is done at once, and how long a replica that says nothing is believed to live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Machines that this replica works on at once.
+    pub machines: usize,
+    /// Machines of one site that all replicas work on at once.
+    pub per_site: usize,
+    /// See [`crate::Settings::lease`].
+    pub lease: Duration,
 }
 
-/// What a task leaves: for which generation of which machine it ran, and when to look at that again.
-type Left = (Name, i64, Option<Timestamp>);
+struct Hand {
+    life: Arc<Life>,
+    replica: String,
+    limits: Limits,
+    tasks: JoinSet<(Lease, Next)>,
+    leases: HashMap<Id, Lease>,
+    /// How many replicas live: each takes its share of a site's limit.
+    replicas: usize,
+    /// When this replica last said that it lives.
+    lived: Option<Instant>,
+}
 
-/// Runs until it is cancelled. Steps under way are cut off: each is one transaction, and its session at the BMC is ended.
-pub(crate) async fn run(enroller: Arc<Enroller>, at_once: usize, stop: CancellationToken) {
-    let mut changed = enroller.store.changed();
-    let mut queue = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    let mut seen = -1;
+/// Runs until it is cancelled. Steps under way are cut off: each records in one transaction, and its session at the BMC is
+/// ended.
+pub(crate) async fn run(life: Arc<Life>, limits: Limits, stop: CancellationToken) {
+    let replica = uuid::Uuid::new_v4().to_string();
+    let store = life.store.clone();
+    let mut changed = store.changed();
+    let mut hand = Hand {
+        life,
+        replica,
+        limits,
+        tasks: JoinSet::new(),
+        leases: HashMap::new(),
+        replicas: 1,
+        lived: None,
+    };
     loop {
-        if let Err(error) = refill(&enroller, &mut queue, &mut seen).await {
-            tracing::error!(code = error.code(), "the queue cannot be read: {error}");
-            tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(STORE_PAUSE) => continue }
-        }
-        start_due(&enroller, &mut queue, &mut tasks, at_once);
-        let next = queue.values().filter(|entry| entry.running.is_none()).filter_map(|entry| entry.due).min();
-        let full = tasks.len() >= at_once;
-        let pause = next.filter(|_| !full).map_or(Duration::from_hours(1), until);
+        let pause = match hand.take().await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::error!(code = error.code(), "the queue cannot be read: {error}");
+                hand.give_up_if_silent();
+                tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(STORE_PAUSE) => continue }
+            }
+        };
+        let full = hand.is_full();
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
-            Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok(left) => finish(&mut queue, left),
-                Err(error) => give_back(&mut queue, &error),
-            },
-            changes = changed.changed() => if changes.is_err() { break },
+            Some(first) = hand.tasks.join_next_with_id(), if !hand.tasks.is_empty() => hand.give_back(first).await,
+            changes = changed.changed(), if !full => if changes.is_err() { break },
         }
     }
-    tasks.shutdown().await;
+    hand.tasks.shutdown().await;
+    if let Err(error) = store.leave(&hand.replica).await {
+        tracing::warn!(code = error.code(), "this replica's leases end by themselves: {error}");
+    }
 }
 
-/// Reads the machines again if a plan was applied since the last look.
-async fn refill(
-    enroller: &Enroller,
-    queue: &mut BTreeMap<Name, Entry>,
-    seen: &mut i64,
-) -> Result<(), StoreError> {
-    if *seen >= 0 {
-        let mut stale = false;
-        loop {
-            let events = enroller.store.events(*seen, 1000).await?;
-            stale |= events.iter().any(|event| event.kind == "plan.applied");
-            match events.last() {
-                Some(last) => *seen = last.id,
-                None => break,
+impl Hand {
+    fn is_full(&self) -> bool {
+        self.tasks.len() >= self.limits.machines
+    }
+
+    /// Says that this replica lives, and starts what is due. Gives the time until there is more to do.
+    async fn take(&mut self) -> Result<Duration, StoreError> {
+        let beat = self.limits.lease / 3;
+        if self.lived.is_none_or(|lived| lived.elapsed() >= beat) {
+            let said = Instant::now();
+            self.replicas = self.life.store.live(&self.replica, self.limits.lease).await?.max(1);
+            self.lived = Some(said);
+        }
+        if self.is_full() {
+            return Ok(beat);
+        }
+        let turn = self.life.store.turn().await?;
+        for site in &turn.sites {
+            let share = (self.limits.per_site / self.replicas).max(1);
+            let busy = self.leases.values().filter(|lease| lease.site == *site).count();
+            let free = share.saturating_sub(busy).min(self.limits.machines - self.tasks.len());
+            if free == 0 {
+                continue;
+            }
+            for lease in self.life.store.claim(&self.replica, site, free).await? {
+                let task = carry(Arc::clone(&self.life), lease.clone());
+                self.leases.insert(self.tasks.spawn(task).id(), lease);
             }
         }
-        if !stale {
-            return Ok(());
-        }
-    } else {
-        *seen = enroller.store.last_event().await?;
+        Ok(turn.next.unwrap_or(beat).min(beat))
     }
-    let machines = enroller.store.machines().await?;
-    let declared: BTreeSet<_> = machines.iter().map(|machine| machine.name.clone()).collect();
-    queue.retain(|name, _| declared.contains(name));
-    for machine in machines {
-        let due = due(&machine, enroller.refresh);
-        match queue.get_mut(&machine.name) {
-            Some(entry) if entry.generation == machine.generation => {
-                if entry.running.is_none() {
-                    entry.due = due;
-                }
+
+    /// Gives back what has ended, all at once.
+    async fn give_back(&mut self, first: Result<(Id, (Lease, Next)), JoinError>) {
+        let mut released = Vec::new();
+        let mut ended = Some(first);
+        while let Some(end) = ended {
+            released.extend(self.ended(end));
+            ended = self.tasks.try_join_next_with_id();
+        }
+        while let Err(error) = self.life.store.release(&released).await {
+            tracing::error!(code = error.code(), "leases cannot be given back: {error}");
+            if self.give_up_if_silent() {
+                return;
             }
-            // A changed declaration may bring other credentials: they are tried now, and their failures are counted anew.
-            known => {
-                let running = known.as_ref().and_then(|entry| entry.running);
-                let due = if known.is_some() { Some(Timestamp::UNIX_EPOCH) } else { due };
-                let entry = Entry { generation: machine.generation, budget: Arc::default(), due, running };
-                queue.insert(machine.name, entry);
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+
+    fn ended(&mut self, end: Result<(Id, (Lease, Next)), JoinError>) -> Option<(Lease, Option<Timestamp>)> {
+        match end {
+            Ok((id, (lease, next))) => {
+                self.leases.remove(&id);
+                Some((lease, next.due()))
             }
-        }
-    }
-    Ok(())
-}
-
-fn due(machine: &MachineRecord, refresh: Duration) -> Option<Timestamp> {
-    match (&machine.waiting, machine.state) {
-        (Some(waiting), _) => waiting.until,
-        (None, MachineState::Enrolled) => {
-            let read = machine.inventory.map_or(Timestamp::UNIX_EPOCH, |mark| mark.at);
-            Some(read.saturating_add(refresh).unwrap_or(Timestamp::MAX))
-        }
-        (None, _) => Some(Timestamp::UNIX_EPOCH),
-    }
-}
-
-fn until(due: Timestamp) -> Duration {
-    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
-}
-
-fn start_due(
-    enroller: &Arc<Enroller>,
-    queue: &mut BTreeMap<Name, Entry>,
-    tasks: &mut JoinSet<Left>,
-    at_once: usize,
-) {
-    let now = Timestamp::now();
-    for (machine, entry) in queue.iter_mut() {
-        if tasks.len() >= at_once {
-            break;
-        }
-        if entry.running.is_none() && entry.due.is_some_and(|due| due <= now) {
-            let (machine, generation) = (machine.clone(), entry.generation);
-            let task = carry(Arc::clone(enroller), machine, generation, Arc::clone(&entry.budget));
-            entry.running = Some(tasks.spawn(task).id());
-        }
-    }
-}
-
-/// Carries one machine as far as it goes now, step by step. Returns when to look at it again.
-async fn carry(enroller: Arc<Enroller>, machine: Name, generation: i64, budget: Arc<LoginBudget>) -> Left {
-    loop {
-        let due = match enroller.step(&machine, &budget).await {
-            Ok(Outcome::Advance(MachineState::Enrolled)) => {
-                Timestamp::now().saturating_add(enroller.refresh).ok()
-            }
-            Ok(Outcome::Advance(_)) => continue,
-            Ok(Outcome::Wait { until, .. }) => Some(until),
-            Ok(Outcome::Done | Outcome::Fail(_)) => None,
             Err(error) => {
-                tracing::error!(%machine, code = error.code(), "nothing could be recorded: {error}");
-                Timestamp::now().saturating_add(STORE_PAUSE).ok()
+                tracing::error!(code = coded("api.internal", "").code, "a step ended badly: {error}");
+                let lease = self.leases.remove(&error.id())?;
+                Some((lease, Next::after(AFTER_PANIC).due()))
             }
-        };
-        return (machine, generation, due);
+        }
+    }
+
+    /// A replica that could not say in time that it lives has lost its leases: another may be at work on its machines.
+    fn give_up_if_silent(&mut self) -> bool {
+        let silent = self.lived.is_none_or(|lived| lived.elapsed() >= self.limits.lease);
+        if silent && !self.tasks.is_empty() {
+            tracing::error!(
+                "the database was away for longer than a lease: what was under way is left to others"
+            );
+            self.tasks.abort_all();
+            self.tasks.detach_all();
+            self.leases.clear();
+        }
+        silent
     }
 }
 
-fn finish(queue: &mut BTreeMap<Name, Entry>, (machine, generation, due): Left) {
-    let Some(entry) = queue.get_mut(&machine) else { return };
-    entry.running = None;
-    // A declaration that changed while the step ran has set its own time, which is now.
-    if entry.generation == generation {
-        entry.due = due;
-    }
-}
-
-/// A task that panicked leaves nothing: its machine is tried again after a while.
-fn give_back(queue: &mut BTreeMap<Name, Entry>, error: &JoinError) {
-    tracing::error!("a step ended badly: {error}");
-    if let Some(entry) = queue.values_mut().find(|entry| entry.running == Some(error.id())) {
-        entry.running = None;
-        entry.due = Timestamp::now().saturating_add(AFTER_PANIC).ok();
+/// Carries one machine as far as it goes now, step by step.
+async fn carry(life: Arc<Life>, lease: Lease) -> (Lease, Next) {
+    loop {
+        match life.step(&lease).await {
+            Ok(Next::AtOnce) => {}
+            Ok(next) => return (lease, next),
+            Err(error) => {
+                tracing::error!(machine = %lease.machine, code = error.code(), "nothing could be recorded: {error}");
+                return (lease, Next::after(STORE_PAUSE));
+            }
+        }
     }
 }

@@ -3,9 +3,10 @@
 use crate::api::{self, Api};
 use crate::enrol::Enroller;
 use crate::error::CellError;
+use crate::life::Life;
 use crate::listen;
 use crate::publish::{Publisher, Status};
-use crate::reconcile;
+use crate::reconcile::{self, Limits};
 use crate::settings::Settings;
 use domain::Name;
 use domain::principal::Role;
@@ -63,9 +64,14 @@ impl Cell {
             secrets_dir: settings.secrets_dir.clone(),
             requests_per_bmc: settings.requests_per_bmc.max(1),
             requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
-            refresh: settings.refresh,
         };
-        tasks.spawn(reconcile::run(Arc::new(enroller), settings.machines_at_once.max(1), stop.clone()));
+        let life = Arc::new(Life::new(enroller, settings.refresh));
+        let limits = Limits {
+            machines: settings.machines_at_once.max(1),
+            per_site: settings.machines_per_site.max(1),
+            lease: settings.lease,
+        };
+        tasks.spawn(reconcile::run(life, limits, stop.clone()));
         let publisher = Publisher {
             store: store.clone(),
             home: home.clone(),

@@ -29,6 +29,10 @@ pub struct Settings {
     pub cluster_user: String,
     /// Machines worked on at once.
     pub machines_at_once: usize,
+    /// Machines of one site worked on at once, by all replicas together.
+    pub machines_per_site: usize,
+    /// How long a replica that says nothing is believed to live: after that, others take over its machines.
+    pub lease: Duration,
     /// Requests at once to one BMC.
     pub requests_per_bmc: usize,
     /// Requests at once to all BMCs together.
@@ -64,6 +68,8 @@ impl Settings {
             sinks: Vec::new(),
             cluster_user: "bailiwick-cell".to_owned(),
             machines_at_once: 32,
+            machines_per_site: 64,
+            lease: Duration::from_secs(15),
             requests_per_bmc: 4,
             requests_at_once: 128,
             refresh: Duration::from_hours(1),

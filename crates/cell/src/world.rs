@@ -2,7 +2,7 @@
 
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
 use domain::inventory::Gpu;
-use domain::{Containment, Declaration, MachineState, Name, Problem, Spec};
+use domain::{Containment, Declaration, Name, Problem, Spec};
 use dra::{GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{GpuRecord, MachineRecord, Store, StoreError};
@@ -56,7 +56,10 @@ impl World {
                 Spec::Site(spec) => drop(sites.insert(metadata.name, spec)),
                 Spec::GpuClass(spec) => drop(classes.insert(metadata.name, spec)),
                 Spec::Machine(spec) => drop(specs.insert(metadata.name, *spec)),
-                Spec::LegalEntity(_) | Spec::BaseCluster(_) | Spec::Assignment(_) => {}
+                Spec::LegalEntity(_)
+                | Spec::BaseCluster(_)
+                | Spec::Assignment(_)
+                | Spec::FirmwareProfile(_) => {}
             }
         }
         let mut by_machine = BTreeMap::<Name, Vec<Gpu>>::new();
@@ -99,7 +102,7 @@ impl World {
     }
 
     fn enrolled(&self) -> impl Iterator<Item = (&Name, &KnownMachine)> {
-        self.machines.iter().filter(|(_, machine)| machine.record.state == MachineState::Enrolled)
+        self.machines.iter().filter(|(_, machine)| machine.record.state.is_enrolled())
     }
 
     /// Whether two machines claim this GPU.
@@ -150,7 +153,7 @@ impl World {
     /// Whether a claim could be given this GPU by this class today. Nothing is probed or attested yet, so only trials give any.
     pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
-            && machine.record.state == MachineState::Enrolled
+            && machine.record.state.is_enrolled()
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
             && !self.is_double(gpu)

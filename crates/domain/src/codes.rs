@@ -102,6 +102,16 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     ("declaration.unknown-value", "A value is not one of those that the field takes.", "See the suggestion."),
     (
+        "erasure.disk-not-erased",
+        "A disk was not erased, so the machine is not used again.",
+        "Have the provisioning service clean the machine again, or take the disk out and retire the machine.",
+    ),
+    (
+        "erasure.incomplete",
+        "The record of an erasure leaves out a part that remembers.",
+        "Have the provisioning service clean the machine again.",
+    ),
+    (
         "jurisdiction.not-nested",
         "The jurisdictions contain each other in a circle, or one lies within an undeclared one.",
         "Mend `within` of the jurisdictions named.",

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::machines::{CELL, MachineRecord, subject};
 use crate::open::Store;
+use crate::queue::Guard;
 use crate::rows::{Read as _, clean, to_json};
 use crate::write::Write;
 use domain::{Digest, Fact, Inventory, MachineState, Name, Problem, fact};
@@ -32,15 +33,15 @@ impl Store {
     pub async fn record_enrolment(
         &self,
         machine: &Name,
-        generation: i64,
+        guard: impl Into<Guard>,
         inventory: &Inventory,
         facts: &[Fact],
         at: Timestamp,
     ) -> Result<Enrolment, StoreError> {
         let digest = digest_of(inventory)?;
         let mut write = self.write().await?;
-        let record = write.machine_at(machine, generation).await?;
-        if record.state == MachineState::Declared {
+        let record = write.machine_at(machine, guard.into()).await?;
+        if matches!(record.state, MachineState::Declared | MachineState::Retired) {
             return Err(StoreError::WrongState {
                 machine: machine.clone(),
                 found: record.state,
@@ -58,9 +59,15 @@ impl Store {
         } else {
             write.replace_inventory(machine, inventory, facts, &digest, at).await?;
         }
-        write.advance(&record, inventory, &digest).await?;
+        write.enrolled(&record, inventory, &digest).await?;
+        if record.stale {
+            sqlx::query("UPDATE machines SET stale = 0 WHERE name = $1")
+                .bind(machine.as_str())
+                .execute(write.connection())
+                .await?;
+        }
         let conflicts = write.gpu_conflicts_of(machine).await?;
-        let changed = !same_inventory || record.state != MachineState::Enrolled;
+        let changed = !same_inventory || !record.state.is_enrolled();
         if changed {
             for conflict in &conflicts {
                 let data = json!(conflict);
@@ -150,12 +157,32 @@ impl Write {
         let sources: BTreeSet<_> =
             facts.iter().map(|fact| fact.source).chain([fact::Source::Redfish]).collect();
         for source in sources {
-            sqlx::query("DELETE FROM facts WHERE machine = $1 AND source = $2")
-                .bind(machine.as_str())
-                .bind(source.as_str())
-                .execute(self.connection())
-                .await?;
+            self.forget_facts(machine, source).await?;
         }
+        self.insert_facts(machine, facts).await
+    }
+
+    /// Replaces all facts of one source.
+    pub(crate) async fn replace_facts_of(
+        &mut self,
+        machine: &Name,
+        source: fact::Source,
+        facts: &[Fact],
+    ) -> Result<(), StoreError> {
+        self.forget_facts(machine, source).await?;
+        self.insert_facts(machine, facts).await
+    }
+
+    async fn forget_facts(&mut self, machine: &Name, source: fact::Source) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM facts WHERE machine = $1 AND source = $2")
+            .bind(machine.as_str())
+            .bind(source.as_str())
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_facts(&mut self, machine: &Name, facts: &[Fact]) -> Result<(), StoreError> {
         let mut place = 0_i64;
         for chunk in facts.chunks(FACTS_AT_ONCE) {
             let mut insert = sqlx::query(sqlx::AssertSqlSafe(insert_facts(chunk.len())))
@@ -176,8 +203,8 @@ impl Write {
         Ok(())
     }
 
-    /// Moves the machine to enrolled, or, where it is, ends what it waited for.
-    async fn advance(
+    /// Moves a discovered machine to enrolled; of one that is further, ends what it waited for because of its BMC.
+    async fn enrolled(
         &mut self,
         record: &MachineRecord,
         inventory: &Inventory,
@@ -185,26 +212,36 @@ impl Write {
     ) -> Result<(), StoreError> {
         let machine = &record.name;
         let identity = &inventory.identity;
-        if record.state == MachineState::Enrolled {
-            if let Some(waiting) = &record.waiting {
+        if record.state.is_enrolled() {
+            if let Some(waiting) = &record.waiting
+                && (record.state == MachineState::Enrolled || is_about_the_bmc(waiting))
+            {
                 self.stop_waiting(machine, waiting, CELL).await?;
             }
             if (&record.serial, &record.uuid) == (&identity.serial, &identity.uuid) {
                 return Ok(());
             }
         }
-        let since = if record.state == MachineState::Enrolled { record.since } else { self.now };
-        sqlx::query(
-            "UPDATE machines SET state = $1, since = $2, serial = $3, uuid = $4, waiting = NULL WHERE name = $5",
-        )
-        .bind(MachineState::Enrolled.as_str())
-        .bind(since.as_millisecond())
-        .bind(identity.serial.as_deref().map(|text| clean(text).into_owned()))
-        .bind(identity.uuid.as_deref().map(|text| clean(text).into_owned()))
-        .bind(machine.as_str())
-        .execute(self.connection())
-        .await?;
-        if record.state != MachineState::Enrolled {
+        let (state, since) = if record.state.is_enrolled() {
+            (record.state, record.since)
+        } else {
+            (MachineState::Enrolled, self.now)
+        };
+        sqlx::query("UPDATE machines SET state = $1, since = $2, serial = $3, uuid = $4 WHERE name = $5")
+            .bind(state.as_str())
+            .bind(since.as_millisecond())
+            .bind(identity.serial.as_deref().map(|text| clean(text).into_owned()))
+            .bind(identity.uuid.as_deref().map(|text| clean(text).into_owned()))
+            .bind(machine.as_str())
+            .execute(self.connection())
+            .await?;
+        if !record.state.is_enrolled() {
+            if record.waiting.is_some() {
+                sqlx::query("UPDATE machines SET waiting = NULL WHERE name = $1")
+                    .bind(machine.as_str())
+                    .execute(self.connection())
+                    .await?;
+            }
             let data = json!({
                 "serial": identity.serial, "uuid": identity.uuid, "model": identity.model,
                 "gpus": inventory.gpus.len(), "digest": digest,
@@ -213,6 +250,11 @@ impl Write {
         }
         Ok(())
     }
+}
+
+/// Whether a wait is one that reading the BMC ends, and not one of a later step.
+fn is_about_the_bmc(waiting: &domain::Waiting) -> bool {
+    ["bmc.", "redfish.", "machine."].iter().any(|part| waiting.problem.code.starts_with(part))
 }
 
 /// Digest of the inventory without what its reading cost: that differs each time.

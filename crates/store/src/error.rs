@@ -129,6 +129,22 @@ pub enum StoreError {
         /// The state that the step needs.
         expected: MachineState,
     },
+    /// The provisioning service holds something of the machine.
+    #[error("{machine} is {state}: the provisioning service holds it")]
+    InUse {
+        /// Which machine.
+        machine: Name,
+        /// Its state.
+        state: MachineState,
+    },
+    /// What would be recorded does not follow from what there is.
+    #[error("{machine} does not become {to} without the record of its erasure")]
+    NoErasure {
+        /// Which machine.
+        machine: Name,
+        /// The state that was asked for.
+        to: MachineState,
+    },
     /// The BMC shows another key than before.
     #[error("the BMC of {machine} shows another key than the one pinned")]
     PinChanged {
@@ -188,6 +204,16 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "machine.duplicate-uuid",
         "Another enrolled machine has the same system UUID.",
         "the same hardware is declared twice, or its vendor gave one UUID to two boards: correct the declaration, or have the UUID set anew",
+    ),
+    (
+        "machine.in-use",
+        "The provisioning service holds something of the machine, so its declaration does not go, nor its site change.",
+        "`bailiwick retire MACHINE` erases it and takes it from the service; then delete it",
+    ),
+    (
+        "machine.no-erasure",
+        "A machine would leave its use without the record of its erasure.",
+        "this is a mistake of the program: report it",
     ),
     (
         "machine.pin-changed",
@@ -321,6 +347,8 @@ impl StoreError {
             Self::PlanNotGenuine(_) => "plan.not-genuine",
             Self::Superseded { .. } => "machine.superseded",
             Self::WrongState { .. } => "machine.wrong-state",
+            Self::InUse { .. } => "machine.in-use",
+            Self::NoErasure { .. } => "machine.no-erasure",
             Self::PinChanged { .. } => "machine.pin-changed",
             Self::DuplicateSerial { .. } => "machine.duplicate-serial",
             Self::DuplicateUuid { .. } => "machine.duplicate-uuid",

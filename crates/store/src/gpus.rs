@@ -103,14 +103,13 @@ impl Store {
             "SELECT a.machine, a.key, b.machine AS other_machine, b.key AS other_key, a.serial AS shared \
              FROM gpus a JOIN gpus b ON b.serial = a.serial AND b.machine <> a.machine \
              JOIN machines m ON m.name = a.machine JOIN machines n ON n.name = b.machine \
-             WHERE m.state = $1 AND n.state = $1 \
+             WHERE m.state NOT IN ('declared', 'discovered') AND n.state NOT IN ('declared', 'discovered') \
              UNION ALL \
              SELECT a.machine, a.key, b.machine AS other_machine, b.key AS other_key, a.uuid AS shared \
              FROM gpus a JOIN gpus b ON b.uuid = a.uuid AND b.machine <> a.machine \
              JOIN machines m ON m.name = a.machine JOIN machines n ON n.name = b.machine \
-             WHERE m.state = $1 AND n.state = $1",
+             WHERE m.state NOT IN ('declared', 'discovered') AND n.state NOT IN ('declared', 'discovered')",
         )
-        .bind(MachineState::Enrolled.as_str())
         .fetch_all(&self.inner.readers)
         .await?;
         conflicts(&rows)
@@ -149,14 +148,13 @@ impl Write {
         let rows = sqlx::query(
             "SELECT a.machine, a.key, b.machine AS other_machine, b.key AS other_key, a.serial AS shared \
              FROM gpus a JOIN gpus b ON b.serial = a.serial AND b.machine <> a.machine \
-             JOIN machines n ON n.name = b.machine WHERE a.machine = $1 AND n.state = $2 \
+             JOIN machines n ON n.name = b.machine WHERE a.machine = $1 AND n.state NOT IN ('declared', 'discovered') \
              UNION ALL \
              SELECT a.machine, a.key, b.machine AS other_machine, b.key AS other_key, a.uuid AS shared \
              FROM gpus a JOIN gpus b ON b.uuid = a.uuid AND b.machine <> a.machine \
-             JOIN machines n ON n.name = b.machine WHERE a.machine = $1 AND n.state = $2",
+             JOIN machines n ON n.name = b.machine WHERE a.machine = $1 AND n.state NOT IN ('declared', 'discovered')",
         )
         .bind(machine.as_str())
-        .bind(MachineState::Enrolled.as_str())
         .fetch_all(self.connection())
         .await?;
         conflicts(&rows)

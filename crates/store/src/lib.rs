@@ -15,8 +15,10 @@ mod meta;
 mod open;
 mod place;
 mod plans;
+mod queue;
 mod rows;
 mod seal;
+mod steps;
 mod tokens;
 mod write;
 
@@ -27,6 +29,8 @@ pub use gpus::{GpuConflict, GpuRecord};
 pub use machines::{InventoryMark, MachineRecord};
 pub use open::{SCHEMA_VERSION, Store, StoreOptions};
 pub use plans::{Applied, AppliedChange, StoredPlan};
+pub use queue::{Guard, Lease, Turn};
+pub use steps::Advance;
 pub use tokens::TokenRecord;
 
 /// A secret in memory: wiped when dropped.

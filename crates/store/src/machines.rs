@@ -2,9 +2,10 @@
 
 use crate::error::StoreError;
 use crate::open::Store;
+use crate::queue::Guard;
 use crate::rows::{Read as _, corrupt, to_json};
 use crate::write::Write;
-use domain::{Digest, Fact, Inventory, Kind, MachineState, Name, Problem, Waiting, fact};
+use domain::{Digest, Fact, Instance, Inventory, Kind, MachineState, Name, Problem, Waiting, fact};
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -32,6 +33,10 @@ pub struct MachineRecord {
     pub serial: Option<String>,
     /// Its system UUID, once enrolled.
     pub uuid: Option<String>,
+    /// What it is used for now: the use that is not yet erased.
+    pub instance: Option<Instance>,
+    /// Whether its inventory has to be read again, however fresh it is.
+    pub stale: bool,
     /// Its inventory, where one was ever taken. Only that of an enrolled machine says what the machine is now.
     pub inventory: Option<InventoryMark>,
 }
@@ -45,7 +50,7 @@ pub struct InventoryMark {
     pub at: Timestamp,
 }
 
-const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, \
+const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.stale, \
     i.digest AS inventory_digest, i.at AS inventory_at \
     FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
 
@@ -124,11 +129,11 @@ impl Store {
     pub async fn record_discovery(
         &self,
         machine: &Name,
-        generation: i64,
+        guard: impl Into<Guard>,
         pin: &Digest,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        let record = write.machine_at(machine, generation).await?;
+        let record = write.machine_at(machine, guard.into()).await?;
         if let Some(expected) = record.pin
             && expected != *pin
         {
@@ -155,12 +160,12 @@ impl Store {
     pub async fn record_waiting(
         &self,
         machine: &Name,
-        generation: i64,
+        guard: impl Into<Guard>,
         problem: &Problem,
         until: Option<Timestamp>,
     ) -> Result<Waiting, StoreError> {
         let mut write = self.write().await?;
-        let record = write.machine_at(machine, generation).await?;
+        let record = write.machine_at(machine, guard.into()).await?;
         let before = record.waiting.filter(|waiting| waiting.problem.code == problem.code);
         let waiting = Waiting {
             problem: problem.clone(),
@@ -182,9 +187,9 @@ impl Store {
     }
 
     /// The machine waits for nothing any more. Says so in an event where it did.
-    pub async fn clear_waiting(&self, machine: &Name, generation: i64) -> Result<(), StoreError> {
+    pub async fn clear_waiting(&self, machine: &Name, guard: impl Into<Guard>) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        let record = write.machine_at(machine, generation).await?;
+        let record = write.machine_at(machine, guard.into()).await?;
         let Some(waiting) = record.waiting else { return Ok(()) };
         write.stop_waiting(machine, &waiting, CELL).await?;
         write.commit().await
@@ -192,11 +197,12 @@ impl Store {
 }
 
 impl Write {
-    /// The machine, provided that its declaration is still the one that the step started from.
+    /// The machine, provided that its declaration is still the one that the step started from, and that the lease under which
+    /// it ran still holds.
     pub(crate) async fn machine_at(
         &mut self,
         machine: &Name,
-        generation: i64,
+        guard: Guard,
     ) -> Result<MachineRecord, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE m.name = $1")))
             .bind(machine.as_str())
@@ -204,10 +210,13 @@ impl Write {
             .await?
             .ok_or_else(|| StoreError::NotFound { kind: Kind::Machine, name: machine.clone() })?;
         let record = record(&row)?;
-        if record.generation == generation {
-            Ok(record)
-        } else {
-            Err(StoreError::Superseded { machine: machine.clone() })
+        let superseded = || StoreError::Superseded { machine: machine.clone() };
+        if record.generation != guard.generation {
+            return Err(superseded());
+        }
+        match guard.epoch {
+            Some(epoch) if !self.holds(machine, epoch).await? => Err(superseded()),
+            _ => Ok(record),
         }
     }
 
@@ -269,6 +278,8 @@ fn record(row: &AnyRow) -> Result<MachineRecord, StoreError> {
         pin: row.maybe_parsed("pin")?,
         serial: row.maybe_text("serial")?,
         uuid: row.maybe_text("uuid")?,
+        instance: row.maybe_json("instance")?,
+        stale: row.number("stale")? != 0,
         inventory: mark.map(|(digest, at)| InventoryMark { digest, at }),
     })
 }

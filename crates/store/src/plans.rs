@@ -2,7 +2,7 @@
 
 use crate::declarations;
 use crate::error::StoreError;
-use crate::machines::{CELL, subject};
+use crate::machines::{CELL, state, subject};
 use crate::open::Store;
 use crate::rows::{Read as _, corrupt, to_json};
 use crate::seal::Purpose;
@@ -278,7 +278,13 @@ impl Write {
         let about = format!("{}/{}", change.kind, change.name);
         let data = json!({ "plan": plan, "fields": change.fields });
         let id = self.event(event, &about, actor, &data).await?;
+        if change.kind == Kind::Assignment {
+            self.wake(&change.name).await?;
+        }
         if change.action == Action::Delete {
+            if change.kind == Kind::Machine {
+                self.refuse_to_lose(&change.name).await?;
+            }
             // The machine, its password, inventory, facts and GPUs go with its declaration.
             sqlx::query("DELETE FROM declarations WHERE kind = $1 AND name = $2")
                 .bind(change.kind.as_str())
@@ -303,23 +309,62 @@ impl Write {
         if change.kind != Kind::Machine {
             return Ok(false);
         }
+        let site = site_of(change)?;
         let reset = match change.action {
             Action::Create => {
                 self.create_machine(&change.name, id).await?;
+                self.enqueue(&change.name, &site).await?;
                 false
             }
-            _ if needs_discovery(change) => {
-                self.reset_machine(change, actor).await?;
-                true
-            }
+            _ if needs_discovery(change) => self.discover_again(change, id, actor).await?,
             _ if new_password.is_some() || has_new_credentials(change) => {
                 self.try_again(&change.name, id).await?;
                 false
             }
             _ => false,
         };
+        if change.action == Action::Update {
+            self.enqueue(&change.name, &site).await?;
+        }
         self.keep_password(change, new_password).await?;
         Ok(reset)
+    }
+
+    /// A machine that the provisioning service holds something of is not forgotten, nor is it moved to another site.
+    async fn refuse_to_lose(&mut self, machine: &Name) -> Result<(), StoreError> {
+        let state = self.state_of(machine).await?;
+        if state.is_handed_over() {
+            return Err(StoreError::InUse { machine: machine.clone(), state });
+        }
+        Ok(())
+    }
+
+    async fn state_of(&mut self, machine: &Name) -> Result<MachineState, StoreError> {
+        let row = sqlx::query("SELECT state FROM machines WHERE name = $1")
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?;
+        row.map_or(Ok(MachineState::Declared), |row| state(&row))
+    }
+
+    /// What a machine is reached by, or held against, has changed: it is discovered again. One that the provisioning service
+    /// holds stays what it is, and is read again with its pinned key: another machine at the new address is an alarm.
+    async fn discover_again(&mut self, change: &Change, id: i64, actor: &str) -> Result<bool, StoreError> {
+        if !self.state_of(&change.name).await?.is_handed_over() {
+            self.reset_machine(change, actor).await?;
+            return Ok(true);
+        }
+        if change.fields.iter().any(|field| field.path == "spec.site") {
+            self.refuse_to_lose(&change.name).await?;
+        }
+        self.try_again(&change.name, id).await?;
+        if change.fields.iter().any(|field| field.path == "spec.bmc.pin" && field.to != Value::Null) {
+            sqlx::query("UPDATE machines SET pin = NULL WHERE name = $1")
+                .bind(change.name.as_str())
+                .execute(self.connection())
+                .await?;
+        }
+        Ok(false)
     }
 
     async fn create_machine(&mut self, machine: &Name, generation: i64) -> Result<(), StoreError> {
@@ -360,7 +405,7 @@ impl Write {
 
     /// New credentials say nothing new of the machine, so it stays what it is, and published; only reading it is due.
     async fn try_again(&mut self, machine: &Name, generation: i64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE machines SET generation = $1, waiting = NULL WHERE name = $2")
+        sqlx::query("UPDATE machines SET generation = $1, waiting = NULL, stale = 1 WHERE name = $2")
             .bind(generation)
             .bind(machine.as_str())
             .execute(self.connection())
@@ -402,15 +447,23 @@ impl Write {
     /// A machine that waits until people change a declaration is tried again when a site or jurisdiction changes: its own
     /// declaration need not be the one that was wrong.
     async fn retry_after(&mut self, plan: &Plan, actor: &str) -> Result<(), StoreError> {
-        let concerns = |change: &Change| matches!(change.kind, Kind::Site | Kind::Jurisdiction);
+        let concerns =
+            |change: &Change| !matches!(change.kind, Kind::Machine | Kind::Assignment | Kind::GpuClass);
         if !plan.changes.iter().any(concerns) {
             return Ok(());
         }
         for (machine, waiting) in self.waiting_for_people().await? {
             self.stop_waiting(&machine, &waiting, actor).await?;
+            self.wake(&machine).await?;
         }
         Ok(())
     }
+}
+
+/// The site that a machine is declared to stand in.
+fn site_of(change: &Change) -> Result<Name, StoreError> {
+    let site = change.after.pointer("/spec/site").and_then(Value::as_str).unwrap_or_default();
+    Name::new(site).map_err(|_| corrupt("document", "a machine without a site"))
 }
 
 /// Whether the change touches where the machine is reached, or what it is held against.

@@ -1,0 +1,174 @@
+//! What was erased of a machine between two uses, and what was not (DESIGN §5.5, NIST SP 800-88).
+
+use crate::declaration::Zone;
+use crate::name::Name;
+use crate::problem::Problem;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What keeps data when the power goes, or may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// A disk.
+    Disk,
+    /// Memory of the GPUs.
+    GpuMemory,
+    /// The storage of the TPM.
+    Tpm,
+}
+
+impl Part {
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::GpuMemory => "GPU memory",
+            Self::Tpm => "TPM",
+        }
+    }
+}
+
+/// What came of one part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "result")]
+pub enum Erased {
+    /// It was erased.
+    Erased {
+        /// How: `nvme-format`, `ata-secure-erase`, `shred`, `erase_devices`.
+        method: String,
+    },
+    /// It was not.
+    NotErased {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// One part of a machine, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// What.
+    pub part: Part,
+    /// Serial number of the device; `null` where nobody tells.
+    pub serial: Option<String>,
+    /// Its name where it was erased: `/dev/nvme0n1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub erased: Erased,
+}
+
+/// The record of one erasure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Erasure {
+    /// The machine.
+    pub machine: Name,
+    /// The use that ended; `null` for the erasure before the first.
+    #[schemars(with = "Option<String>")]
+    pub instance: Option<Uuid>,
+    /// The base cluster that it was a node of.
+    pub base_cluster: Option<Name>,
+    /// The zone that it was used in.
+    pub zone: Option<Zone>,
+    /// Who erased: the provisioning service's name.
+    pub by: String,
+    /// When it ended.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// Every part that remembers, each with what came of it.
+    pub items: Vec<Item>,
+}
+
+impl Erasure {
+    /// What keeps the machine from being used again: a disk that was not erased, or a record that leaves a part out. GPU memory
+    /// and the TPM may be `not-erased` with the reason, since not every machine has a step for them; they may not be missing.
+    pub fn gap(&self) -> Option<Problem> {
+        let disks = self.items.iter().filter(|item| item.part == Part::Disk);
+        for item in disks {
+            if let Erased::NotErased { reason } = &item.erased {
+                let disk =
+                    item.serial.as_deref().or(item.device.as_deref()).unwrap_or("without a serial number");
+                let message = format!("disk {disk} was not erased: {reason}");
+                return Some(Problem::new("erasure.disk-not-erased", message).hint(
+                    "have the provisioning service clean the machine again, or take the disk out and retire the machine",
+                ));
+            }
+        }
+        for part in [Part::Disk, Part::GpuMemory, Part::Tpm] {
+            if !self.items.iter().any(|item| item.part == part) {
+                let message = format!("the record of the erasure says nothing of the {}", part.as_str());
+                return Some(
+                    Problem::new("erasure.incomplete", message)
+                        .hint("have the provisioning service clean the machine again"),
+                );
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(items: Vec<Item>) -> Erasure {
+        Erasure {
+            machine: Name::new("m1").unwrap(),
+            instance: None,
+            base_cluster: None,
+            zone: None,
+            by: "ironic".into(),
+            at: Timestamp::UNIX_EPOCH,
+            items,
+        }
+    }
+
+    fn item(part: Part, erased: bool) -> Item {
+        let erased = if erased {
+            Erased::Erased { method: "nvme-format".into() }
+        } else {
+            Erased::NotErased { reason: "frozen".into() }
+        };
+        Item { part, serial: Some("S1".into()), device: None, erased }
+    }
+
+    fn gap(items: Vec<Item>) -> Option<String> {
+        record(items).gap().map(|problem| problem.code)
+    }
+
+    #[test]
+    fn a_record_is_whole_when_disks_are_erased_and_the_rest_is_accounted_for() {
+        let whole = vec![item(Part::Disk, true), item(Part::GpuMemory, false), item(Part::Tpm, false)];
+        assert_eq!(gap(whole.clone()), None);
+        for missing in 0..3 {
+            let mut items = whole.clone();
+            items.remove(missing);
+            assert_eq!(gap(items).as_deref(), Some("erasure.incomplete"));
+        }
+    }
+
+    #[test]
+    fn one_disk_that_was_not_erased_keeps_the_machine() {
+        let items = vec![
+            item(Part::Disk, true),
+            item(Part::Disk, false),
+            item(Part::GpuMemory, true),
+            item(Part::Tpm, true),
+        ];
+        assert_eq!(gap(items).as_deref(), Some("erasure.disk-not-erased"));
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        let record = record(vec![item(Part::Disk, true), item(Part::Tpm, false)]);
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(json["items"][0]["result"], "erased");
+        assert_eq!(serde_json::from_value::<Erasure>(json).unwrap(), record);
+    }
+}

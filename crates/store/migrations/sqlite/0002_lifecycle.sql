@@ -1,0 +1,61 @@
+-- From enrolled to in service and back: who works on which machine, what it is used for, what was erased.
+
+ALTER TABLE machines ADD COLUMN instance TEXT;
+-- Its inventory has to be read again, however fresh it is.
+ALTER TABLE machines ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
+
+-- One row a machine. `due` is NULL while only something else brings it back; `woken` counts what brought it back, so that a
+-- step that was under way meanwhile does not put it to sleep again; `epoch` fences out a replica that lost its lease.
+CREATE TABLE queue (
+    machine TEXT PRIMARY KEY REFERENCES machines (name) ON DELETE CASCADE,
+    site    TEXT NOT NULL,
+    due     INTEGER,
+    woken   INTEGER NOT NULL DEFAULT 0,
+    replica TEXT,
+    epoch   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX queue_by_due ON queue (site, due);
+
+CREATE TABLE replicas (
+    id    TEXT PRIMARY KEY,
+    until INTEGER NOT NULL
+) STRICT;
+
+-- Kept when the machine is deleted: what was erased has to be told long after.
+CREATE TABLE erasures (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    machine  TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    document TEXT NOT NULL
+) STRICT;
+CREATE INDEX erasures_by_machine ON erasures (machine, id);
+
+CREATE TRIGGER erasures_are_never_changed BEFORE UPDATE ON erasures
+BEGIN
+    SELECT RAISE(ABORT, 'erasures are append-only');
+END;
+
+CREATE TRIGGER erasures_are_never_deleted BEFORE DELETE ON erasures
+BEGIN
+    SELECT RAISE(ABORT, 'erasures are append-only');
+END;
+
+-- Failed logins of an account at a BMC, counted across all parts and replicas.
+CREATE TABLE failed_logins (
+    bmc      TEXT NOT NULL,
+    account  TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (bmc, account)
+) STRICT;
+
+-- Both secrets of a rotation, from before the new one is set until it is proven.
+CREATE TABLE rotations (
+    machine  TEXT PRIMARY KEY REFERENCES machines (name) ON DELETE CASCADE,
+    phase    TEXT NOT NULL,
+    username TEXT NOT NULL,
+    sealed   TEXT NOT NULL,
+    at       INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO queue (machine, site, due)
+    SELECT m.name, d.document ->> '$.spec.site', 0 FROM machines m JOIN declarations d ON d.kind = 'Machine' AND d.name = m.name;

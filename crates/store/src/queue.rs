@@ -1,0 +1,231 @@
+//! Who works on which machine, and when it is its turn. One queue, shared by all replicas of a cell.
+//!
+//! A replica says now and then that it lives; while it does, what it claimed is its own. A lease carries an epoch that rises
+//! with each claim: what a replica records that lost its lease is refused. Times are the database's, so that replicas whose
+//! clocks differ agree (DESIGN §7).
+
+use crate::error::StoreError;
+use crate::machines::subject;
+use crate::open::Store;
+use crate::place::Backend;
+use crate::rows::Read as _;
+use crate::write::Write;
+use domain::Name;
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The right to take a machine's next step and to record what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The machine.
+    pub machine: Name,
+    /// Its site.
+    pub site: Name,
+    /// Rises with each claim of this machine.
+    pub epoch: i64,
+    /// How often it had been woken when it was claimed.
+    woken: i64,
+    replica: String,
+}
+
+/// What the outcome of a step is recorded under: the declaration that it started from, and the lease that it ran under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// See [`crate::MachineRecord::generation`].
+    pub generation: i64,
+    /// The epoch of the lease; `None` where nothing else can be at work.
+    pub epoch: Option<i64>,
+}
+
+impl From<i64> for Guard {
+    fn from(generation: i64) -> Self {
+        Self { generation, epoch: None }
+    }
+}
+
+impl Lease {
+    /// The guard of a step that starts from this declaration.
+    pub fn guard(&self, generation: i64) -> Guard {
+        Guard { generation, epoch: Some(self.epoch) }
+    }
+}
+
+/// How much is due, and when there will be more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Sites with machines that are due and free, the longest overdue first.
+    pub sites: Vec<Name>,
+    /// How long until the next machine is due, where none is.
+    pub next: Option<Duration>,
+}
+
+/// Milliseconds since 1970, by the database's clock.
+const SQLITE_NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+const POSTGRES_NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+
+/// Nobody that lives works on it.
+const FREE: &str =
+    "(q.replica IS NULL OR NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = q.replica AND r.until > NOW))";
+
+impl Store {
+    fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
+        let (now, skip) = match self.inner.backend {
+            Backend::Sqlite => (SQLITE_NOW, ""),
+            // Rows that another replica is just claiming are passed over instead of waited for.
+            Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
+        };
+        sqlx::AssertSqlSafe(text.replace("FREE", FREE).replace("SKIP", skip).replace("NOW", now))
+    }
+
+    /// The replica lives for so long from now. Gives the number of those that live; forgets those that are long dead.
+    pub async fn live(&self, replica: &str, lease: Duration) -> Result<usize, StoreError> {
+        let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 4);
+        sqlx::query(self.sql(
+            "INSERT INTO replicas (id, until) VALUES ($1, NOW + $2) \
+             ON CONFLICT (id) DO UPDATE SET until = excluded.until",
+        ))
+        .bind(replica)
+        .bind(lease)
+        .execute(&self.inner.writer)
+        .await?;
+        sqlx::query(self.sql("DELETE FROM replicas WHERE until < NOW - 3600000"))
+            .execute(&self.inner.writer)
+            .await?;
+        let row = sqlx::query(self.sql("SELECT COUNT(*) AS live FROM replicas WHERE until > NOW"))
+            .fetch_one(&self.inner.readers)
+            .await?;
+        Ok(usize::try_from(row.number("live")?).unwrap_or(1))
+    }
+
+    /// The replica goes: what it holds is free at once.
+    pub async fn leave(&self, replica: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM replicas WHERE id = $1").bind(replica).execute(&self.inner.writer).await?;
+        Ok(())
+    }
+
+    /// Every other replica is gone. Only who holds a database that no other process can open may say so.
+    pub(crate) async fn alone(&self) -> Result<(), StoreError> {
+        if self.inner.backend == Backend::Sqlite {
+            sqlx::query("DELETE FROM replicas").execute(&self.inner.writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Which sites have work now, and when there will be more.
+    pub async fn turn(&self) -> Result<Turn, StoreError> {
+        let rows = sqlx::query(self.sql(
+            "SELECT q.site, MIN(q.due) AS due FROM queue q WHERE q.due <= NOW AND FREE \
+             GROUP BY q.site ORDER BY due, q.site",
+        ))
+        .fetch_all(&self.inner.readers)
+        .await?;
+        let sites: Vec<Name> = rows.iter().map(|row| row.name("site")).collect::<Result<_, _>>()?;
+        if !sites.is_empty() {
+            return Ok(Turn { sites, next: None });
+        }
+        // What another replica holds comes up again should that one die: looked at now and then, by the caller's own clock.
+        let row = sqlx::query(self.sql("SELECT MIN(q.due) - NOW AS pause FROM queue q WHERE q.due > NOW"))
+            .fetch_one(&self.inner.readers)
+            .await?;
+        let pause = row.maybe_number("pause")?.map(|pause| u64::try_from(pause).unwrap_or(0));
+        Ok(Turn { sites, next: pause.map(Duration::from_millis) })
+    }
+
+    /// Claims machines of a site that are due, the longest overdue first, at most so many.
+    pub async fn claim(&self, replica: &str, site: &Name, at_most: usize) -> Result<Vec<Lease>, StoreError> {
+        let rows = sqlx::query(self.sql(
+            "UPDATE queue SET replica = $1, epoch = epoch + 1 WHERE machine IN (\
+             SELECT q.machine FROM queue q WHERE q.site = $2 AND q.due <= NOW AND FREE \
+             ORDER BY q.due, q.machine LIMIT $3 SKIP) RETURNING machine, site, epoch, woken",
+        ))
+        .bind(replica)
+        .bind(site.as_str())
+        .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
+        .fetch_all(&self.inner.writer)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Lease {
+                    machine: row.name("machine")?,
+                    site: row.name("site")?,
+                    epoch: row.number("epoch")?,
+                    woken: row.number("woken")?,
+                    replica: replica.to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// Gives leases back, each with the time at which its machine is due again; `None`: not before something wakes it. One
+    /// that was woken meanwhile is due at once.
+    pub async fn release(&self, leases: &[(Lease, Option<Timestamp>)]) -> Result<(), StoreError> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.inner.writer.begin().await?;
+        for (lease, due) in leases {
+            sqlx::query(
+                "UPDATE queue SET replica = NULL, due = CASE WHEN woken > $1 THEN 0 ELSE $2 END \
+                 WHERE machine = $3 AND epoch = $4 AND replica = $5",
+            )
+            .bind(lease.woken)
+            .bind(due.map(Timestamp::as_millisecond))
+            .bind(lease.machine.as_str())
+            .bind(lease.epoch)
+            .bind(&lease.replica)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Somebody asks for a machine to be read again: it is due now, whatever it waits for. Says whether there is such a machine.
+    pub async fn refresh(&self, machine: &Name, actor: &str) -> Result<bool, StoreError> {
+        let mut write = self.write().await?;
+        let found = sqlx::query("UPDATE machines SET stale = 1 WHERE name = $1")
+            .bind(machine.as_str())
+            .execute(write.connection())
+            .await?
+            .rows_affected();
+        if found == 0 {
+            return Ok(false);
+        }
+        write.wake(machine).await?;
+        write.event("machine.refresh-asked", &subject(machine), actor, &serde_json::json!({})).await?;
+        write.commit().await?;
+        Ok(true)
+    }
+}
+
+impl Write {
+    pub(crate) async fn wake(&mut self, machine: &Name) -> Result<(), StoreError> {
+        sqlx::query("UPDATE queue SET due = 0, woken = woken + 1 WHERE machine = $1")
+            .bind(machine.as_str())
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    /// Puts a new machine into the queue, or one whose site changed into the other site's turn; due now either way.
+    pub(crate) async fn enqueue(&mut self, machine: &Name, site: &Name) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO queue (machine, site, due) VALUES ($1, $2, 0) \
+             ON CONFLICT (machine) DO UPDATE SET site = excluded.site, due = 0, woken = queue.woken + 1",
+        )
+        .bind(machine.as_str())
+        .bind(site.as_str())
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// Whether the lease still holds.
+    pub(crate) async fn holds(&mut self, machine: &Name, epoch: i64) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT epoch FROM queue WHERE machine = $1 AND replica IS NOT NULL")
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?;
+        Ok(row.map(|row| row.number("epoch")).transpose()? == Some(epoch))
+    }
+}

@@ -1,0 +1,167 @@
+//! What the steps of a machine's life record, each in one transaction with the events that tell of it.
+
+use crate::error::StoreError;
+use crate::machines::{CELL, MachineRecord, subject};
+use crate::open::Store;
+use crate::queue::Guard;
+use crate::rows::{Read as _, clean, to_json};
+use crate::write::Write;
+use domain::{Erasure, Fact, Instance, MachineState, Name, Step, fact};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A step that led to another state.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// Which step.
+    pub step: Step,
+    /// Where it led.
+    pub to: MachineState,
+    /// How long this last try took.
+    pub took: Duration,
+    /// What the machine is used for from now on; `None` where the step does not change that.
+    pub instance: Option<Option<Instance>>,
+    /// What was erased.
+    pub erasure: Option<Erasure>,
+    /// What the event says beside the states.
+    pub data: Value,
+}
+
+impl Advance {
+    /// A step that led there.
+    pub fn new(step: Step, to: MachineState) -> Self {
+        Self { step, to, took: Duration::ZERO, instance: None, erasure: None, data: json!({}) }
+    }
+}
+
+impl Store {
+    /// The machine moves on. Refused where that does not follow from its state, and where it would leave its use without the
+    /// record of an erasure.
+    pub async fn advance(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        advance: &Advance,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let record = write.machine_at(machine, guard.into()).await?;
+        let to = advance.to;
+        if !record.state.may_become(to) {
+            return Err(StoreError::WrongState {
+                machine: machine.clone(),
+                found: record.state,
+                expected: to,
+            });
+        }
+        let leaves = record.state == MachineState::Wiping
+            && matches!(to, MachineState::Available | MachineState::Retired);
+        if leaves && advance.erasure.as_ref().is_none_or(|erasure| erasure.gap().is_some()) {
+            return Err(StoreError::NoErasure { machine: machine.clone(), to });
+        }
+        let instance =
+            if leaves { None } else { advance.instance.clone().unwrap_or(record.instance.clone()) };
+        write.move_to(&record, to, instance.as_ref()).await?;
+        if let Some(erasure) = &advance.erasure {
+            write.erased(machine, erasure).await?;
+        }
+        let millis = u64::try_from(advance.took.as_millis()).unwrap_or(u64::MAX);
+        let mut data = json!({
+            "step": advance.step, "from": record.state, "tookMs": millis,
+            "waited": record.waiting.map(|waiting| json!({
+                "code": waiting.problem.code, "since": waiting.since, "attempts": waiting.attempts,
+            })),
+        });
+        if let (Value::Object(data), Value::Object(more)) = (&mut data, advance.data.clone()) {
+            data.extend(more);
+        }
+        write.event(&format!("machine.{to}"), &subject(machine), CELL, &data).await?;
+        write.commit().await
+    }
+
+    /// A step did something worth telling and is not at its end. The instance is replaced where one is given.
+    pub async fn note(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        instance: Option<&Instance>,
+        kind: &str,
+        data: &Value,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        if let Some(instance) = instance {
+            sqlx::query("UPDATE machines SET instance = $1 WHERE name = $2")
+                .bind(to_json(instance)?)
+                .bind(machine.as_str())
+                .execute(write.connection())
+                .await?;
+        }
+        write.event(kind, &subject(machine), CELL, data).await?;
+        write.commit().await
+    }
+
+    /// Replaces the facts of one source.
+    pub async fn record_facts(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        source: fact::Source,
+        facts: &[Fact],
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        write.replace_facts_of(machine, source, facts).await?;
+        let data = json!({ "source": source, "count": facts.len() });
+        write.event("machine.facts", &subject(machine), CELL, &data).await?;
+        write.commit().await
+    }
+
+    /// The records of a machine's erasures, newest first.
+    pub async fn erasures(&self, machine: &Name) -> Result<Vec<Erasure>, StoreError> {
+        let rows = sqlx::query("SELECT document FROM erasures WHERE machine = $1 ORDER BY id DESC")
+            .bind(machine.as_str())
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(|row| row.json("document")).collect()
+    }
+}
+
+impl Write {
+    async fn move_to(
+        &mut self,
+        record: &MachineRecord,
+        to: MachineState,
+        instance: Option<&Instance>,
+    ) -> Result<(), StoreError> {
+        let now = self.now;
+        sqlx::query(
+            "UPDATE machines SET state = $1, since = $2, waiting = NULL, instance = $3 WHERE name = $4",
+        )
+        .bind(to.as_str())
+        .bind(now.as_millisecond())
+        .bind(instance.map(to_json).transpose()?)
+        .bind(record.name.as_str())
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    async fn erased(&mut self, machine: &Name, erasure: &Erasure) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO erasures (machine, at, document) VALUES ($1, $2, $3)")
+            .bind(machine.as_str())
+            .bind(erasure.at.as_millisecond())
+            .bind(clean(&to_json(erasure)?).into_owned())
+            .execute(self.connection())
+            .await?;
+        let count = |is: fn(&domain::erasure::Erased) -> bool| {
+            erasure.items.iter().filter(|item| is(&item.erased)).count()
+        };
+        let data = json!({
+            "by": erasure.by, "instance": erasure.instance,
+            "erased": count(|erased| matches!(erased, domain::erasure::Erased::Erased { .. })),
+            "notErased": count(|erased| matches!(erased, domain::erasure::Erased::NotErased { .. })),
+        });
+        self.event("machine.erased", &subject(machine), CELL, &data).await?;
+        Ok(())
+    }
+}
