@@ -22,6 +22,18 @@ impl Client {
     ) -> Result<Self, Error> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(root).map_err(other)?;
+        Self::with_roots(roots, identity)
+    }
+
+    /// One for servers without TLS; they must prove otherwise whose they are.
+    pub(crate) fn plain() -> Result<Self, Error> {
+        Self::with_roots(rustls::RootCertStore::empty(), None)
+    }
+
+    fn with_roots(
+        roots: rustls::RootCertStore,
+        identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Result<Self, Error> {
         // The provider by name: whether the process has a default one is its own affair.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
@@ -47,6 +59,15 @@ impl Client {
     pub(crate) async fn answers(&self, port: u16, path: &str) -> bool {
         let answer = self.0.get(format!("https://127.0.0.1:{port}{path}")).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// What is at this URL, for this user if any; `None` unless it is answered with success.
+    pub(crate) async fn text(&self, url: &str, user: Option<(&str, &str)>) -> Option<String> {
+        let mut request = self.0.get(url);
+        if let Some((name, password)) = user {
+            request = request.basic_auth(name, Some(password));
+        }
+        request.send().await.ok()?.error_for_status().ok()?.text().await.ok()
     }
 }
 

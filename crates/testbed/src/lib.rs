@@ -1,4 +1,5 @@
-//! Starts the real counterparts for tests: a Kubernetes control plane, PostgreSQL, sushy-emulator.
+//! Starts the real counterparts for tests: a Kubernetes control plane, PostgreSQL, Ironic,
+//! sushy-emulator.
 //!
 //! `hack/testbed/build` makes the programs; this crate finds them, starts them on ports and sockets
 //! that the system chooses, with all their state in a temporary directory, and kills them when the
@@ -17,8 +18,11 @@
 mod control_plane;
 mod error;
 mod https;
+mod images;
+mod ironic;
 mod kubectl;
 mod parts;
+mod passwords;
 mod pki;
 mod postgres;
 mod process;
@@ -27,6 +31,7 @@ mod sushy;
 
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::Error;
+pub use ironic::{Ironic, IronicOptions};
 pub use kubectl::Output;
 pub use parts::{Part, repository_root};
 pub use postgres::{Postgres, PostgresOptions};

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use bailiwick_testbed::{ControlPlane, Postgres, SushyEmulator};
+use bailiwick_testbed::{ControlPlane, Ironic, Postgres, SushyEmulator};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -33,8 +33,9 @@ async fn keep(part: &str) -> ExitCode {
         "kubernetes" => ControlPlane::start().await.map(|plane| Counterpart::Kubernetes(Box::new(plane))),
         "postgresql" => Postgres::start().await.map(Counterpart::PostgreSql),
         "sushy-tools" => SushyEmulator::start().await.map(Counterpart::SushyTools),
+        "ironic" => Ironic::start().await.map(|ironic| Counterpart::Ironic(Box::new(ironic))),
         _ => {
-            println!("usage: bailiwick-testbed kubernetes|postgresql|sushy-tools");
+            println!("usage: bailiwick-testbed kubernetes|postgresql|sushy-tools|ironic");
             return ExitCode::from(2);
         }
     };
@@ -54,6 +55,7 @@ enum Counterpart {
     Kubernetes(Box<ControlPlane>),
     PostgreSql(Postgres),
     SushyTools(SushyEmulator),
+    Ironic(Box<Ironic>),
 }
 
 impl Counterpart {
@@ -64,6 +66,9 @@ impl Counterpart {
                 format!("KUBECONFIG={}", control_plane.kubeconfig_admin().display())
             }
             Self::PostgreSql(postgres) => format!("DATABASE_URL={}", postgres.url("postgres")),
+            Self::Ironic(ironic) => {
+                format!("OS_AUTH_TYPE=none OS_ENDPOINT={}\nimages at {}", ironic.url(), ironic.images_url())
+            }
             Self::SushyTools(emulator) => format!(
                 "https://{} as {} with password {}\n{}",
                 emulator.address(),

@@ -18,6 +18,8 @@ pub enum Part {
     PostgreSql,
     /// The Redfish emulator of OpenStack's sushy-tools.
     SushyTools,
+    /// Ironic, OpenStack's bare metal service.
+    Ironic,
 }
 
 impl Part {
@@ -28,6 +30,7 @@ impl Part {
             Self::Etcd => "etcd",
             Self::PostgreSql => "postgresql",
             Self::SushyTools => "sushy-tools",
+            Self::Ironic => "ironic",
         }
     }
 

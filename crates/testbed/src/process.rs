@@ -69,7 +69,22 @@ impl Process {
     /// The error that tells how it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<Error> {
         let status = self.child.try_wait().ok().flatten()?;
-        Some(Error::Ended { program: self.name, status: status.to_string(), log: self.last_lines() })
+        Some(self.failed(&status.to_string()))
+    }
+
+    /// Whether this is in its output so far.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.output().contains(text)
+    }
+
+    /// Its output so far, standard output and error together.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The error of a program that runs and will never work.
+    pub(crate) fn failed(&self, status: &str) -> Error {
+        Error::Ended { program: self.name, status: status.to_owned(), log: self.last_lines() }
     }
 
     /// Waits until `probe` says yes; fails as soon as the program ends, or after `within`.
@@ -94,8 +109,7 @@ impl Process {
     }
 
     fn last_lines(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.output();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }

@@ -10,7 +10,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::https::{Client, on_free_port};
-use crate::kubectl::{run, write_private};
+use crate::kubectl::write_private;
+use crate::passwords::{new_password, write_passwords};
 use crate::pki::Identity;
 use crate::process::{Process, Program};
 use crate::{Error, Part};
@@ -45,10 +46,11 @@ impl SushyEmulator {
             .map_err(Error::file("make", "a temporary directory"))?;
         let here = directory.path();
         let identity = Identity::self_signed_server("sushy-emulator")?;
-        let password = uuid::Uuid::new_v4().simple().to_string();
+        let password = new_password();
         write_private(&here.join("server.pem"), &identity.certificate_pem)?;
         write_private(&here.join("server.key"), &identity.key_pem())?;
-        write_password(&programs, here, &password).await?;
+        let python = programs.join("../venv/bin/python");
+        write_passwords(&python, &here.join("passwords"), USERNAME, &password).await?;
         let (process, port) = start_server(&programs, here, &identity).await?;
         Ok(Self {
             _process: process,
@@ -83,16 +85,6 @@ impl SushyEmulator {
     pub fn system_uuids(&self) -> impl Iterator<Item = &'static str> {
         SYSTEMS.into_iter().map(|(uuid, ..)| uuid)
     }
-}
-
-/// The emulator reads passwords as bcrypt hashes alone; its own environment has what makes them. The cost
-/// is the lowest, since every single request is checked.
-async fn write_password(programs: &Path, directory: &Path, password: &str) -> Result<(), Error> {
-    const HASH: &str = "import bcrypt, sys; \
-        print(bcrypt.hashpw(sys.stdin.read().encode(), bcrypt.gensalt(4)).decode(), end='')";
-    let python = programs.join("../venv/bin/python");
-    let hash = run(None, &python, &["-c", HASH], directory, Some(password)).await?.success()?;
-    write_private(&directory.join("passwords"), &format!("{USERNAME}:{hash}\n"))
 }
 
 async fn start_server(

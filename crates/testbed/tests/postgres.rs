@@ -8,9 +8,8 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use bailiwick_testbed::Postgres;
 use sqlx::{Connection, PgConnection};
@@ -18,18 +17,6 @@ use sqlx::{Connection, PgConnection};
 /// The directory of a server, out of its URL.
 fn directory_of(url: &str) -> PathBuf {
     url.trim().split_once("?host=").expect("the URL names a socket directory").1.replace("%2F", "/").into()
-}
-
-/// The kernel reaps what it killed in its own time; this looks until nothing is left.
-fn nothing_is_left_in(directory: &Path) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < deadline {
-        if common::processes_in(directory).is_empty() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    false
 }
 
 #[tokio::test]
@@ -74,7 +61,7 @@ async fn a_dropped_server_leaves_no_process_and_no_file() {
     let directory = directory_of(&postgres.url("postgres"));
     assert!(!common::processes_in(&directory).is_empty());
     drop(postgres);
-    assert!(nothing_is_left_in(&directory));
+    assert!(common::nothing_is_left_in(&directory));
     assert!(!directory.exists());
 }
 
@@ -92,7 +79,7 @@ fn a_killed_test_process_leaves_no_process() {
     assert!(!common::processes_in(&directory).is_empty(), "{line}");
     holder.kill().unwrap();
     holder.wait().unwrap();
-    let left = !nothing_is_left_in(&directory);
+    let left = !common::nothing_is_left_in(&directory);
     std::fs::remove_dir_all(&directory).unwrap();
     assert!(!left);
 }

@@ -17,8 +17,7 @@ find_part() {
 }
 
 make_part() {
-  need_tool apt-get "to install PostgreSQL; elsewhere install PostgreSQL 15 or newer below /usr/lib/postgresql/VERSION/bin"
-  [[ $(id -u) -eq 0 ]] || fail "PostgreSQL is not installed: run 'apt-get install postgresql' as root"
+  can_install postgresql
   # Read by the package's maintainer scripts: no "main" cluster, so there is nothing to start.
   local settings=/etc/postgresql-common/createcluster.conf
   if [[ ! -e $settings ]]; then
@@ -26,14 +25,5 @@ make_part() {
     printf '%s\n' '# Written by hack/testbed/build: tests start servers of their own.' \
       'create_main_cluster = false' >"$settings"
   fi
-  export DEBIAN_FRONTEND=noninteractive
-  # Where the package list is absent or old, the first attempt fails at once.
-  apt_install || { apt-get update -qq && apt_install; } || {
-    tail -n 20 "$work/apt.log" >&2
-    fail "apt-get could not install postgresql"
-  }
-}
-
-apt_install() {
-  apt-get install -y -qq --no-install-recommends postgresql >"$work/apt.log" 2>&1
+  install_packages postgresql
 }
