@@ -5,6 +5,7 @@ use domain::Kind;
 use domain::assignment::AssignmentSpec;
 use domain::base_cluster::BaseClusterSpec;
 use domain::declaration::{GpuClassSpec, JurisdictionSpec, LegalEntitySpec, MachineSpec, SiteSpec};
+use domain::firmware::FirmwareProfileSpec;
 use schemars::schema_for;
 use serde_json::Value;
 
@@ -37,6 +38,7 @@ fn explain(kind: Kind) -> String {
         Kind::BaseCluster => schema_for!(BaseClusterSpec),
         Kind::Assignment => schema_for!(AssignmentSpec),
         Kind::GpuClass => schema_for!(GpuClassSpec),
+        Kind::FirmwareProfile => schema_for!(FirmwareProfileSpec),
     };
     let root = schema.as_value();
     let mut rows = Vec::new();

@@ -54,6 +54,7 @@ impl<'a> Check<'a> {
             Spec::BaseCluster(spec) => self.base_cluster(declaration, spec),
             Spec::Assignment(spec) => self.assignment(declaration, spec),
             Spec::GpuClass(spec) => self.class(declaration, spec),
+            Spec::FirmwareProfile(spec) => self.problems.extend(spec.problems(&declaration.reference())),
         }
     }
 

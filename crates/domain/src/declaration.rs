@@ -4,6 +4,7 @@
 
 use crate::assignment::AssignmentSpec;
 use crate::base_cluster::BaseClusterSpec;
+use crate::firmware::FirmwareProfileSpec;
 use crate::name::Name;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -30,11 +31,13 @@ pub enum Kind {
     Assignment,
     /// What a tenant can ask for.
     GpuClass,
+    /// The versions and settings that a model must have.
+    FirmwareProfile,
 }
 
 impl Kind {
     /// All kinds, in the order in which they refer to each other.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Jurisdiction,
         Self::LegalEntity,
         Self::Site,
@@ -42,6 +45,7 @@ impl Kind {
         Self::BaseCluster,
         Self::Assignment,
         Self::GpuClass,
+        Self::FirmwareProfile,
     ];
 
     /// As written in YAML.
@@ -54,6 +58,7 @@ impl Kind {
             Self::BaseCluster => "BaseCluster",
             Self::Assignment => "Assignment",
             Self::GpuClass => "GpuClass",
+            Self::FirmwareProfile => "FirmwareProfile",
         }
     }
 
@@ -67,6 +72,7 @@ impl Kind {
             "basecluster" | "baseclusters" | "cluster" | "clusters" => Self::BaseCluster,
             "assignment" | "assignments" => Self::Assignment,
             "gpuclass" | "gpuclasses" | "class" | "classes" => Self::GpuClass,
+            "firmwareprofile" | "firmwareprofiles" | "firmware" => Self::FirmwareProfile,
             _ => return None,
         })
     }
@@ -357,6 +363,8 @@ pub enum Spec {
     Assignment(AssignmentSpec),
     /// See [`GpuClassSpec`].
     GpuClass(GpuClassSpec),
+    /// See [`FirmwareProfileSpec`].
+    FirmwareProfile(Box<FirmwareProfileSpec>),
 }
 
 /// One declared object.
@@ -379,6 +387,7 @@ impl Declaration {
             Spec::BaseCluster(_) => Kind::BaseCluster,
             Spec::Assignment(_) => Kind::Assignment,
             Spec::GpuClass(_) => Kind::GpuClass,
+            Spec::FirmwareProfile(_) => Kind::FirmwareProfile,
         }
     }
 
@@ -467,6 +476,9 @@ pub(crate) fn read_document<R: ReadAs>(kind: Kind, document: &R) -> Result<Decla
         Kind::BaseCluster => read(document, |spec: BaseClusterSpec| Spec::BaseCluster(Box::new(spec))),
         Kind::Assignment => read(document, Spec::Assignment),
         Kind::GpuClass => read(document, Spec::GpuClass),
+        Kind::FirmwareProfile => {
+            read(document, |spec: FirmwareProfileSpec| Spec::FirmwareProfile(Box::new(spec)))
+        }
     }
 }
 
@@ -498,6 +510,7 @@ impl JsonSchema for Declaration {
             document(Kind::BaseCluster, generator.subschema_for::<BaseClusterSpec>(), &metadata),
             document(Kind::Assignment, generator.subschema_for::<AssignmentSpec>(), &metadata),
             document(Kind::GpuClass, generator.subschema_for::<GpuClassSpec>(), &metadata),
+            document(Kind::FirmwareProfile, generator.subschema_for::<FirmwareProfileSpec>(), &metadata),
         ];
         schemars::json_schema!({ "oneOf": documents })
     }

@@ -60,16 +60,19 @@ pub fn from_inventory(inventory: &Inventory, at: Timestamp) -> Vec<Fact> {
     let Value::Object(document) = serde_json::to_value(inventory).unwrap_or_default() else { return facts };
     for (section, value) in document {
         let place = match section.as_str() {
-            "diagnostics" | "requests" => continue,
+            "diagnostics" | "requests" | "sources" => continue,
             "bmc" => "/redfish/v1/Managers",
             "componentIntegrity" => "/redfish/v1/ComponentIntegrity",
             "firmware" => "/redfish/v1/UpdateService/FirmwareInventory",
             _ => "/redfish/v1/Systems",
         };
+        let place = inventory.sources.get(&section).map_or(place, String::as_str);
         match value {
             Value::Object(fields) => {
                 for (field, value) in fields {
-                    add(format!("{section}.{field}"), place, value);
+                    let key = format!("{section}.{field}");
+                    let place = inventory.sources.get(&key).map_or(place, String::as_str);
+                    add(key.clone(), place, value);
                 }
             }
             Value::Array(entries) => {

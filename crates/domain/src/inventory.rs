@@ -6,6 +6,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// The whole inventory of one BMC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,10 +32,19 @@ pub struct Inventory {
     pub tpm: Vec<Tpm>,
     /// Whether UEFI Secure Boot is on for the current boot; `null` where the BMC does not say.
     pub secure_boot: Option<bool>,
+    /// The BIOS of the host and its settings.
+    #[serde(default)]
+    pub bios: Bios,
+    /// The BMC's interfaces to its own host; `null` where it does not say which it has.
+    #[serde(default)]
+    pub host_interfaces: Option<Vec<HostInterface>>,
     /// Firmware inventory, one entry a component.
     pub firmware: Vec<Firmware>,
     /// Components that can prove what they are (DSP0268 ComponentIntegrity).
     pub component_integrity: Vec<ComponentIntegrity>,
+    /// For each part above that does not name its own sources: the Redfish path that told of it.
+    #[serde(default)]
+    pub sources: BTreeMap<String, String>,
     /// What was odd, missing or refused while reading. Never fatal.
     pub diagnostics: Vec<Diagnostic>,
     /// What the reading cost.
@@ -158,6 +169,56 @@ pub struct Firmware {
     pub name: Option<String>,
     /// Version as given, unnormalised.
     pub version: Option<String>,
+    /// Every Redfish path that told of it, sorted.
+    #[serde(default)]
+    pub sources: Vec<String>,
+}
+
+/// The BIOS of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bios {
+    /// `BiosVersion` of the host, as given.
+    pub version: Option<String>,
+    /// `AttributeRegistry`: which set of names its attributes have.
+    pub registry: Option<String>,
+    /// Its settings; `null` where the BMC does not tell them. Passwords, their hashes, and values of more than 256 characters
+    /// are left out.
+    pub attributes: Option<BTreeMap<String, AttributeValue>>,
+}
+
+/// Value of a BIOS attribute. Redfish knows no others (DSP0268, AttributeRegistry).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum AttributeValue {
+    /// A truth value.
+    Truth(bool),
+    /// A whole number.
+    Whole(i64),
+    /// Text, or one of the values that the attribute can have.
+    Text(String),
+}
+
+impl fmt::Display for AttributeValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truth(truth) => truth.fmt(f),
+            Self::Whole(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// An interface by which the host reaches its own BMC (Redfish HostInterface).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostInterface {
+    /// Redfish `Id`.
+    pub id: String,
+    /// `InterfaceEnabled`.
+    pub enabled: Option<bool>,
+    /// Every Redfish path that told of it, sorted.
+    pub sources: Vec<String>,
 }
 
 /// One component that can prove what it is.

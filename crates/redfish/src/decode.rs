@@ -1,10 +1,10 @@
 //! Tolerant reading of fields: a wrong type costs one diagnostic, never a resource (quirks 13, 25, 26, 36, 43), and a
 //! placeholder is no value (identity rule 7).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use domain::inventory::Diagnostic;
+use domain::inventory::{AttributeValue, Diagnostic};
 use serde_json::Value;
 
 /// Every code that reading can put into `Inventory.diagnostics` besides those of [`crate::ReadError`]: code, meaning, hint.
@@ -312,6 +312,31 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Attributes of a BIOS: an object of plain values. Passwords and their hashes, which some BMCs do give (Dell:
+    /// `SHA256SetupPassword`), are left out, and so are values that nobody compares for their length.
+    pub fn attributes(&self, field: &str) -> Option<BTreeMap<String, AttributeValue>> {
+        let node = self.child(field)?;
+        let mut attributes = BTreeMap::new();
+        for (name, value) in node.body.as_object()?.iter().take(MOST_ATTRIBUTES) {
+            let value = match value {
+                _ if is_secret(name) || name.len() > LONGEST_ATTRIBUTE => continue,
+                Value::Null => continue,
+                Value::Bool(truth) => AttributeValue::Truth(*truth),
+                Value::Number(number) => number
+                    .as_i64()
+                    .map_or_else(|| AttributeValue::Text(number.to_string()), AttributeValue::Whole),
+                Value::String(text) if text.len() > LONGEST_ATTRIBUTE => continue,
+                Value::String(text) => AttributeValue::Text(text.trim().to_owned()),
+                Value::Array(_) | Value::Object(_) => {
+                    node.note_type(name, value, "a plain value");
+                    continue;
+                }
+            };
+            attributes.insert(name.clone(), value);
+        }
+        Some(attributes)
+    }
+
     /// The resource that a field links to.
     pub fn link(&self, field: &str) -> Option<String> {
         match self.value(field)? {
@@ -364,6 +389,20 @@ impl<'a> Node<'a> {
     fn at(&self, body: &'a Value, prefix: String) -> Node<'a> {
         Node { body, path: self.path, prefix, log: self.log }
     }
+}
+
+/// The largest BIOS recorded has some 460.
+const MOST_ATTRIBUTES: usize = 2_000;
+
+/// Characters of one attribute's name or value.
+const LONGEST_ATTRIBUTE: usize = 256;
+
+/// Whether an attribute holds a password or what one can be guessed from.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passwd", "passphrase", "secret", "salt", "privatekey", "authkey"]
+        .iter()
+        .any(|word| name.contains(word))
 }
 
 /// What people call the type of a value.

@@ -16,7 +16,18 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
     let started = Instant::now();
     let walk = Walk::new(reader, options);
     let landscape = walk.landscape().await?;
-    let (bmc, processors, nics, drives, firmware, component_integrity, secure_boot, memory_gib) = tokio::join!(
+    let (
+        bmc,
+        processors,
+        nics,
+        drives,
+        firmware,
+        component_integrity,
+        secure_boot,
+        memory_gib,
+        bios,
+        host_interfaces,
+    ) = tokio::join!(
         walk.bmc(&landscape),
         processors_and_gpus(&walk, &landscape),
         walk.nics(&landscape),
@@ -25,6 +36,8 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
         walk.component_integrity(&landscape),
         walk.secure_boot(&landscape),
         walk.memory_gib(&landscape),
+        walk.bios(&landscape),
+        walk.host_interfaces(&landscape),
     );
     let (cpus, gpus) = processors;
     if walk.is_lost() {
@@ -40,8 +53,11 @@ pub async fn inventory(reader: &impl Reader, options: &WalkOptions) -> Result<In
         drives,
         tpm: walk.tpm(&landscape),
         secure_boot,
+        bios,
+        host_interfaces,
         firmware,
         component_integrity,
+        sources: walk.sources(&landscape),
         diagnostics: walk.log.take(),
         requests: reader.usage(),
     };

@@ -426,3 +426,98 @@ async fn two_readings_of_one_tree_are_equal() {
         assert_eq!(first, second, "{name}");
     }
 }
+
+fn attribute(inventory: &Inventory, name: &str) -> Option<String> {
+    inventory.bios.attributes.as_ref().expect("attributes").get(name).map(ToString::to_string)
+}
+
+#[tokio::test]
+async fn every_recorded_maker_tells_its_bios_and_its_settings() {
+    // version, registry, attributes without passwords and overlong values, one of them
+    let expected = [
+        ("nvidia-dgx-h100", "1.1.3", "BiosAttributeRegistry113.1.1.3", 217, ("VTdSupport", "Enable")),
+        ("dell-poweredge", "1.8.2", "BiosAttributeRegistry.v1_0_3", 444, ("SriovGlobalEnable", "Enabled")),
+        (
+            "lenovo-thinksystem",
+            "U8E122J",
+            "BiosAttributeRegistry.1.0.0",
+            347,
+            ("DevicesandIOPorts_SRIOV", "Enabled"),
+        ),
+        (
+            "dmtf-rackmount",
+            "P79 v1.45 (12/06/2017)",
+            "BiosAttributeRegistryP89.v1_0_0",
+            10,
+            ("ProcCoreDisable", "0"),
+        ),
+    ];
+    for (name, version, registry, attributes, (known, value)) in expected {
+        let Some(tree) = Tree::recorded(name) else { continue };
+        let inventory = read(&tree).await;
+        assert_eq!(inventory.bios.version, text(version), "{name}");
+        assert_eq!(inventory.bios.registry, text(registry), "{name}");
+        assert_eq!(
+            inventory.bios.attributes.as_ref().map(std::collections::BTreeMap::len),
+            Some(attributes),
+            "{name}"
+        );
+        assert_eq!(attribute(&inventory, known), text(value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_password_and_no_hash_of_one_leaves_a_bios() {
+    for name in ALL {
+        let Some(tree) = Tree::recorded(name) else { continue };
+        let document = serde_json::to_string(&read(&tree).await).expect("JSON");
+        for secret in ["SetupPassword", "ChapSecret", "PasswordSalt", "AdminPassword", "19D28380D586B21F"] {
+            assert!(!document.contains(secret), "{name}: {secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_recorded_maker_tells_whether_its_host_may_talk_to_its_bmc() {
+    let expected = [
+        ("nvidia-dgx-h100", "Self", true),
+        ("dell-poweredge", "Host.1", false),
+        ("lenovo-thinksystem", "1", false),
+        ("dmtf-rackmount", "1", true),
+    ];
+    for (name, id, enabled) in expected {
+        let Some(tree) = Tree::recorded(name) else { continue };
+        let interfaces = read(&tree).await.host_interfaces.expect("a list");
+        let told: Vec<_> = interfaces.iter().map(|one| (one.id.as_str(), one.enabled)).collect();
+        assert_eq!(told, [(id, Some(enabled))], "{name}");
+    }
+}
+
+/// A lost interface is one whose state is not known; a list that cannot be read is no list.
+#[tokio::test]
+async fn a_host_interface_that_cannot_be_read_is_unknown() {
+    let interface = "/redfish/v1/Managers/1/HostInterfaces";
+    let Some(mut tree) = Tree::recorded("lenovo-thinksystem") else { return };
+    tree.fail(&format!("{interface}/1"));
+    assert_eq!(read(&tree).await.host_interfaces.expect("a list")[0].enabled, None);
+    tree.fail(interface);
+    assert_eq!(read(&tree).await.host_interfaces, None);
+}
+
+/// Every source is a resource of the recording, and each part of the inventory that can be held against a profile has one.
+#[tokio::test]
+async fn every_value_names_where_it_was_told() {
+    for name in ALL {
+        let Some(tree) = Tree::recorded(name) else { continue };
+        let inventory = read(&tree).await;
+        for part in ["identity", "bios", "bios.version", "bmc", "secureBoot", "tpm", "hostInterfaces"] {
+            assert!(inventory.sources.contains_key(part), "{name}: {part}");
+        }
+        let asked: BTreeSet<String> =
+            tree.asked().into_iter().map(|uri| uri.trim_end_matches('/').to_owned()).collect();
+        let firmware = inventory.firmware.iter().flat_map(|firmware| &firmware.sources);
+        for source in inventory.sources.values().chain(firmware) {
+            assert!(asked.contains(source), "{name}: {source} was not read");
+        }
+    }
+}

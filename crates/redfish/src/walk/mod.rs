@@ -6,6 +6,7 @@ mod gpus;
 mod nics;
 mod pci;
 mod services;
+mod settings;
 mod systems;
 
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use domain::inventory::{Bmc, ComponentIntegrity, Firmware, Tpm};
 
-use crate::decode::Node;
+use crate::decode::{Node, source_path};
 use crate::gpu::Natural;
 use crate::identity;
 use crate::reader::Reader;
@@ -35,7 +35,12 @@ impl<R: Reader> Walk<'_, R> {
             if node.is_absent() {
                 continue;
             }
-            let entry = Firmware { id: node.id(), name: node.text("Name"), version: node.text("Version") };
+            let entry = Firmware {
+                id: node.id(),
+                name: node.text("Name"),
+                version: node.text("Version"),
+                sources: vec![source_path(node.path()).to_owned()],
+            };
             by_id.entry(Natural(entry.id.clone())).or_insert(entry);
         }
         by_id.into_values().collect()
