@@ -27,11 +27,12 @@ const START_WITHIN: Duration = Duration::from_mins(2);
 pub struct ControlPlaneOptions {
     scheduler: bool,
     controller_manager: bool,
+    node_lifecycle: bool,
 }
 
 impl Default for ControlPlaneOptions {
     fn default() -> Self {
-        Self { scheduler: true, controller_manager: true }
+        Self { scheduler: true, controller_manager: true, node_lifecycle: false }
     }
 }
 
@@ -48,6 +49,15 @@ impl ControlPlaneOptions {
     #[must_use]
     pub fn controller_manager(mut self, wanted: bool) -> Self {
         self.controller_manager = wanted;
+        self
+    }
+
+    /// Whether a controller watches the heartbeats of nodes: it lifts the taints that admission sets on
+    /// every new one, and sets them again on one that falls silent. Off unless told otherwise, for the
+    /// nodes of [`ControlPlane::create_node`] have no kubelet; a real [`Node`](crate::Node) wants it.
+    #[must_use]
+    pub fn node_lifecycle(mut self, wanted: bool) -> Self {
+        self.node_lifecycle = wanted;
         self
     }
 
@@ -90,7 +100,7 @@ impl ControlPlaneOptions {
         if self.controller_manager {
             // Without this account no pod can be created.
             awaited.push((
-                control_plane.controller_manager(&programs)?,
+                control_plane.controller_manager(&programs, self.node_lifecycle)?,
                 "/api/v1/namespaces/default/serviceaccounts/default",
             ));
         }
@@ -207,21 +217,45 @@ impl ControlPlane {
         Ok(())
     }
 
-    fn controller_manager(&self, programs: &Path) -> Result<Process, Error> {
+    /// Applies all definitions of resources in this folder, and waits until the API server serves them.
+    pub async fn apply_crds(&self, folder: &Path) -> Result<(), Error> {
+        let folder = folder.display().to_string();
+        // Some are too large for the annotation that a client-side apply leaves.
+        let apply = ["apply", "--server-side", "--output=name", "--filename", &folder];
+        let applied = self.kubectl(&apply, None).await?.success()?;
+        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+        wait.extend(applied.lines());
+        self.kubectl(&wait, None).await?.success()?;
+        Ok(())
+    }
+
+    /// Makes this namespace if it is not there.
+    pub async fn create_namespace(&self, name: &str) -> Result<(), Error> {
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        let apply = ["apply", "--server-side", "--filename=-"];
+        self.kubectl(&apply, Some(&namespace.to_string())).await?.success()?;
+        Ok(())
+    }
+
+    fn controller_manager(&self, programs: &Path, node_lifecycle: bool) -> Result<Process, Error> {
         let kubeconfig = self.kubeconfig_for("system:kube-controller-manager", &[])?;
+        // Both bootstrap controllers are off by default. What approves certificate requests by itself does
+        // so for requestors that a binding allows it, and there is none.
+        let controllers = "--controllers=*,bootstrap-signer-controller,token-cleaner-controller";
+        // Nodes without a kubelet have no heartbeats that would keep them ready.
+        let without = if node_lifecycle { "" } else { ",-node-lifecycle-controller" };
         let fixed = [
             "--secure-port=0",
             "--leader-elect=false",
             "--use-service-account-credentials=true",
-            // Nodes here have no kubelet whose heartbeats would keep them ready.
-            "--controllers=*,-node-lifecycle-controller",
             "--root-ca-file=ca.pem",
             "--cluster-signing-cert-file=ca.pem",
             "--cluster-signing-key-file=ca.key",
             "--service-account-private-key-file=service-account.key",
             FEATURE_GATES,
         ];
-        let mut arguments = vec![format!("--kubeconfig={}", kubeconfig.display())];
+        let mut arguments =
+            vec![format!("--kubeconfig={}", kubeconfig.display()), format!("{controllers}{without}")];
         arguments.extend(fixed.into_iter().map(str::to_owned));
         let path = programs.join("kube-controller-manager");
         Process::start(kubernetes("kube-controller-manager", path, arguments, self.directory.path()))
@@ -315,6 +349,7 @@ fn api_server_arguments(directory: &Path, port: u16) -> Vec<String> {
         "--tls-cert-file=server.pem",
         "--tls-private-key-file=server.key",
         "--client-ca-file=ca.pem",
+        "--enable-bootstrap-token-auth",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-account-key-file=service-account.pub",
         "--service-account-signing-key-file=service-account.key",

@@ -20,6 +20,8 @@ pub enum Part {
     SushyTools,
     /// Ironic, OpenStack's bare metal service.
     Ironic,
+    /// Metal3's baremetal-operator, with the definitions of its resources.
+    BaremetalOperator,
 }
 
 impl Part {
@@ -31,6 +33,7 @@ impl Part {
             Self::PostgreSql => "postgresql",
             Self::SushyTools => "sushy-tools",
             Self::Ironic => "ironic",
+            Self::BaremetalOperator => "baremetal-operator",
         }
     }
 
