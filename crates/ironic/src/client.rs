@@ -149,7 +149,11 @@ impl Client {
 
     /// `GET /v1/` without a version: served by every Ironic, with its newest version in a header.
     async fn negotiate(&self) -> Result<Microversion, Error> {
-        let answer = self.patiently(&Request::get(&[""]), None).await?;
+        let answer = self.patiently(&Request::get(&[""]), None).await.map_err(|error| match error {
+            // Must not be taken for the absence of whatever was to be asked next.
+            Error::NotFound { message } => Error::NotIronic { reason: message },
+            error => error,
+        })?;
         let Some(found) = answer.newest_version() else {
             return Err(Error::NotIronic { reason: "it names no version of the API".to_owned() });
         };

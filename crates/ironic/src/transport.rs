@@ -126,8 +126,10 @@ impl Transport {
             base.host_str().unwrap_or_default(),
             base.port().map(|port| format!(":{port}")).unwrap_or_default()
         );
+        // Plain http shows no certificate, so that none need be given for an Ironic on this host.
+        let trust = if base.scheme() == "http" { &Trust::Insecure } else { &endpoint.trust };
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&endpoint.trust)?)
+            .tls_backend_preconfigured(tls(trust)?)
             .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION")))
             .http1_only()
             // A proxy of the environment would see the credentials of BMCs.

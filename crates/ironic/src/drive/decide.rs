@@ -181,9 +181,6 @@ impl Case<'_> {
             Wish::Inspected { .. } if self.is_inspected() => Next::Reached,
             Wish::Inspected { .. } => provision(Provision::Inspect),
             Wish::Cleaned { request, .. } => self.clean(*request),
-            Wish::Removed { .. } if self.node.has_instance() => {
-                Next::Do(Action::Patch(Patch::new().remove(&["instance_uuid"])))
-            }
             Wish::Removed { .. } => self.delete(),
             Wish::Available | Wish::Released | Wish::Deployed(_) if self.node.retired => {
                 Next::Refuse(Refusal::Retired { reason: self.node.retired_reason.clone() })
@@ -331,8 +328,14 @@ impl Case<'_> {
         self.unless_protected(provision(Provision::Deleted))
     }
 
+    /// Ironic deletes no node that an instance is assigned to, unless it is in maintenance.
     fn delete(&self) -> Next {
-        self.unless_protected(Next::Do(Action::DeleteNode))
+        let action = if self.node.has_instance() && !self.node.maintenance {
+            Action::Patch(Patch::new().remove(&["instance_uuid"]))
+        } else {
+            Action::DeleteNode
+        };
+        self.unless_protected(Next::Do(action))
     }
 
     fn unless_protected(&self, next: Next) -> Next {

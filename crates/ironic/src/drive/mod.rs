@@ -20,6 +20,8 @@ use crate::refusal::Refusal;
 use crate::registration::{NewNode, Registration, Trait};
 
 mod decide;
+#[cfg(test)]
+mod model;
 
 /// What the caller wants of one node.
 #[derive(Clone, Debug)]
