@@ -79,6 +79,9 @@ pub struct Bmc {
     pub model: Option<String>,
     /// Version of its own firmware.
     pub firmware_version: Option<String>,
+    /// Product, as the service root calls it.
+    #[serde(default)]
+    pub product: Option<String>,
     /// MAC addresses of its own interfaces, lower case, sorted.
     pub macs: Vec<String>,
 }

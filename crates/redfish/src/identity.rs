@@ -249,6 +249,7 @@ pub fn bmc(manager: &Node<'_>, interfaces: &[Node<'_>]) -> Bmc {
         model: manager.identifier("Model"),
         // raw, prefixes and all (quirk 28)
         firmware_version: manager.text("FirmwareVersion"),
+        product: None,
         macs: macs.into_iter().collect(),
     }
 }

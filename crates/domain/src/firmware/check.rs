@@ -192,13 +192,16 @@ impl Finding {
 impl Match {
     /// Whether a profile is for this machine. What the host does not say fits no pattern.
     pub fn fits(&self, inventory: &Inventory) -> bool {
-        let fits = |patterns: &[Pattern], text: &Option<String>| {
-            text.as_ref().is_some_and(|text| patterns.iter().any(|pattern| pattern.fits(text)))
+        let fits = |patterns: &[Pattern], text: Option<&String>| {
+            patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.fits(text)))
         };
         let identity = &inventory.identity;
-        fits(&self.manufacturer, &identity.manufacturer)
-            && fits(&self.model, &identity.model)
-            && (self.sku.is_empty() || fits(&self.sku, &identity.sku))
+        // without either list every machine would fit; such a profile is refused when it is declared
+        !(self.model.is_empty() && self.product.is_empty())
+            && fits(&self.manufacturer, identity.manufacturer.as_ref())
+            && fits(&self.model, identity.model.as_ref())
+            && fits(&self.sku, identity.sku.as_ref())
+            && fits(&self.product, inventory.bmc.product.as_ref())
     }
 }
 

@@ -37,17 +37,22 @@ pub struct FirmwareProfileSpec {
     pub gpu_views: Option<GpuViews>,
 }
 
-/// Which machines a profile is for: one pattern of each list must fit what the host says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which machines a profile is for: of each list that is given, one pattern must fit. `model` or `product` must be given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
-    /// Patterns of the manufacturer.
+    /// Patterns of the manufacturer, as the host says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manufacturer: Vec<Pattern>,
-    /// Patterns of the model.
+    /// Patterns of the model, as the host says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<Pattern>,
-    /// Patterns of the stock-keeping unit; absent means any.
+    /// Patterns of the stock-keeping unit, as the host says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sku: Vec<Pattern>,
+    /// Patterns of the product, as the BMC's service root says it: for hosts that do not say who they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product: Vec<Pattern>,
 }
 
 /// A text in which `*` stands for any characters; upper and lower case are one.
@@ -328,12 +333,8 @@ impl FirmwareProfileSpec {
                     .at(format!("{reference} {field}")),
             );
         };
-        for (field, patterns) in
-            [("manufacturer", &self.matches.manufacturer), ("model", &self.matches.model)]
-        {
-            if patterns.is_empty() {
-                wrong(format!("spec.match.{field}"), format!("no {field} is named, so no machine matches"));
-            }
+        if self.matches.model.is_empty() && self.matches.product.is_empty() {
+            wrong("spec.match".to_owned(), "it names neither a model nor a product".to_owned());
         }
         let bare = Self { source: self.source.clone(), ..Self::of(self.matches.clone()) };
         if *self == bare {

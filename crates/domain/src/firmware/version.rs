@@ -31,8 +31,6 @@ enum Proper {
     Fields(Vec<Field>),
     /// A date is only comparable with a date: 2023-07-05 is not newer than 2.83.
     Date(Date),
-    /// `0x12`: the digits without leading zeros.
-    Hexadecimal(String),
 }
 
 /// Year, month, day: ordered as dates are.
@@ -59,6 +57,8 @@ enum Run {
     /// Without leading zeros, so that length and then text is the order.
     Number(String),
     Letters(String),
+    /// `0x1c`, its digits as those of a number.
+    Hexadecimal(String),
 }
 
 /// A text that is no version.
@@ -83,26 +83,28 @@ impl Version {
             .filter(|word| !word.is_empty())
             .collect();
         let (mut family, mut detail) = (Vec::new(), Detail::default());
-        let start = start(&words);
-        for word in &words[..start] {
-            match lenovo(word) {
-                Some((line, build)) => {
-                    family.push(line);
-                    detail.build = Some(build);
+        let (words, mut dates) = without_dates(&words);
+        let proper = match (&words[..], &dates[..]) {
+            ([], [_]) => dates.pop().map(Proper::Date),
+            (_, [] | [_]) => {
+                detail.date = dates.pop();
+                let start = start(&words);
+                for word in &words[..start] {
+                    match lenovo(word) {
+                        Some((line, build)) => {
+                            family.push(line);
+                            detail.build = Some(build);
+                        }
+                        None if is_generic(word) => {}
+                        None => family.push((*word).to_owned()),
+                    }
                 }
-                None if is_generic(word) => {}
-                None => family.push((*word).to_owned()),
+                read(&words[start..], &mut family, &mut detail)
             }
-        }
-        let mut proper = &words[start..];
-        if let [first @ .., last] = proper
-            && !first.is_empty()
-            && let Some(date) = date(last)
-        {
-            detail.date = Some(date);
-            proper = first;
-        }
-        let proper = read(proper, &mut family, &mut detail).ok_or_else(no)?;
+            // which of two dates is the release's nobody says
+            _ => None,
+        };
+        let proper = proper.ok_or_else(no)?;
         let family = (!family.is_empty()).then(|| family.join(" "));
         Ok(Self { text: trimmed.to_owned(), family, proper, detail })
     }
@@ -126,7 +128,6 @@ impl Version {
         let order = match (&self.proper, &other.proper) {
             (Proper::Fields(one), Proper::Fields(two)) => fields(one, two)?,
             (Proper::Date(one), Proper::Date(two)) => one.cmp(two),
-            (Proper::Hexadecimal(one), Proper::Hexadecimal(two)) => number(one, two),
             _ => return None,
         };
         if order.is_ne() {
@@ -151,6 +152,37 @@ impl Version {
     }
 }
 
+/// Takes the dates out, which makers write before the version and behind it: `Date: 08/04/2023 Ver 1.4`, `2.72 Sep 04 2022`.
+fn without_dates<'w>(words: &[&'w str]) -> (Vec<&'w str>, Vec<Date>) {
+    let (mut others, mut dates) = (Vec::new(), Vec::new());
+    let mut rest = words;
+    while let [first, tail @ ..] = rest {
+        rest = match (date(first), tail) {
+            (Some(date), _) => {
+                dates.push(date);
+                tail
+            }
+            (None, [day, year, tail @ ..]) if let Some(date) = spelled(first, day, year) => {
+                dates.push(date);
+                tail
+            }
+            _ => {
+                others.push(*first);
+                tail
+            }
+        };
+    }
+    (others, dates)
+}
+
+/// `Sep 04 2022`.
+fn spelled(month: &str, day: &str, year: &str) -> Option<Date> {
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    date(&format!("{year}-{month:02}-{day:0>2}"))
+}
+
 /// Index of the word that the version proper begins with: the last that says so itself (`v1.58`), else the first that
 /// begins with a digit, else the last that has one.
 fn start(words: &[&str]) -> usize {
@@ -164,7 +196,7 @@ fn start(words: &[&str]) -> usize {
 
 /// Words that name no product line.
 fn is_generic(word: &str) -> bool {
-    ["bios", "uefi", "bmc", "firmware", "fw", "version", "ver", "v", "rev", "revision", "release"]
+    ["bios", "uefi", "bmc", "firmware", "fw", "version", "ver", "v", "rev", "revision", "release", "date"]
         .contains(&word.trim_matches([':', '.', '-']))
 }
 
@@ -183,15 +215,6 @@ fn is_build(text: &str) -> bool {
 /// Reads the words of the version proper; a product line may still stand before its first dash (`GB200Nvl-25.01-5`).
 fn read(words: &[&str], family: &mut Vec<String>, detail: &mut Detail) -> Option<Proper> {
     let [first, rest @ ..] = words else { return None };
-    if rest.is_empty() {
-        if let Some(date) = date(first) {
-            return Some(Proper::Date(date));
-        }
-        let digits = first.strip_prefix("0x").filter(|digits| !digits.is_empty());
-        if let Some(digits) = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            return Some(Proper::Hexadecimal(digits.trim_start_matches('0').to_owned()));
-        }
-    }
     let mut first = *first;
     while let Some((head, tail)) = first.split_once(['-', '_']) {
         let begins = |c: char| c.is_ascii_digit();
@@ -251,6 +274,11 @@ fn date(word: &str) -> Option<Date> {
 
 impl Field {
     fn new(text: &str) -> Self {
+        let hex = text.strip_prefix("0x").filter(|digits| !digits.is_empty());
+        if let Some(digits) = hex.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            let digits = digits.trim_start_matches('0').to_owned();
+            return Self { text: text.to_owned(), runs: vec![Run::Hexadecimal(digits)] };
+        }
         let mut runs = Vec::new();
         let mut rest = text;
         while let Some(first) = rest.bytes().next() {
@@ -321,7 +349,8 @@ fn by_letters(one: &[Field], two: &[Field]) -> Option<Ordering> {
 fn field(one: &Field, two: &Field) -> Option<Ordering> {
     for at in 0..one.runs.len().max(two.runs.len()) {
         let order = match (one.runs.get(at), two.runs.get(at)) {
-            (Some(Run::Number(one)), Some(Run::Number(two))) => number(one, two),
+            (Some(Run::Number(one)), Some(Run::Number(two)))
+            | (Some(Run::Hexadecimal(one)), Some(Run::Hexadecimal(two))) => number(one, two),
             (Some(Run::Letters(one)), Some(Run::Letters(two))) if one == two => Ordering::Equal,
             // 1.4a, 1.4b; but a letter in front is a name, and a word may mean before (rc) or after
             (Some(Run::Letters(one)), Some(Run::Letters(two)))
@@ -341,15 +370,14 @@ fn field(one: &Field, two: &Field) -> Option<Ordering> {
     Some(Ordering::Equal)
 }
 
-/// Nobody counts in hexadecimal with fewer fields than three, and 1.4b is older than 1.5.
+/// With fewer fields, letters are taken for hexadecimal digits only in one form: 1.4b is older than 1.5.
 const HEX_FIELDS: usize = 3;
 
 fn by_hex(one: &[Field], two: &[Field]) -> Option<Ordering> {
-    let is_hex = |fields: &[Field]| {
-        fields.len() >= HEX_FIELDS
-            && fields.iter().all(|field| field.text.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    if !is_hex(one) || !is_hex(two) {
+    let is_hex =
+        |fields: &[Field]| fields.iter().all(|field| field.text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let is_long = one.len() >= HEX_FIELDS && two.len() >= HEX_FIELDS;
+    if !is_hex(one) || !is_hex(two) || !(is_long || (one.len() > 1 && has_same_form(one, two))) {
         return None;
     }
     let digits = |fields: &[Field], at: usize| {
@@ -437,7 +465,18 @@ mod tests {
             ("iLO 5 v2.72", "iLO 5 v2.100"),
             ("1.4", "1.4a"),
             ("1.4b", "1.5"),
-            ("1.4b", "1.10"),
+            ("HGX-22.10-1-rc34", "HGX-22.10-1-rc57"),
+            ("BIOS Date: 09/01/2022 Ver 1.3", "BIOS Date: 08/04/2023 Ver 1.4"),
+            ("BIOS Date: 05/04/2023 Ver 1.4", "BIOS Date: 08/04/2023 Ver 1.4"),
+            ("BIOS Date: 08/04/2023 Ver 1.4", "1.4a"),
+            ("2.72 Sep 04 2022", "2.90 Jan 01 2022"),
+            ("2.72 Sep 04 2022", "2.72 Oct 01 2022"),
+            ("0x00 0x0b 0x03 0x04", "0x00 0x10 0x01 0x0f"),
+            ("0x00 0x09", "0x00 0x0b"),
+            ("11.2.0 Build 44", "11.2.0 Build 45"),
+            ("0.1C", "0.20"),
+            ("F5.11.CA", "F5.11.CB"),
+            ("buildbrain-gcid-35803827", "buildbrain-gcid-38635631"),
             ("4301A56", "4301A57"),
             ("E2MU110", "E2MU200"),
             ("G520.0200.00.05", "G520.0202.00.01"),
@@ -476,6 +515,10 @@ mod tests {
             ("P79 v1.45", "U46 v1.58"),
             ("2023-07-05", "2.83"),
             ("0x12", "18"),
+            ("1.1C", "1.10"),
+            ("1.4b", "1.10"),
+            ("2.72 Sep 04 2022", "2.72"),
+            ("GH200-24.05-2", "GB200Nvl-24.12-8"),
             ("1.7.9", "1.7.5F"),
             ("1.0.4b", "1.0.10"),
             ("2.0-rc1", "2.0"),
@@ -500,7 +543,17 @@ mod tests {
 
     #[test]
     fn a_text_without_digits_and_one_without_end_are_no_versions() {
-        for bad in ["", "  ", "unknown", "N/A", "-*", "1.ü", &"1".repeat(LONGEST + 1)] {
+        for bad in [
+            "",
+            "  ",
+            "unknown",
+            "N/A",
+            "-*",
+            "1.ü",
+            "2023-07-05 2023-07-06",
+            "05/04/2023 1.2 08/04/2023",
+            &"1".repeat(LONGEST + 1),
+        ] {
             assert!(Version::new(bad).is_err(), "{bad:?}");
         }
     }
@@ -536,7 +589,7 @@ mod tests {
             prop_oneof![Just(""), Just(" 2023-07-05"), Just(" (03/02/2023)"), Just("-1"), Just("_n00")];
         let whole =
             (before, fields, after).prop_map(|(before, fields, after)| format!("{before}{fields}{after}"));
-        prop_oneof![8 => whole, 1 => Just("2023-07-05".to_owned()), 1 => Just("0x1f".to_owned())]
+        prop_oneof![8 => whole, 1 => Just("2023-07-05".to_owned()), 1 => "0x[0-2][af]( 0x0[0-9a])?"]
             .prop_filter("a version", |text| Version::new(text).is_ok())
     }
 

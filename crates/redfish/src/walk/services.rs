@@ -20,7 +20,8 @@ impl<R: Reader> Walk<'_, R> {
             Some(uri) => self.members(&uri).await,
             None => Vec::new(),
         };
-        identity::bmc(&node, &identity::nodes(&interfaces, &self.log))
+        let product = self.node(&landscape.root).identifier("Product");
+        Bmc { product, ..identity::bmc(&node, &identity::nodes(&interfaces, &self.log)) }
     }
 
     /// The firmware inventory, one entry a component. Versions stay as given, prefixes and all (quirk 28).
