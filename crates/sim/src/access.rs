@@ -2,25 +2,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 
-use crate::behaviour::Behaviour;
+use crate::accounts::{Accounts, Who};
+use crate::behaviour::{AccountStyle, Behaviour};
 
-/// The account of a BMC and its sessions.
+/// The accounts of a BMC and its sessions.
 #[derive(Debug)]
 pub(crate) struct Access(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    username: String,
-    password: String,
-    /// The `Authorization` header that opens this BMC, so that a request costs one comparison.
-    basic: String,
+    accounts: Accounts,
     sessions: Vec<Session>,
     next_session: u64,
-    strikes: u32,
     counts: Counts,
 }
 
@@ -28,6 +24,8 @@ struct State {
 struct Session {
     id: u64,
     token: String,
+    account: String,
+    username: String,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,15 +51,11 @@ pub(crate) enum LoginRefused {
 }
 
 impl Access {
-    pub(crate) fn new(username: String, password: String) -> Self {
-        let basic = basic(&username, &password);
+    pub(crate) fn new(username: &str, password: &str, style: AccountStyle) -> Self {
         Self(Mutex::new(State {
-            username,
-            password,
-            basic,
+            accounts: Accounts::new(username, password, style),
             sessions: Vec::new(),
             next_session: 1,
-            strikes: 0,
             counts: Counts::default(),
         }))
     }
@@ -71,21 +65,16 @@ impl Access {
     }
 
     pub(crate) fn username(&self) -> String {
-        self.lock().username.clone()
+        self.lock().accounts.username().to_owned()
     }
 
     pub(crate) fn password(&self) -> String {
-        self.lock().password.clone()
+        self.lock().accounts.password().to_owned()
     }
 
-    pub(crate) fn set_password(&self, password: &str) {
-        let mut state = self.lock();
-        password.clone_into(&mut state.password);
-        state.basic = basic(&state.username, &state.password);
-    }
-
-    pub(crate) fn unlock(&self) {
-        self.lock().strikes = 0;
+    /// Reads or changes the accounts.
+    pub(crate) fn accounts<T>(&self, use_them: impl FnOnce(&mut Accounts) -> T) -> T {
+        use_them(&mut self.lock().accounts)
     }
 
     pub(crate) fn expire_sessions(&self) {
@@ -97,15 +86,17 @@ impl Access {
         Counts { live: state.sessions.len(), ..state.counts }
     }
 
-    /// Whether these headers open the BMC.
-    pub(crate) fn admits(&self, headers: &HeaderMap, behaviour: &Behaviour) -> bool {
+    /// Whom these headers let in.
+    pub(crate) fn admits(&self, headers: &HeaderMap, behaviour: &Behaviour) -> Option<Who> {
         let mut state = self.lock();
         if let Some(token) = headers.get("x-auth-token") {
-            return state.sessions.iter().any(|session| session.token.as_bytes() == token.as_bytes());
+            let of_token = |session: &&Session| session.token.as_bytes() == token.as_bytes();
+            let account = state.sessions.iter().find(of_token)?.account.clone();
+            return state.accounts.who(&account);
         }
-        let Some(given) = headers.get(header::AUTHORIZATION) else { return false };
-        let right = given.as_bytes() == state.basic.as_bytes();
-        state.judge(right, behaviour)
+        let given = headers.get(header::AUTHORIZATION)?;
+        let who = state.accounts.basic(given.as_bytes(), behaviour);
+        state.count(who)
     }
 
     pub(crate) fn log_in(
@@ -115,19 +106,17 @@ impl Access {
         behaviour: &Behaviour,
     ) -> Result<NewSession, LoginRefused> {
         let mut state = self.lock();
-        let right = state.username == username && state.password == password;
-        if !state.judge(right, behaviour) {
-            return Err(LoginRefused::Credentials);
-        }
+        let who = state.accounts.log_in(username, password, behaviour);
+        let who = state.count(who).ok_or(LoginRefused::Credentials)?;
         if state.sessions.len() >= behaviour.max_sessions {
             return Err(LoginRefused::PoolExhausted);
         }
         let mut random = [0; 16];
         // A token that repeats is worse than a login that is refused.
         getrandom::fill(&mut random).map_err(|_| LoginRefused::PoolExhausted)?;
-        let session = Session { id: state.next_session, token: hex::encode(random) };
-        let new =
-            NewSession { id: session.id, token: session.token.clone(), username: state.username.clone() };
+        let (id, token, username) = (state.next_session, hex::encode(random), username.to_owned());
+        let new = NewSession { id, token: token.clone(), username: username.clone() };
+        let session = Session { id, token, username, account: who.id };
         state.next_session += 1;
         state.sessions.push(session);
         state.counts.logins += 1;
@@ -156,21 +145,14 @@ impl Access {
         }
         let id = rest.strip_prefix('/')?;
         let session = state.sessions.iter().find(|session| session.id.to_string() == id)?;
-        Some(session_resource(path, session.id, &state.username))
+        Some(session_resource(path, session.id, &session.username))
     }
 }
 
 impl State {
-    /// Counts a login and says whether it is let in.
-    fn judge(&mut self, right: bool, behaviour: &Behaviour) -> bool {
-        let locked = behaviour.lockout_after.is_some_and(|limit| self.strikes >= limit);
-        if right && !locked {
-            self.strikes = 0;
-            return true;
-        }
-        self.strikes = self.strikes.saturating_add(1);
-        self.counts.failed_logins += 1;
-        false
+    fn count(&mut self, who: Option<Who>) -> Option<Who> {
+        self.counts.failed_logins += u64::from(who.is_none());
+        who
     }
 }
 
@@ -180,8 +162,4 @@ pub(crate) fn session_resource(path: &str, id: u64, username: &str) -> Value {
         "@odata.id": format!("{path}/{id}"), "@odata.type": "#Session.v1_5_0.Session", "Id": id.to_string(),
         "Name": "User session", "UserName": username,
     })
-}
-
-fn basic(username: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}")))
 }

@@ -11,8 +11,13 @@ pub struct Behaviour {
     pub expand: Expand,
     /// How many sessions fit into the pool (quirk 2).
     pub max_sessions: usize,
-    /// After so many failed logins in a row every login is refused, until [`crate::Bmc::unlock`].
+    /// After so many failed logins in a row an account is refused with any password, until [`Self::lockout_for`] has passed or
+    /// [`crate::Bmc::unlock`] is called.
     pub lockout_after: Option<u32>,
+    /// How long a lock-out lasts; without end if `None`.
+    pub lockout_for: Option<Duration>,
+    /// How accounts come and go.
+    pub accounts: AccountStyle,
     /// Whether even the service root wants credentials.
     pub root_requires_credentials: bool,
     /// Whether every request but the root's is answered with 403 PasswordChangeRequired (quirk 4).
@@ -23,6 +28,14 @@ pub struct Behaviour {
     pub compresses: bool,
     /// How resets go.
     pub power: PowerStyle,
+    /// What a client must do to set the boot source. Only of bootable machines, as all that follows.
+    pub boot: BootStyle,
+    /// What a client must do to put an image into virtual media.
+    pub virtual_media: VirtualMediaStyle,
+    /// What a client must do to change BIOS settings.
+    pub settings: SettingsStyle,
+    /// What a restart of the BMC does to it.
+    pub restart: RestartStyle,
 }
 
 /// What `ETag` headers look like.
@@ -55,6 +68,17 @@ pub enum Expand {
     Rejected,
 }
 
+/// How accounts come and go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountStyle {
+    /// POST creates one, DELETE removes it.
+    #[default]
+    Created,
+    /// There are this many, numbered from 1, and POST is refused: a client takes an empty one from the third on by PATCH, and gives it
+    /// back by an empty name (Dell, quirk 29).
+    Slots(u32),
+}
+
 /// How resets go.
 #[derive(Clone, Copy, Debug)]
 pub struct PowerStyle {
@@ -64,6 +88,95 @@ pub struct PowerStyle {
     pub conflict_if_already: bool,
     /// For how long after a power-off `On` is refused with 409 (quirk 14).
     pub on_refused_after_off: Duration,
+    /// Whether `ForceRestart` leaves a host that is on and boots nothing, until it is switched off and on (quirk 35).
+    pub force_restart_hangs: bool,
+}
+
+/// What a client must do to set the boot source (quirks 10, 12).
+#[derive(Clone, Copy, Debug)]
+pub struct BootStyle {
+    /// What a change of `Boot` must hold, or is 400: all of it (AMI, ASRock), or `BootSourceOverrideEnabled` (Supermicro).
+    pub demands: &'static [&'static str],
+    /// Whether `BootSourceOverrideEnabled` is 400 where it says what is already so.
+    pub refuses_unchanged: bool,
+    /// Whether `Continuous` is accepted.
+    pub persistent: bool,
+    /// Whether only `UsbCd` boots virtual media; `Cd` is accepted and boots nothing (Supermicro).
+    pub usb_cd: bool,
+    /// Which resource takes the change.
+    pub resource: BootResource,
+}
+
+/// Which resource takes a change of the boot source (quirk 10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BootResource {
+    /// The system, which has no settings object.
+    #[default]
+    System,
+    /// The settings object alone; what it is told holds from the next reset on (iDRAC10).
+    Settings,
+    /// The system alone: its settings object refuses boot attributes with PropertyNotWritable.
+    SystemNotSettings,
+}
+
+/// What a client must do to put an image into virtual media (quirk 32).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VirtualMediaStyle {
+    /// Whether there are no actions, and PATCH of `Image` and `Inserted` does it (Lenovo).
+    pub patch_only: bool,
+    /// Parameters that are 400 (`Inserted` and `WriteProtected` on Supermicro).
+    pub refuses: &'static [&'static str],
+    /// Parameters without which it is 400 (`TransferProtocolType` on Nokia, `UserName` and `Password` on NVIDIA).
+    pub demands: &'static [&'static str],
+    /// Whether ejecting without a body is 400 (HPE wants `{}`).
+    pub eject_needs_body: bool,
+    /// For how long media still read as inserted after they were ejected.
+    pub inserted_after_eject: Duration,
+}
+
+/// What a client must do to change BIOS settings (quirks 10, 11, 17, 18).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SettingsStyle {
+    /// Whether a change without `@Redfish.SettingsApplyTime` is 400 (iDRAC).
+    pub apply_time_required: bool,
+    /// Whether a change makes a task; without, it is 200.
+    pub tasks: Option<TaskStyle>,
+}
+
+/// What the task of a change looks like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskStyle {
+    /// The `Location` of the answer.
+    pub location: TaskLocation,
+    /// So many reads of a new task are 404.
+    pub late: u32,
+    /// So many reads say `New` before it is anything else.
+    pub new: u32,
+    /// Whether it is complete at once, with the change still to come at the next reset (iLO).
+    pub complete_before_reset: bool,
+    /// Whether it is 404 once it is complete.
+    pub vanishes: bool,
+}
+
+/// The `Location` header of an answer that made a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskLocation {
+    /// The task's path.
+    #[default]
+    Given,
+    /// An empty header.
+    Empty,
+    /// No header.
+    Absent,
+}
+
+/// What a restart does to a BMC. Sessions and virtual media are always lost, the host's power never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestartStyle {
+    /// For how long it does not answer.
+    pub takes: Duration,
+    /// Whether accounts are as at the factory afterwards (quirk 42).
+    pub factory_accounts: bool,
 }
 
 impl Default for Behaviour {
@@ -73,15 +186,46 @@ impl Default for Behaviour {
             expand: Expand::default(),
             max_sessions: 8,
             lockout_after: None,
+            lockout_for: None,
+            accounts: AccountStyle::default(),
             root_requires_credentials: false,
             password_change_required: false,
             requires_if_match: false,
             compresses: false,
-            power: PowerStyle {
-                delay: Duration::ZERO,
-                conflict_if_already: false,
-                on_refused_after_off: Duration::ZERO,
-            },
+            power: PowerStyle::default(),
+            boot: BootStyle::default(),
+            virtual_media: VirtualMediaStyle::default(),
+            settings: SettingsStyle::default(),
+            restart: RestartStyle::default(),
         }
     }
+}
+
+impl Default for PowerStyle {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            conflict_if_already: false,
+            on_refused_after_off: Duration::ZERO,
+            force_restart_hangs: false,
+        }
+    }
+}
+
+impl Default for BootStyle {
+    fn default() -> Self {
+        Self {
+            demands: &[],
+            refuses_unchanged: false,
+            persistent: true,
+            usb_cd: false,
+            resource: BootResource::System,
+        }
+    }
+}
+
+impl BootStyle {
+    /// What AMI and ASRock demand of every change (quirk 12).
+    pub const FULL: &'static [&'static str] =
+        &["BootSourceOverrideEnabled", "BootSourceOverrideMode", "BootSourceOverrideTarget"];
 }

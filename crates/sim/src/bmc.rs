@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -11,23 +11,36 @@ use rustls::ServerConfig;
 use serde_json::Value;
 
 use crate::access::Access;
+use crate::accounts::Accounts;
 use crate::behaviour::Behaviour;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::fault::{Fault, FaultId, Faults, Plan, merge};
-use crate::power::{Power, PowerState, ResetKind, ResetRefused};
+use crate::host::{Host, Services};
+use crate::media::Media;
+use crate::outage::Outage;
+use crate::power::{Power, PowerState};
 use crate::seed::Seed;
+use crate::settings::Settings;
 use crate::tls::{CertificateKind, KeyStore, TlsIdentity};
 use crate::tree::{Tree, canonical};
 
 /// A simulated BMC. A thousand of them share a tree; what differs is derived from the seed or kept in a small overlay.
 #[derive(Debug)]
 pub struct Bmc {
+    pub(crate) this: Weak<Self>,
     name: String,
     tree: Arc<Tree>,
     seed: Seed,
     behaviour: RwLock<Arc<Behaviour>>,
     pub(crate) access: Access,
     power: Mutex<Power>,
+    pub(crate) media: Media,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) outage: Outage,
+    /// What the machine boots, where it is bootable.
+    pub(crate) host: Option<Host>,
     overlay: RwLock<HashMap<String, Value>>,
     overlaid: AtomicBool,
     /// The rules of this BMC alone.
@@ -62,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) identity: TlsIdentity,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) store: Option<KeyStore>,
+    /// What its host shares with others; the tree must then be bootable.
+    pub(crate) hosts: Option<Arc<Services>>,
 }
 
 /// What a BMC has counted since it started.
@@ -83,6 +98,8 @@ pub struct Counters {
     pub peak_sessions: usize,
     /// The greatest number of requests that were being answered at once.
     pub peak_concurrency: u64,
+    /// Restarts of the BMC.
+    pub restarts: u64,
 }
 
 #[derive(Debug, Default)]
@@ -125,13 +142,19 @@ impl Counting {
 
 impl Bmc {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
-            access: Access::new(parts.username, parts.password),
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            access: Access::new(&parts.username, &parts.password, parts.behaviour.accounts),
             name: parts.name,
             tree: parts.tree,
             seed: parts.seed,
             behaviour: RwLock::new(parts.behaviour),
             power: Mutex::default(),
+            media: Media::default(),
+            settings: Settings::default(),
+            outage: Outage::default(),
+            clock: Clock::default(),
+            host: parts.hosts.map(Host::new),
             overlay: RwLock::default(),
             overlaid: AtomicBool::new(false),
             faults: Faults::default(),
@@ -156,7 +179,7 @@ impl Bmc {
         &self.tree
     }
 
-    /// Whose name opens it.
+    /// Whose name opens it: that of the account that it was started with.
     pub fn username(&self) -> String {
         self.access.username()
     }
@@ -168,12 +191,23 @@ impl Bmc {
 
     /// Changes the password, as an operator would at the device; sessions stay.
     pub fn set_password(&self, password: &str) {
-        self.access.set_password(password);
+        self.access.accounts(|accounts| accounts.set_password(password));
     }
 
     /// Forgets failed logins, so that a locked BMC answers again.
     pub fn unlock(&self) {
-        self.access.unlock();
+        self.access.accounts(Accounts::unlock);
+    }
+
+    /// How many logins with this name were refused, whatever the password and whether there is such an account.
+    pub fn failed_logins(&self, username: &str) -> u64 {
+        self.access.accounts(|accounts| accounts.failed(username))
+    }
+
+    /// Whether the account of this name is locked out now.
+    pub fn is_locked_out(&self, username: &str) -> bool {
+        let behaviour = self.behaviour();
+        self.access.accounts(|accounts| accounts.is_locked(username, &behaviour))
     }
 
     /// Ends all sessions, as a restart of the BMC does.
@@ -248,6 +282,7 @@ impl Bmc {
             live_sessions: access.live,
             peak_sessions: access.peak,
             peak_concurrency: count.peak.load(Ordering::Relaxed),
+            restarts: self.outage.restarts(),
         }
     }
 
@@ -301,9 +336,20 @@ impl Bmc {
 
     /// Merges this into a resource (RFC 7396); false if there is no such resource.
     pub fn merge_resource(&self, path: &str, patch: &Value) -> bool {
-        let Some(mut value) = self.resource(path) else { return false };
+        let key = canonical(path);
+        let computed = if self.tree.contains(key) { None } else { self.computed(key) };
+        // Held throughout, so that of two changes at once none is lost.
+        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = overlay.get_mut(key) {
+            merge(value, patch);
+            return true;
+        }
+        let body = self.tree.resource(key).map(|resource| resource.render(&self.seed, &self.name));
+        let recorded = body.and_then(|body| serde_json::from_slice(&body).ok());
+        let Some(mut value) = recorded.or(computed) else { return false };
         merge(&mut value, patch);
-        self.set_resource(path, value);
+        overlay.insert(key.to_owned(), value);
+        self.overlaid.store(true, Ordering::Release);
         true
     }
 
@@ -314,27 +360,28 @@ impl Bmc {
 
     /// Body and recorded ETag at this key (canonical path, with a page's query).
     pub(crate) fn shown(&self, key: &str) -> Option<(Bytes, Option<&str>)> {
-        if self.overlaid.load(Ordering::Acquire) {
-            let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(value) = overlay.get(key) {
-                return Some((self.with_power(key, Bytes::from(value.to_string())), None));
-            }
+        if let Some(body) = self.overlaid_body(key) {
+            return Some((self.with_state(key, body), None));
         }
         if let Some(sessions) = key.strip_prefix(self.tree.sessions_path())
             && let Some(value) = self.access.show_sessions(self.tree.sessions_path(), sessions)
         {
             return Some((Bytes::from(value.to_string()), None));
         }
+        if let Some(value) = self.computed(key) {
+            return Some((Bytes::from(value.to_string()), None));
+        }
         let resource = self.tree.resource(key)?;
-        Some((self.with_power(key, resource.render(&self.seed, &self.name)), resource.etag.as_deref()))
+        Some((self.with_state(key, resource.render(&self.seed, &self.name)), resource.etag.as_deref()))
     }
 
-    /// The body with the power state that resets have led to.
-    fn with_power(&self, key: &str, body: Bytes) -> Bytes {
-        let Some(state) = self.power_lock().shown(key) else { return body };
-        let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
-        value["PowerState"] = Value::from(state.as_str());
-        Bytes::from(value.to_string())
+    /// A copy: the lock is not held while locks of other state are taken.
+    fn overlaid_body(&self, key: &str) -> Option<Bytes> {
+        if !self.overlaid.load(Ordering::Acquire) {
+            return None;
+        }
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        overlay.get(key).map(|value| Bytes::from(value.to_string()))
     }
 
     /// The power state of the host system.
@@ -347,15 +394,7 @@ impl Bmc {
         PowerState::parse(value.get("PowerState")?.as_str()?)
     }
 
-    pub(crate) fn reset(&self, system: &str, kind: &str) -> Result<(), ResetRefused> {
-        let kind = ResetKind::parse(kind).ok_or(ResetRefused::UnknownKind)?;
-        let now = self.power_state_of(system).unwrap_or(PowerState::On);
-        let mut style = self.behaviour().power;
-        style.delay = style.delay.mul_f64(self.latency_scale);
-        self.power_lock().reset(system, now, kind, style)
-    }
-
-    fn power_lock(&self) -> MutexGuard<'_, Power> {
+    pub(crate) fn power_lock(&self) -> MutexGuard<'_, Power> {
         self.power.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -82,6 +82,8 @@ pub enum Action {
     Reset,
     /// Closes the TCP connection without an answer.
     Close,
+    /// Restarts the BMC in place of an answer: connections end, sessions are lost.
+    RestartBmc,
     /// Sends the body this slowly.
     #[serde(rename_all = "kebab-case")]
     Drip {

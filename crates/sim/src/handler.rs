@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::access::{LoginRefused, session_resource};
+use crate::actions;
 use crate::behaviour::{Behaviour, Etags};
 use crate::bmc::Bmc;
 use crate::body::SimBody;
@@ -36,7 +37,15 @@ pub(crate) struct Answer {
     status: StatusCode,
     body: Bytes,
     headers: HeaderMap,
+    restarts: bool,
 }
+
+/// On an answer after which the BMC restarts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restarts;
+
+/// Status and body of a refusal.
+pub(crate) type Refusal = (StatusCode, Value);
 
 /// Requests larger than this are refused: no Redfish request that is served here is.
 const REQUEST_LIMIT: usize = 1 << 20;
@@ -44,7 +53,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 const ODATA_VERSION: HeaderName = HeaderName::from_static("odata-version");
 
 impl Answer {
-    fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(ODATA_VERSION, HeaderValue::from_static("4.0"));
@@ -52,19 +61,25 @@ impl Answer {
         if !body.is_empty() {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        Self { status, body, headers }
+        Self { status, body, headers, restarts: false }
     }
 
-    fn json(status: StatusCode, body: &Value) -> Self {
+    pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
         Self::new(status, body.to_string())
     }
 
-    fn with(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         // A value that is no header value is left out: rules may hold anything.
         if let Ok(value) = HeaderValue::from_bytes(value.as_ref().as_bytes()) {
             self.headers.insert(name, value);
         }
         self
+    }
+
+    /// The same answer, after which the BMC restarts.
+    pub(crate) fn then_restart(mut self) -> Self {
+        self.restarts = true;
+        self.with(header::CONNECTION, "close")
     }
 
     fn unauthorized() -> Self {
@@ -94,6 +109,10 @@ pub(crate) async fn handle(
     match &plan.answer {
         Some(Action::Reset) => return Err(Abort::Reset),
         Some(Action::Close) => return Err(Abort::Close),
+        Some(Action::RestartBmc) => {
+            bmc.restart();
+            return Err(Abort::Reset);
+        }
         Some(Action::Status { code, body, headers }) => {
             return Ok(finish(bmc, &plan, injected(*code, body, headers)));
         }
@@ -105,12 +124,11 @@ pub(crate) async fn handle(
     }
     let behaviour = bmc.behaviour();
     if !open(bmc, &behaviour, request.method(), &path) {
-        if !bmc.access.admits(request.headers(), &behaviour) {
+        let Some(who) = bmc.access.admits(request.headers(), &behaviour) else {
             return Ok(finish(bmc, &plan, Answer::unauthorized()));
-        }
-        if behaviour.password_change_required {
-            let body = messages::password_change_required(&bmc.username());
-            return Ok(finish(bmc, &plan, Answer::json(StatusCode::FORBIDDEN, &body)));
+        };
+        if let Some(refused) = actions::forbidden(bmc, &behaviour, &who, request.method(), &path) {
+            return Ok(finish(bmc, &plan, Answer::json(StatusCode::FORBIDDEN, &refused)));
         }
     }
     match &plan.answer {
@@ -131,7 +149,7 @@ pub(crate) async fn handle(
         Method::GET | Method::HEAD => get(bmc, &behaviour, &path, query.as_deref(), request.headers()),
         Method::POST => post(bmc, &behaviour, &path, request).await,
         Method::PATCH => patch(bmc, &behaviour, &path, request).await,
-        Method::DELETE => delete(bmc, &path),
+        Method::DELETE => delete(bmc, &behaviour, &path),
         _ => Answer::not_allowed("GET, HEAD, POST, PATCH, DELETE"),
     };
     if behaviour.compresses && offers_gzip {
@@ -188,6 +206,14 @@ fn finish(bmc: &Bmc, plan: &Plan, mut answer: Answer) -> Response<SimBody> {
     let mut response = Response::new(body);
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    if answer.restarts {
+        response.extensions_mut().insert(Restarts);
+    }
+    if !bmc.clock_skew().is_zero()
+        && let Ok(date) = HeaderValue::from_str(&bmc.clock.http_date())
+    {
+        response.headers_mut().insert(header::DATE, date);
+    }
     response
 }
 
@@ -209,11 +235,18 @@ fn get(bmc: &Bmc, behaviour: &Behaviour, path: &str, query: Option<&str>, header
         }
         None => return well_known(path),
     };
-    let Some(etag) = etag(behaviour.etags, &body, recorded) else { return Answer::new(StatusCode::OK, body) };
-    let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|known| lists(known, &etag));
-    let answer =
-        if unchanged { Answer::new(StatusCode::NOT_MODIFIED, "") } else { Answer::new(StatusCode::OK, body) };
-    answer.with(header::ETAG, etag)
+    let etag = etag(behaviour.etags, &body, recorded);
+    let mut answer = Answer::new(StatusCode::OK, body);
+    if let Some(etag) = etag {
+        if headers.get(header::IF_NONE_MATCH).is_some_and(|known| lists(known, &etag)) {
+            answer = Answer::new(StatusCode::NOT_MODIFIED, "");
+        }
+        answer = answer.with(header::ETAG, etag);
+    }
+    match actions::allow(bmc, behaviour, path) {
+        Some(methods) => answer.with(header::ALLOW, methods),
+        None => answer,
+    }
 }
 
 type Found<'a> = Result<(Bytes, Option<&'a str>), QueryRefused>;
@@ -251,12 +284,16 @@ fn well_known(path: &str) -> Answer {
 }
 
 async fn body_of(request: Request<Incoming>) -> Option<Value> {
+    sent(request).await.map(|body| body.unwrap_or_else(|| json!({})))
+}
+
+/// The body, if there is one; `None` where it is no JSON object.
+async fn sent(request: Request<Incoming>) -> Option<Option<Value>> {
     let body = Limited::new(request.into_body(), REQUEST_LIMIT).collect().await.ok()?.to_bytes();
     if body.is_empty() {
-        Some(json!({}))
-    } else {
-        serde_json::from_slice(&body).ok().filter(Value::is_object)
+        return Some(None);
     }
+    serde_json::from_slice(&body).ok().filter(Value::is_object).map(Some)
 }
 
 async fn post(bmc: &Bmc, behaviour: &Behaviour, path: &str, request: Request<Incoming>) -> Answer {
@@ -272,6 +309,12 @@ async fn post(bmc: &Bmc, behaviour: &Behaviour, path: &str, request: Request<Inc
         }
         return match body_of(request).await {
             Some(body) => reset(bmc, system, &body),
+            None => Answer::json(StatusCode::BAD_REQUEST, &messages::malformed()),
+        };
+    }
+    if actions::takes(bmc, path) {
+        return match sent(request).await {
+            Some(body) => actions::post(bmc, behaviour, path, body.as_ref()),
             None => Answer::json(StatusCode::BAD_REQUEST, &messages::malformed()),
         };
     }
@@ -331,6 +374,9 @@ async fn patch(bmc: &Bmc, behaviour: &Behaviour, path: &str, request: Request<In
     let Some(patch) = body_of(request).await else {
         return Answer::json(StatusCode::BAD_REQUEST, &messages::malformed());
     };
+    if let Some(answer) = actions::patch(bmc, behaviour, path, &patch) {
+        return answer;
+    }
     bmc.merge_resource(path, &patch);
     match bmc.resource(path) {
         Some(value) => Answer::json(StatusCode::OK, &value),
@@ -338,7 +384,10 @@ async fn patch(bmc: &Bmc, behaviour: &Behaviour, path: &str, request: Request<In
     }
 }
 
-fn delete(bmc: &Bmc, path: &str) -> Answer {
+fn delete(bmc: &Bmc, behaviour: &Behaviour, path: &str) -> Answer {
+    if let Some(answer) = actions::delete(bmc, behaviour, path) {
+        return answer;
+    }
     if let Some(id) = path.strip_prefix(bmc.tree().sessions_path()).and_then(|rest| rest.strip_prefix('/')) {
         return if bmc.access.log_out(id) {
             Answer::new(StatusCode::NO_CONTENT, "")

@@ -14,9 +14,14 @@
 //! ```
 
 mod access;
+mod accounts;
+mod actions;
 mod behaviour;
 mod bmc;
 mod body;
+mod boot;
+mod bootable;
+mod clock;
 mod codes;
 pub mod decoy;
 mod der;
@@ -25,23 +30,32 @@ mod expand;
 mod fault;
 mod files;
 mod handler;
+mod host;
 pub mod legacy;
+mod machine;
+mod media;
 pub mod messages;
 pub mod model;
+mod outage;
 mod power;
 mod seed;
 mod server;
+mod settings;
 mod single;
 mod site;
 mod template;
 mod tls;
 mod tree;
 
-pub use behaviour::{Behaviour, Etags, Expand, PowerStyle};
+pub use behaviour::{
+    AccountStyle, Behaviour, BootResource, BootStyle, Etags, Expand, PowerStyle, RestartStyle, SettingsStyle,
+    TaskLocation, TaskStyle, VirtualMediaStyle,
+};
 pub use bmc::{Bmc, Counters, RequestRecord};
 pub use codes::CODES;
 pub use error::Error;
 pub use fault::{Action, Fault, FaultId, Faults, Selector};
+pub use host::{Booted, BootedHost, ConfigDrive, Disk, Erasure, HostFault, HostOptions, OnBoot, iso};
 pub use model::Model;
 pub use power::PowerState;
 pub use seed::Seed;

@@ -18,9 +18,59 @@ pub fn error(message_id: &str, message: &str) -> Value {
     }})
 }
 
+/// An error about one property or parameter, which clients find by the arguments and the related properties.
+fn about(message_id: &str, message: &str, property: &str) -> Value {
+    let mut body = error(message_id, message);
+    let info = &mut body["error"]["@Message.ExtendedInfo"][0];
+    info["MessageArgs"] = json!([property]);
+    info["RelatedProperties"] = json!([format!("#/{property}")]);
+    body
+}
+
+/// A property that must be there.
+pub fn property_missing(property: &str) -> Value {
+    let text = format!("The property {property} is required and must be included in the request.");
+    about("Base.1.18.PropertyMissing", &text, property)
+}
+
+/// A property that cannot be changed here (quirk 10).
+pub fn property_not_writable(property: &str) -> Value {
+    let text = format!("The property {property} is a read only property and cannot be assigned a value.");
+    about("Base.1.18.PropertyNotWritable", &text, property)
+}
+
+/// A property that this service does not have here.
+pub fn property_unknown(property: &str) -> Value {
+    let text = format!("The property {property} is not in the list of valid properties for the resource.");
+    about("Base.1.18.PropertyUnknown", &text, property)
+}
+
+/// A property's value that it cannot have.
+pub fn property_value(property: &str, value: &str) -> Value {
+    let text = format!("The value {value} for the property {property} is not acceptable.");
+    about("Base.1.18.PropertyValueNotInList", &text, property)
+}
+
+/// An action's parameter that must be there.
+pub fn parameter_missing(parameter: &str) -> Value {
+    let text = format!("The action requires the parameter {parameter} to be present in the request body.");
+    about("Base.1.18.ActionParameterMissing", &text, parameter)
+}
+
+/// An action's parameter that this service does not have.
+pub fn parameter_unknown(parameter: &str) -> Value {
+    let text = format!("The action was submitted with the invalid parameter {parameter}.");
+    about("Base.1.18.ActionParameterUnknown", &text, parameter)
+}
+
 /// No credentials, or none that are known.
 pub fn no_valid_session() -> Value {
     error("Base.1.18.NoValidSession", "There is no valid session established with the implementation.")
+}
+
+/// Credentials that are known and not enough for this.
+pub fn insufficient_privilege() -> Value {
+    error("Base.1.18.InsufficientPrivilege", "The account does not have the privileges for this operation.")
 }
 
 /// Credentials that are known and must be changed first (quirk 4).

@@ -47,7 +47,21 @@ pub(crate) enum ResetKind {
     On,
     Off,
     Restart,
+    ForceRestart,
     Button,
+}
+
+/// What a reset does to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It stays as it is.
+    None,
+    /// It ends at once, however long the BMC goes on to show it as on.
+    Ends,
+    /// It ends, if it runs, and starts at this time.
+    Starts(Instant),
+    /// It ends and starts no more, though the BMC shows it as on (quirk 35).
+    Hangs,
 }
 
 impl ResetKind {
@@ -55,7 +69,8 @@ impl ResetKind {
         match text {
             "On" | "ForceOn" => Some(Self::On),
             "ForceOff" | "GracefulShutdown" => Some(Self::Off),
-            "ForceRestart" | "GracefulRestart" | "PowerCycle" | "Nmi" => Some(Self::Restart),
+            "ForceRestart" => Some(Self::ForceRestart),
+            "GracefulRestart" | "PowerCycle" | "Nmi" => Some(Self::Restart),
             "PushPowerButton" => Some(Self::Button),
             _ => None,
         }
@@ -90,26 +105,49 @@ impl Power {
         now: PowerState,
         kind: ResetKind,
         style: PowerStyle,
-    ) -> Result<(), ResetRefused> {
+    ) -> Result<Effect, ResetRefused> {
+        let restarts = matches!(kind, ResetKind::Restart | ResetKind::ForceRestart);
         let after = match (kind, now) {
             (ResetKind::On, _)
             | (ResetKind::Button, PowerState::Off)
-            | (ResetKind::Restart, PowerState::On) => PowerState::On,
+            | (ResetKind::Restart | ResetKind::ForceRestart, PowerState::On) => PowerState::On,
             (ResetKind::Off, _) | (ResetKind::Button, PowerState::On) => PowerState::Off,
-            (ResetKind::Restart, PowerState::Off) => return Err(ResetRefused::Conflict),
+            (ResetKind::Restart | ResetKind::ForceRestart, PowerState::Off) => {
+                return Err(ResetRefused::Conflict);
+            }
         };
         let changes = after != now;
-        if !changes && kind != ResetKind::Restart && style.conflict_if_already {
+        if !changes && !restarts && style.conflict_if_already {
             return Err(ResetRefused::Conflict);
         }
-        let went_off = self.0.get(system).and_then(|change| change.went_off);
-        let too_early = |off: Instant| off.elapsed() < style.on_refused_after_off;
-        if changes && after == PowerState::On && went_off.is_some_and(too_early) {
+        let last = self.0.get(system);
+        // Where the last change is still to be shown, it has happened to the host all the same.
+        let really = last.map_or(now, |change| change.after);
+        let turns_on = after == PowerState::On && really == PowerState::Off;
+        let went_off = last.and_then(|change| change.went_off);
+        if turns_on && went_off.is_some_and(|off| off.elapsed() < style.on_refused_after_off) {
             return Err(ResetRefused::Conflict);
         }
-        let at = Instant::now() + if changes { style.delay } else { Duration::ZERO };
-        let went_off = if after == PowerState::Off && changes { Some(at) } else { went_off };
+        let mut at = Instant::now() + if changes { style.delay } else { Duration::ZERO };
+        if turns_on && !changes {
+            // Still shown as on: it goes off when it was to, and comes back after the time that takes.
+            at = last.map_or(at, |change| change.at) + style.delay;
+        }
+        let effect = match after {
+            PowerState::Off if really == PowerState::On => Effect::Ends,
+            PowerState::On if kind == ResetKind::ForceRestart && style.force_restart_hangs => Effect::Hangs,
+            PowerState::On if turns_on || restarts => Effect::Starts(at),
+            _ => Effect::None,
+        };
+        let went_off = if effect == Effect::Ends { Some(at) } else { went_off };
         self.0.insert(system.to_owned(), Change { before: now, after, at, went_off });
-        Ok(())
+        Ok(effect)
+    }
+
+    /// The host switches itself off: nothing refuses that, and it takes no time.
+    pub(crate) fn switch_off(&mut self, system: &str) {
+        let at = Instant::now();
+        let off = PowerState::Off;
+        self.0.insert(system.to_owned(), Change { before: off, after: off, at, went_off: Some(at) });
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bmc::Bmc;
 use crate::error::Error;
-use crate::handler::{Abort, handle};
+use crate::handler::{Abort, Restarts, handle};
 
 /// A client that connects and says nothing does not stay for longer.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
@@ -121,24 +121,46 @@ type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 async fn connection(bmc: Arc<Bmc>, stream: TcpStream) -> Result<(), ConnectionError> {
     bmc.counting.connections.fetch_add(1, Ordering::Relaxed);
     stream.set_nodelay(true)?;
-    let reset = Arc::new(AtomicBool::new(false));
+    let mut restarts = bmc.outage.watch();
+    let reset = Arc::new(AtomicBool::new(bmc.outage.is_on()));
     let socket = Socket { stream, reset: Arc::clone(&reset) };
+    if socket.resets() {
+        return Ok(());
+    }
     let acceptor = TlsAcceptor::from(bmc.server_config()?);
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket)).await??;
     let requests = AtomicU64::new(0);
+    // The connection that asked for a restart still gets its answer.
+    let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         let reused = requests.fetch_add(1, Ordering::Relaxed) > 0;
-        let (bmc, reset) = (&bmc, &reset);
+        let (bmc, reset, asked) = (&bmc, &reset, &asked);
         async move {
             let answer = handle(bmc, request, reused).await;
-            if let Err(Abort::Reset) = answer {
-                reset.store(true, Ordering::Release);
+            match &answer {
+                Err(Abort::Reset) => reset.store(true, Ordering::Release),
+                Ok(answer) if answer.extensions().get::<Restarts>().is_some() => {
+                    asked.store(true, Ordering::Release);
+                    bmc.restart();
+                }
+                _ => {}
             }
             answer
         }
     });
-    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?;
-    Ok(())
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    loop {
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            Ok(()) = restarts.changed() => {
+                if !asked.load(Ordering::Acquire) {
+                    reset.store(true, Ordering::Release);
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
 
 /// A TCP stream that ends by RST when told so.

@@ -8,6 +8,7 @@ use crate::behaviour::Behaviour;
 use crate::bmc::{Bmc, Parts};
 use crate::error::Error;
 use crate::fault::{Fault, Faults};
+use crate::host::{HostOptions, Services};
 use crate::seed::Seed;
 use crate::server::{Routes, Tasks, listen_on, serve};
 use crate::tls::{CertificateKind, TlsIdentity};
@@ -26,6 +27,8 @@ pub struct BmcBuilder {
     identity: Option<TlsIdentity>,
     faults: Vec<Fault>,
     address: SocketAddr,
+    hosts: Option<HostOptions>,
+    latency_scale: f64,
 }
 
 /// A BMC that serves. It is also a handle to the [`Bmc`]; dropping it ends its connections.
@@ -50,6 +53,8 @@ impl Bmc {
             identity: None,
             faults: Vec::new(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            hosts: None,
+            latency_scale: 1.0,
         }
     }
 }
@@ -112,6 +117,20 @@ impl BmcBuilder {
         self
     }
 
+    /// Makes the machine bootable: its tree is shown with what [`Tree::bootable`] adds, and it has a host that boots.
+    #[must_use]
+    pub fn bootable(mut self, hosts: HostOptions) -> Self {
+        self.hosts = Some(hosts);
+        self
+    }
+
+    /// What latencies of rules, delays of power changes and times of the host are multiplied by; 1 unless given.
+    #[must_use]
+    pub fn latency_scale(mut self, scale: f64) -> Self {
+        self.latency_scale = scale;
+        self
+    }
+
     /// Starts to serve on the current runtime.
     // Asynchronous, so that callers are on a runtime and may one day wait for it.
     #[allow(clippy::unused_async)]
@@ -130,23 +149,27 @@ impl BmcBuilder {
             Some(identity) => identity,
             None => TlsIdentity::generate(&self.name, &addresses, &self.certificate)?,
         };
+        let tasks = Tasks::new();
+        let hosts =
+            self.hosts.map(|hosts| Services::new(hosts, self.latency_scale, tasks.handle())).transpose()?;
+        let tree = if hosts.is_some() { Arc::new(self.tree.bootable()) } else { self.tree };
         let bmc = Bmc::new(Parts {
             name: self.name,
-            tree: self.tree,
+            tree,
             seed: self.seed,
             behaviour: Arc::new(self.behaviour),
             username: self.username,
             password: self.password,
             site_faults: Arc::new(Faults::default()),
-            latency_scale: 1.0,
+            latency_scale: self.latency_scale,
             identity,
             addresses,
             store: None,
+            hosts,
         });
         for fault in self.faults {
             bmc.add_fault(fault);
         }
-        let tasks = Tasks::new();
         serve(&tasks, listener, Routes::One(Arc::clone(&bmc)));
         Ok(RunningBmc { bmc, address, tasks })
     }

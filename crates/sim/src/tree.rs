@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::bootable::BootPaths;
 use crate::error::Error;
 use crate::seed::Seed;
 use crate::template::Body;
@@ -20,6 +21,10 @@ use crate::template::Body;
 pub struct Tree {
     resources: HashMap<Box<str>, Resource>,
     root: RootFacts,
+    /// Set by [`Tree::bootable`].
+    boot: Option<BootPaths>,
+    /// Whether everything is shown as it was recorded.
+    recorded: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +39,7 @@ pub(crate) struct Resource {
 struct RootFacts {
     expand: ExpandSupport,
     sessions: Option<Box<str>>,
+    accounts: Option<Box<str>>,
 }
 
 /// `ProtocolFeaturesSupported.ExpandQuery` of the service root.
@@ -77,7 +83,7 @@ impl Tree {
                 reason: "it has no redfish/v1/index.json".to_owned(),
             });
         }
-        Ok(Self::from_bodies(bodies))
+        Ok(Self { recorded: true, ..Self::from_bodies(bodies) })
     }
 
     /// A tree of these resources. Paths are canonical: no slash at the end, `/redfish/v1` for the root.
@@ -91,7 +97,7 @@ impl Tree {
             let etag = serde_json::from_slice::<Etag>(&body).ok().and_then(|etag| etag.etag);
             resources.insert(canonical(&path).into(), Resource { body: Body::parse(body), etag });
         }
-        let mut tree = Self { resources, root: RootFacts::default() };
+        let mut tree = Self { resources, root: RootFacts::default(), boot: None, recorded: false };
         tree.root = tree.root_facts();
         tree
     }
@@ -105,7 +111,15 @@ impl Tree {
                 .pointer("/Links/Sessions/@odata.id")
                 .and_then(Value::as_str)
                 .map(|s| canonical(s).into()),
+            accounts: self.linked(&root, "AccountService").and_then(|service| {
+                let accounts = service.get("Accounts").and_then(reference)?;
+                Some(canonical(accounts).into())
+            }),
         }
+    }
+
+    fn linked(&self, from: &Value, property: &str) -> Option<Value> {
+        self.template_value(canonical(from.get(property).and_then(reference)?))
     }
 
     /// Number of resources, pages included.
@@ -147,8 +161,27 @@ impl Tree {
         self.root.sessions.as_deref().unwrap_or("/redfish/v1/SessionService/Sessions")
     }
 
+    /// Where the resources are that a boot has to do with; none unless the tree is bootable.
+    pub(crate) fn boot_paths(&self) -> Option<&BootPaths> {
+        self.boot.as_ref()
+    }
+
+    /// The same tree with these resources in place of its own, or added.
+    pub(crate) fn with_changes(&self, changes: HashMap<String, Value>, boot: Option<BootPaths>) -> Self {
+        let unchanged = self.resources.iter().filter(|(path, _)| !changes.contains_key(path.as_ref()));
+        let mut bodies: HashMap<String, Bytes> =
+            unchanged.map(|(path, resource)| (path.to_string(), resource.body.source())).collect();
+        bodies.extend(changes.into_iter().map(|(path, value)| (path, Bytes::from(value.to_string()))));
+        Self { boot, recorded: self.recorded, ..Self::from_bodies(bodies) }
+    }
+
+    /// Where accounts are worked out, and not shown as recorded.
+    pub(crate) fn accounts_path(&self) -> Option<&str> {
+        self.root.accounts.as_deref().filter(|_| !self.recorded || self.boot.is_some())
+    }
+
     /// The resource with its places unfilled.
-    fn template_value(&self, path: &str) -> Option<Value> {
+    pub(crate) fn template_value(&self, path: &str) -> Option<Value> {
         let body = self.resources.get(path)?.body.source();
         serde_json::from_slice(&body).ok()
     }
@@ -182,7 +215,7 @@ impl Tree {
                 bodies.insert(page_path, Bytes::from(page.to_string()));
             }
         }
-        Self::from_bodies(bodies)
+        Self { recorded: self.recorded, ..Self::from_bodies(bodies) }
     }
 
     /// The same tree with serial numbers, service tags, UUIDs and MAC addresses replaced by places, the same value everywhere by the same
@@ -201,7 +234,7 @@ impl Tree {
             };
             bodies.insert(path.to_string(), derived);
         }
-        Self::from_bodies(bodies)
+        Self { recorded: self.recorded, ..Self::from_bodies(bodies) }
     }
 
     /// A shared handle.

@@ -5,8 +5,11 @@
 
 mod support;
 
-use bailiwick_sim::{Behaviour, Bmc};
+use std::time::Duration;
+
+use bailiwick_sim::{AccountStyle, Action, Behaviour, Bmc, Fault, HostOptions, Model, RestartStyle};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use support::{Subject, body, header, small_tree};
 
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
@@ -118,4 +121,112 @@ async fn a_root_behind_credentials_is_401() {
     let subject = with(|behaviour| behaviour.root_requires_credentials = true).await;
     assert_eq!(subject.anonymous(Method::GET, "/redfish/v1").send().await.unwrap().status(), 401);
     assert_eq!(subject.status("/redfish/v1").await, 200);
+}
+
+const ACCOUNTS: &str = "/redfish/v1/AccountService/Accounts";
+
+async fn model(change: impl FnOnce(&mut Behaviour)) -> Subject {
+    let mut behaviour = Behaviour::default();
+    change(&mut behaviour);
+    let builder = Bmc::builder(Model::DgxH100.tree()).behaviour(behaviour);
+    Subject::start(builder.bootable(HostOptions::default())).await
+}
+
+#[tokio::test]
+async fn an_account_is_made_used_and_removed() {
+    let subject = model(|_| {}).await;
+    let new = json!({"UserName": "ironic", "Password": "first-password", "RoleId": "Operator"});
+    let created = subject.post(ACCOUNTS, &new).await;
+    assert_eq!(created.status(), 201);
+    let account = header(&created, "location").to_owned();
+    assert_eq!(subject.json(ACCOUNTS).await["Members@odata.count"], 2);
+    assert!(subject.json(&account).await["Password"].is_null());
+    assert_eq!(subject.log_in("ironic", "first-password").await.status(), 201);
+    let change = subject.patch(&account, &json!({"Password": "second-password"})).await;
+    assert_eq!(change.status(), 200);
+    assert_eq!(subject.log_in("ironic", "first-password").await.status(), 401);
+    assert_eq!((subject.bmc.failed_logins("ironic"), subject.bmc.failed_logins("admin")), (1, 0));
+    let removed = subject.request(Method::DELETE, &account).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    assert_eq!(subject.log_in("ironic", "second-password").await.status(), 401);
+}
+
+#[tokio::test]
+async fn a_role_limits_what_an_account_does() {
+    let subject = model(|_| {}).await;
+    let new = json!({"UserName": "reader", "Password": "first-password", "RoleId": "ReadOnly"});
+    let account = header(&subject.post(ACCOUNTS, &new).await, "location").to_owned();
+    let as_reader =
+        |method, target: &str| subject.anonymous(method, target).basic_auth("reader", Some("first-password"));
+    assert_eq!(as_reader(Method::GET, "/redfish/v1/Systems").send().await.unwrap().status(), 200);
+    let off = as_reader(Method::POST, "/redfish/v1/Systems/DGX/Actions/ComputerSystem.Reset");
+    assert_eq!(off.body("{\"ResetType\": \"ForceOff\"}").send().await.unwrap().status(), 403);
+    let admin = as_reader(Method::PATCH, &format!("{ACCOUNTS}/1")).body("{\"Password\": \"taken-over\"}");
+    assert_eq!(admin.send().await.unwrap().status(), 403);
+    let own = as_reader(Method::PATCH, &account).body("{\"Password\": \"second-password\"}");
+    assert_eq!(own.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn quirk_29_accounts_may_be_slots() {
+    let subject = model(|behaviour| behaviour.accounts = AccountStyle::Slots(16)).await;
+    assert_eq!(subject.json(ACCOUNTS).await["Members@odata.count"], 16);
+    let new =
+        json!({"UserName": "ironic", "Password": "first-password", "RoleId": "Operator", "Enabled": true});
+    assert_eq!(subject.post(ACCOUNTS, &new).await.status(), 405);
+    assert_eq!(subject.patch(&format!("{ACCOUNTS}/3"), &new).await.status(), 200);
+    assert_eq!(subject.log_in("ironic", "first-password").await.status(), 201);
+}
+
+#[tokio::test]
+async fn quirk_04_changing_the_factory_password_opens_the_rest() {
+    let subject = model(|behaviour| behaviour.password_change_required = true).await;
+    assert_eq!(subject.status("/redfish/v1/Systems").await, 403);
+    assert_eq!(subject.json(&format!("{ACCOUNTS}/1")).await["PasswordChangeRequired"], true);
+    let changed = subject.patch(&format!("{ACCOUNTS}/1"), &json!({"Password": "another-word"})).await;
+    assert_eq!(changed.status(), 200);
+    assert_eq!(subject.bmc.password(), "another-word");
+    assert_eq!(subject.status("/redfish/v1/Systems").await, 200);
+}
+
+#[tokio::test]
+async fn a_lock_out_ends_after_its_time() {
+    let lock = |behaviour: &mut Behaviour| {
+        (behaviour.lockout_after, behaviour.lockout_for) = (Some(2), Some(Duration::from_hours(1)));
+    };
+    let subject = model(lock).await;
+    assert_eq!(subject.json("/redfish/v1/AccountService").await["AccountLockoutDuration"], 3600);
+    for _ in 0..2 {
+        subject.log_in("admin", "wrong").await;
+    }
+    assert!(subject.bmc.is_locked_out("admin"));
+    assert_eq!(subject.status("/redfish/v1/Systems").await, 401);
+    subject.bmc.set_behaviour(|behaviour| behaviour.lockout_for = Some(Duration::ZERO));
+    assert_eq!(subject.status("/redfish/v1/Systems").await, 200);
+}
+
+#[tokio::test]
+async fn a_restarted_bmc_knows_no_session_and_maybe_its_factory_password_again() {
+    let subject = model(|behaviour| behaviour.restart.factory_accounts = true).await;
+    let factory = subject.bmc.password();
+    subject.patch(&format!("{ACCOUNTS}/1"), &json!({"Password": "rotated-word"})).await;
+    assert_eq!(subject.log_in("admin", "rotated-word").await.status(), 201);
+    let restart = "/redfish/v1/Managers/BMC/Actions/Manager.Reset";
+    let answer = subject.post(restart, &json!({"ResetType": "GracefulRestart"})).await;
+    assert_eq!(answer.status(), 204);
+    assert_eq!((subject.bmc.counters().restarts, subject.bmc.counters().live_sessions), (1, 0));
+    assert_eq!(subject.log_in("admin", &factory).await.status(), 201);
+}
+
+#[tokio::test]
+async fn a_bmc_that_restarts_ends_connections_and_takes_none() {
+    let subject = model(|behaviour| {
+        behaviour.restart = RestartStyle { takes: Duration::from_hours(1), factory_accounts: false };
+    })
+    .await;
+    subject.bmc.add_fault(Fault::on("/redfish/v1/Chassis", Action::RestartBmc).times(1));
+    assert_eq!(subject.status("/redfish/v1/Systems").await, 200);
+    assert!(subject.request(Method::GET, "/redfish/v1/Chassis").send().await.is_err());
+    assert!(subject.request(Method::GET, "/redfish/v1/Systems").send().await.is_err());
+    assert_eq!(subject.bmc.counters().restarts, 1);
 }

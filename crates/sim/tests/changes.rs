@@ -13,8 +13,6 @@ use serde_json::json;
 use support::{Subject, body, header, small_tree};
 
 const SYSTEM: &str = "/redfish/v1/Systems/1";
-const NOW: PowerStyle =
-    PowerStyle { delay: Duration::ZERO, conflict_if_already: false, on_refused_after_off: Duration::ZERO };
 
 async fn with(change: impl FnOnce(&mut Behaviour)) -> Subject {
     let mut behaviour = Behaviour::default();
@@ -29,7 +27,7 @@ async fn reset(subject: &Subject, kind: &str) -> u16 {
 
 #[tokio::test]
 async fn a_reset_changes_the_power_state() {
-    let subject = with(|behaviour| behaviour.power = NOW).await;
+    let subject = with(|behaviour| behaviour.power = PowerStyle::default()).await;
     assert_eq!(reset(&subject, "ForceOff").await, 204);
     assert_eq!(subject.json(SYSTEM).await["PowerState"], "Off");
     assert_eq!(subject.bmc.power_state(), Some(PowerState::Off));
@@ -48,7 +46,7 @@ async fn a_power_change_takes_its_time() {
 async fn a_reset_into_the_present_state_is_a_conflict_for_some_vendors_only() {
     let dell = with(|behaviour| behaviour.power.conflict_if_already = true).await;
     assert_eq!(reset(&dell, "On").await, 409);
-    let other = with(|behaviour| behaviour.power = NOW).await;
+    let other = with(|behaviour| behaviour.power = PowerStyle::default()).await;
     assert_eq!(reset(&other, "On").await, 204);
 }
 

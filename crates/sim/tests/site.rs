@@ -240,6 +240,7 @@ fn every_action_can_be_written_in_a_site_file() {
         r#""close""#,
         r"{ drip = { bytes-per-second = 9 } }",
         r"{ endless = { bytes = 1073741824 } }",
+        r#""restart-bmc""#,
         r#"{ redirect = { location = "https://192.0.2.1/" } }"#,
     ];
     for action in actions {
@@ -248,6 +249,31 @@ fn every_action_can_be_written_in_a_site_file() {
         ));
         site.unwrap_or_else(|error| panic!("{action}: {error:?}"));
     }
+}
+
+#[tokio::test]
+async fn a_site_file_makes_machines_bootable_and_recordings_only_where_it_says_so() {
+    let (_directory, site) = site_file(
+        r#"
+        seed = "x"
+        state-directory = "s"
+        [hosts]
+        ironic-url = "http://127.0.0.1:6385"
+        heartbeat-ms = 10
+        [[rack]]
+        name = "a"
+        [[rack.machines]]
+        model = "cpu-node"
+        [[rack.machines]]
+        model = "cpu-node"
+        bootable = false
+        "#,
+    );
+    let site = site.unwrap().start().await.unwrap();
+    assert!(site.bmc("a-u01").unwrap().watch_booted().is_some());
+    assert!(site.bmc("a-u02").unwrap().watch_booted().is_none());
+    let manager = body(get(&site, 0, "/redfish/v1/Managers/bmc").await).await;
+    assert!(manager["VirtualMedia"].is_object());
 }
 
 #[test]

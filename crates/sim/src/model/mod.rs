@@ -75,7 +75,7 @@ impl Model {
         let power = |seconds, conflict_if_already| PowerStyle {
             delay: Duration::from_secs(seconds),
             conflict_if_already,
-            on_refused_after_off: Duration::ZERO,
+            ..PowerStyle::default()
         };
         match self {
             Self::DgxH100 => Behaviour {

@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{DEFAULT_BASE, DEFAULT_USERNAME, Group, Identities, MachineKind, Password, Site, SiteFault};
 use crate::error::Error;
 use crate::fault::{Action, Fault, Selector};
+use crate::host::HostOptions;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -27,9 +29,39 @@ struct SiteFile {
     #[serde(default = "one")]
     latency_scale: f64,
     #[serde(default)]
+    hosts: Option<HostsTable>,
+    #[serde(default)]
     rack: Vec<RackTable>,
     #[serde(default)]
     fault: Vec<FaultTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct HostsTable {
+    #[serde(default)]
+    ironic_url: Option<String>,
+    #[serde(default)]
+    firmware_ms: u64,
+    #[serde(default)]
+    step_ms: u64,
+    #[serde(default = "default_heartbeat")]
+    heartbeat_ms: u64,
+    #[serde(default)]
+    agent_tls: bool,
+}
+
+impl HostsTable {
+    fn options(self) -> HostOptions {
+        HostOptions {
+            ironic_url: self.ironic_url,
+            firmware: Duration::from_millis(self.firmware_ms),
+            step: Duration::from_millis(self.step_ms),
+            heartbeat: Duration::from_millis(self.heartbeat_ms.max(1)),
+            agent_tls: self.agent_tls,
+            on_boot: None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,6 +85,8 @@ struct MachinesTable {
     prefix: Option<String>,
     #[serde(default)]
     identities: Option<Identities>,
+    #[serde(default)]
+    bootable: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +107,10 @@ fn default_base() -> Ipv4Addr {
 
 fn default_username() -> String {
     DEFAULT_USERNAME.to_owned()
+}
+
+fn default_heartbeat() -> u64 {
+    3000
 }
 
 fn one() -> f64 {
@@ -112,6 +150,7 @@ pub(super) fn read(path: &Path) -> Result<Site, Error> {
         latency_scale: file.latency_scale,
         groups,
         faults: faults.collect(),
+        hosts: file.hosts.map(HostsTable::options),
     })
 }
 
@@ -122,5 +161,6 @@ fn group(directory: &Path, rack: &str, table: MachinesTable) -> Result<Group, Er
         _ => return Err(Error::Site(format!("machines of rack {rack} need either a model or a recording"))),
     };
     let prefix = table.prefix.unwrap_or_else(|| format!("{rack}-u"));
-    Ok(Group { rack: rack.to_owned(), prefix, kind, count: table.count, identities: table.identities })
+    let (count, identities, bootable) = (table.count, table.identities, table.bootable);
+    Ok(Group { rack: rack.to_owned(), prefix, kind, count, identities, bootable })
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::behaviour::Behaviour;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::host::HostOptions;
 use crate::model::Model;
 use crate::tree::Tree;
 
@@ -30,6 +31,8 @@ pub struct Site {
     pub(crate) latency_scale: f64,
     pub(crate) groups: Vec<Group>,
     pub(crate) faults: Vec<SiteFault>,
+    /// How hosts boot, where machines are bootable.
+    pub(crate) hosts: Option<HostOptions>,
 }
 
 /// Where the password of all BMCs of a site comes from.
@@ -52,6 +55,8 @@ pub(crate) struct Group {
     pub(crate) kind: MachineKind,
     pub(crate) count: usize,
     pub(crate) identities: Option<Identities>,
+    /// Whether they are bootable; where it is not said, models are and recordings are not.
+    pub(crate) bootable: Option<bool>,
 }
 
 /// What a machine shows.
@@ -116,6 +121,7 @@ impl Site {
                 latency_scale: 1.0,
                 groups: Vec::new(),
                 faults: Vec::new(),
+                hosts: None,
             },
             rack: "r1".to_owned(),
         }
@@ -135,6 +141,12 @@ impl Site {
     /// How many machines it has.
     pub fn machine_count(&self) -> usize {
         self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// Whether machines of this group boot.
+    pub(crate) fn boots(&self, group: &Group) -> bool {
+        let shown_as_recorded = matches!(group.kind, MachineKind::Recording(_));
+        self.hosts.is_some() && group.bootable.unwrap_or(!shown_as_recorded)
     }
 
     /// Starts to serve on the current runtime.
@@ -205,6 +217,20 @@ impl SiteBuilder {
         self
     }
 
+    /// Makes machines bootable: those of models and trees of one's own; those of recordings only by [`Self::bootable_recordings`].
+    #[must_use]
+    pub fn bootable(mut self, hosts: HostOptions) -> Self {
+        self.site.hosts = Some(hosts);
+        self
+    }
+
+    /// Makes the machines of recordings that were added so far bootable too: what they show is then no longer all recorded.
+    #[must_use]
+    pub fn bootable_recordings(mut self) -> Self {
+        self.site.groups.iter_mut().for_each(|group| group.bootable = Some(true));
+        self
+    }
+
     /// The rack of the machines that follow; they are named `RACK-u01` and so on.
     #[must_use]
     pub fn rack(mut self, name: &str) -> Self {
@@ -228,6 +254,7 @@ impl SiteBuilder {
             kind: kind.into(),
             count,
             identities: None,
+            bootable: None,
         });
         self
     }

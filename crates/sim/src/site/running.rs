@@ -14,6 +14,7 @@ use crate::behaviour::Behaviour;
 use crate::bmc::{Bmc, Parts};
 use crate::error::Error;
 use crate::fault::{Faults, glob_matches};
+use crate::host::Services;
 use crate::seed::Seed;
 use crate::server::{Routes, Tasks, listen_on, listen_on_loopback, serve};
 use crate::tls::KeyStore;
@@ -93,7 +94,10 @@ impl RunningSite {
 
 pub(super) async fn start(site: Site) -> Result<RunningSite, Error> {
     // Keys, recordings and files: nothing for the threads that serve.
-    let prepared = tokio::task::spawn_blocking(move || Prepared::new(&site)).await;
+    let tasks = Tasks::new();
+    let hosts = site.hosts.clone().map(|hosts| Services::new(hosts, site.latency_scale, tasks.handle()));
+    let hosts = hosts.transpose()?;
+    let prepared = tokio::task::spawn_blocking(move || Prepared::new(&site, hosts.as_ref())).await;
     let prepared =
         prepared.map_err(|error| Error::Site(format!("the site could not be prepared: {error}")))??;
     let listeners = prepared.listen()?;
@@ -104,7 +108,6 @@ pub(super) async fn start(site: Site) -> Result<RunningSite, Error> {
     prepared.state.remember_port(port)?;
     let by_address = prepared.bmcs.iter().map(|(address, bmc)| (*address, Arc::clone(bmc))).collect();
     let routes = Routes::ByAddress(Arc::new(by_address));
-    let tasks = Tasks::new();
     for listener in listeners {
         serve(&tasks, listener, routes.clone());
     }
@@ -130,7 +133,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(site: &Site) -> Result<Self, Error> {
+    fn new(site: &Site, hosts: Option<&Arc<Services>>) -> Result<Self, Error> {
         check(site)?;
         let state = State::open(&site.state_directory)?;
         let (password, password_file) = state.password(&site.password)?;
@@ -161,6 +164,7 @@ impl Prepared {
                     site_faults: Arc::clone(&faults),
                     latency_scale: site.latency_scale,
                     store: Some(store.clone()),
+                    hosts: hosts.filter(|_| site.boots(group)).cloned(),
                     name,
                     identity,
                     addresses,
@@ -287,10 +291,13 @@ fn describe(bmc: &Bmc, group: &Group, address: Ipv4Addr, pin: String) -> SimMach
     }
 }
 
+/// A tree and how its firmware behaves.
+type Built = (Arc<Tree>, Arc<Behaviour>);
+
 /// The trees of a site, each built once.
 struct Trees<'a> {
     site: &'a Site,
-    built: HashMap<(String, Identities), (Arc<Tree>, Arc<Behaviour>)>,
+    built: HashMap<(String, Identities, bool), Built>,
 }
 
 impl<'a> Trees<'a> {
@@ -298,16 +305,18 @@ impl<'a> Trees<'a> {
         Self { site, built: HashMap::new() }
     }
 
-    fn of(&mut self, group: &Group) -> Result<(Arc<Tree>, Arc<Behaviour>), Error> {
+    fn of(&mut self, group: &Group) -> Result<Built, Error> {
+        let boots = self.site.boots(group);
         let key = match &group.kind {
             MachineKind::Model(model) => model.name().to_owned(),
             MachineKind::Recording(path) => path.display().to_string(),
             MachineKind::Tree { tree, behaviour, .. } => {
-                return Ok((Arc::clone(tree), Arc::clone(behaviour)));
+                let tree = if boots { Arc::new(tree.bootable()) } else { Arc::clone(tree) };
+                return Ok((tree, Arc::clone(behaviour)));
             }
         };
         let identities = group.identities.unwrap_or_else(|| self.identities(&group.kind));
-        if let Some(built) = self.built.get(&(key.clone(), identities)) {
+        if let Some(built) = self.built.get(&(key.clone(), identities, boots)) {
             return Ok(built.clone());
         }
         let (tree, behaviour) = match &group.kind {
@@ -327,8 +336,9 @@ impl<'a> Trees<'a> {
             }
             MachineKind::Tree { .. } => return Err(Error::Site("a tree needs no building".to_owned())),
         };
+        let tree = if boots { tree.bootable() } else { tree };
         let built = (tree.shared(), Arc::new(behaviour));
-        self.built.insert((key, identities), built.clone());
+        self.built.insert((key, identities, boots), built.clone());
         Ok(built)
     }
 

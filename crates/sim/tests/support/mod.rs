@@ -61,10 +61,46 @@ impl Subject {
         self.request(Method::POST, target).body(value.to_string()).send().await.unwrap()
     }
 
+    pub async fn patch(&self, target: &str, value: &Value) -> Response {
+        self.request(Method::PATCH, target).body(value.to_string()).send().await.unwrap()
+    }
+
     pub async fn log_in(&self, username: &str, password: &str) -> Response {
         let credentials = serde_json::json!({"UserName": username, "Password": password});
         let request = self.anonymous(Method::POST, "/redfish/v1/SessionService/Sessions");
         request.body(credentials.to_string()).send().await.unwrap()
+    }
+}
+
+/// Serves the same content to every GET, until it is dropped.
+pub struct File {
+    pub url: String,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl File {
+    pub async fn serve(content: Vec<u8>) -> Self {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/image", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let length = content.len();
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(&content).await;
+            }
+        });
+        Self { url, serving }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 
