@@ -7,6 +7,121 @@ use std::path::PathBuf;
 /// Codes of this crate: code, meaning, what to do next.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
+        "basecluster.automatic-approval",
+        "The base cluster approves certificates of our bootstrap tokens by itself, so the cell could refuse none.",
+        "Delete the binding of ClusterRole `system:certificates.k8s.io:certificatesigningrequests:nodeclient` that covers group `system:bootstrappers:bailiwick` or `system:bootstrappers`.",
+    ),
+    (
+        "basecluster.forbidden",
+        "The cell's user may not do in the base cluster what it has to.",
+        "Give it what `manifests/basecluster-clusterrole.yaml` lists.",
+    ),
+    (
+        "basecluster.gone",
+        "The base cluster that the machine is used in is not declared any more.",
+        "Declare it again, or release the machine.",
+    ),
+    (
+        "basecluster.unreachable",
+        "The API server of the base cluster did not answer as it should.",
+        "Nothing to do if it comes back; else look at its control plane and at the kubeconfig.",
+    ),
+    (
+        "cell.provisioner",
+        "The settings of a provisioning service cannot be used.",
+        "Correct them; `bailiwick serve --help` shows an example.",
+    ),
+    (
+        "firmware.no-inventory",
+        "The machine was never read, so nothing can be held against its profile.",
+        "`bailiwick refresh MACHINE`.",
+    ),
+    (
+        "join.name-mismatch",
+        "A machine's bootstrap token was used to ask for the certificate of another name; the machine is quarantined.",
+        "Somebody else has the token: find out who reads the machine's configuration drive or image, then unquarantine it.",
+    ),
+    (
+        "join.not-provisioning",
+        "A machine's bootstrap token was used while the machine is not being provisioned; it is quarantined.",
+        "Find out who has the token, then unquarantine the machine.",
+    ),
+    (
+        "join.request-malformed",
+        "A certificate request with a machine's token is not that of a kubelet; the machine is quarantined.",
+        "Find out what sent it, then unquarantine the machine.",
+    ),
+    (
+        "join.template",
+        "The user data of a base cluster names a value that there is not.",
+        "Correct `join.template.userData`; `docs/how-to/provision-machines.md` lists the values.",
+    ),
+    (
+        "join.token-late",
+        "The machine did not ask for its certificate before its token's end; it is deployed anew.",
+        "Look at its console; raise `tokenMinutes` if it boots that slowly.",
+    ),
+    (
+        "join.token-reused",
+        "A second certificate was asked for with a machine's token, which is used once; the machine is quarantined.",
+        "Somebody else has the token: find out who reads the machine's configuration drive or image, then unquarantine it.",
+    ),
+    (
+        "join.wrong-group",
+        "The bootstrap token is of another group than ours; the machine is quarantined.",
+        "Look for who changed the Secret `bootstrap-token-…` in kube-system.",
+    ),
+    (
+        "machine.under-way",
+        "What was begun goes on.",
+        "Nothing to do; `bailiwick why MACHINE` says how long it usually takes.",
+    ),
+    (
+        "node.false-claim",
+        "A node claims by a label to stand elsewhere than it does; its machine is quarantined.",
+        "Look at the kubelet's configuration on the machine, then unquarantine it.",
+    ),
+    (
+        "node.missing",
+        "The machine's node is not in the base cluster.",
+        "Look at the machine's console and kubelet; release it if it will not come back.",
+    ),
+    (
+        "node.name-taken",
+        "The base cluster has a node of the machine's name that is another machine.",
+        "Delete or rename that node, or give the machine another name.",
+    ),
+    (
+        "node.not-ready",
+        "The machine's node is not Ready.",
+        "Look at its conditions: `kubectl describe node`.",
+    ),
+    (
+        "node.other-machine",
+        "The node runs on another machine than the one whose name it bears; the machine is quarantined.",
+        "Find out which machine was given this machine's data, then unquarantine it.",
+    ),
+    (
+        "node.other-name",
+        "The node has another name than its machine; the machine is quarantined.",
+        "Look at the kubelet's `--hostname-override`, then unquarantine the machine.",
+    ),
+    (
+        "node.pods-left",
+        "Pods are still on a node that is drained.",
+        "Look at their disruption budgets and finalizers.",
+    ),
+    (
+        "node.replaced",
+        "The node was deleted and registered anew since it was verified; its machine is quarantined.",
+        "Find out who deleted it, then unquarantine the machine: it is erased and provisioned again.",
+    ),
+    (
+        "provision.no-service",
+        "No provisioning service takes machines of this site.",
+        "Name one in the cell's settings; `bailiwick serve --help` shows an example.",
+    ),
+    (
         "api.bad-request",
         "The request is not of the form that the API takes.",
         "Compare it with `/openapi.json`.",
@@ -148,6 +263,9 @@ pub enum CellError {
         /// Why.
         source: std::io::Error,
     },
+    /// The settings of a provisioning service.
+    #[error("{}", .0.message)]
+    Provisioner(Problem),
     /// A new cell without a jurisdiction.
     #[error("this cell is new and has no jurisdiction")]
     NoJurisdiction,
@@ -168,6 +286,7 @@ impl CellError {
             Self::Store(error) => error.code(),
             Self::DataDir { .. } => "cell.data-dir",
             Self::Listen { .. } => "cell.listen",
+            Self::Provisioner(_) => "cell.provisioner",
             Self::NoJurisdiction => "cell.jurisdiction-missing",
             Self::JurisdictionFixed { .. } => "cell.jurisdiction-fixed",
         }
@@ -178,6 +297,7 @@ impl Diagnose for CellError {
     fn problem(&self) -> Problem {
         match self {
             Self::Store(error) => error.problem(),
+            Self::Provisioner(problem) => problem.clone(),
             Self::JurisdictionFixed { found, expected } => {
                 coded(self.code(), self.to_string()).difference(found.clone(), expected.as_str())
             }

@@ -1,10 +1,13 @@
 //! The service: API, reconciler, publishers (DESIGN §5.11).
 
 pub mod api;
+mod base_cluster;
 mod enrol;
 mod error;
+mod join;
 mod life;
 mod listen;
+mod provision;
 mod publish;
 mod reconcile;
 mod service;
@@ -13,5 +16,6 @@ mod trouble;
 mod world;
 
 pub use error::{CODES, CellError};
+pub use provision::{IronicSettings, ProvisionerSettings, ServiceSettings};
 pub use service::{Cell, RunningCell};
 pub use settings::{Settings, SinkSettings};

@@ -1,5 +1,6 @@
 //! What a cell is told when it starts. The command line reads it from file, flags and environment.
 
+use crate::provision::ProvisionerSettings;
 use domain::Name;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub sinks: Vec<SinkSettings>,
     /// User name under which the cell writes to clusters; the admission policy lets only this user write.
     pub cluster_user: String,
+    /// Provisioning services.
+    pub provisioners: Vec<ProvisionerSettings>,
     /// Machines worked on at once.
     pub machines_at_once: usize,
     /// Machines of one site worked on at once, by all replicas together.
@@ -67,6 +70,7 @@ impl Settings {
             secrets_dir: None,
             sinks: Vec::new(),
             cluster_user: "bailiwick-cell".to_owned(),
+            provisioners: Vec::new(),
             machines_at_once: 32,
             machines_per_site: 64,
             lease: Duration::from_secs(15),

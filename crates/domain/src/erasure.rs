@@ -40,6 +40,8 @@ pub enum Erased {
         /// How: `nvme-format`, `ata-secure-erase`, `shred`, `erase_devices`.
         method: String,
     },
+    /// There is none in this machine.
+    Absent,
     /// It was not.
     NotErased {
         /// Why not.

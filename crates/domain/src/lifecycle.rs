@@ -228,7 +228,7 @@ pub const STEPS: &[StepInfo] = steps! {
     Retire:   Compliant    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Inspected    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Enrolled     => [Retired],                    [],                  minutes(2),  "leaving the provisioning service";
-    Readmit:  Quarantined  => [Inspected Discovered Wiping],[],                  minutes(1),  "coming back from quarantine";
+    Readmit:  Quarantined  => [Inspected Discovered],       [],                  minutes(1),  "coming back from quarantine";
     Readmit:  Retired      => [Discovered],                 [],                  minutes(1),  "coming back from retirement";
 };
 
@@ -280,7 +280,10 @@ pub fn next(state: MachineState, goal: &Goal, node_of: Option<&crate::Name>) -> 
     match state {
         S::Declared => Some(Step::Discover),
         S::Discovered => Some(Step::Enrol),
-        S::Enrolled | S::Inspected | S::Compliant | S::Available if *goal == Goal::Retired => {
+        // What was used is erased before it goes, on the way that leads to available.
+        S::Enrolled | S::Inspected | S::Compliant | S::Available
+            if *goal == Goal::Retired && node_of.is_none() =>
+        {
             Some(Step::Retire)
         }
         S::Enrolled => Some(Step::Inspect),
@@ -364,7 +367,6 @@ mod tests {
                 (Step::Drain, _) if stays && matches!(goal, Goal::Drained(_)) => break,
                 (Step::Drain, _) if stays => MachineState::Verifying,
                 (Step::Wipe, _) if *goal == Goal::Retired => MachineState::Retired,
-                (Step::Readmit, MachineState::Quarantined) if node_of.is_some() => MachineState::Wiping,
                 (step, from) => step.info(from).unwrap().to[0],
             };
             match state {

@@ -16,6 +16,15 @@ impl Store {
         rows.iter().map(declaration).collect()
     }
 
+    /// Everything declared of one kind, by name.
+    pub async fn declarations_of(&self, kind: Kind) -> Result<Vec<Declaration>, StoreError> {
+        let rows = sqlx::query("SELECT document FROM declarations WHERE kind = $1 ORDER BY name")
+            .bind(kind.as_str())
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(declaration).collect()
+    }
+
     /// One declared object.
     pub async fn declaration(&self, kind: Kind, name: &Name) -> Result<Option<Declaration>, StoreError> {
         let row = sqlx::query("SELECT document FROM declarations WHERE kind = $1 AND name = $2")

@@ -7,7 +7,7 @@ use crate::rows::{Read as _, corrupt, to_json};
 use crate::write::Write;
 use domain::{Digest, Fact, Instance, Inventory, Kind, MachineState, Name, Problem, Waiting, fact};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 
 /// The actor of what the cell does by itself.
@@ -35,6 +35,8 @@ pub struct MachineRecord {
     pub uuid: Option<String>,
     /// What it is used for now: the use that is not yet erased.
     pub instance: Option<Instance>,
+    /// What the step under way has to remember; forgotten with the state.
+    pub work: Option<Value>,
     /// Whether its inventory has to be read again, however fresh it is.
     pub stale: bool,
     /// Its inventory, where one was ever taken. Only that of an enrolled machine says what the machine is now.
@@ -50,7 +52,7 @@ pub struct InventoryMark {
     pub at: Timestamp,
 }
 
-const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.stale, \
+const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
     i.digest AS inventory_digest, i.at AS inventory_at \
     FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
 
@@ -279,6 +281,7 @@ fn record(row: &AnyRow) -> Result<MachineRecord, StoreError> {
         serial: row.maybe_text("serial")?,
         uuid: row.maybe_text("uuid")?,
         instance: row.maybe_json("instance")?,
+        work: row.maybe_json("work")?,
         stale: row.number("stale")? != 0,
         inventory: mark.map(|(digest, at)| InventoryMark { digest, at }),
     })

@@ -195,6 +195,12 @@ impl Store {
         self.inner.sealer.open(&row.text("sealed")?, Purpose::Password, machine.as_str()).map(Some)
     }
 
+    /// 32 bytes that only this cell's key gives for a purpose and a subject, the same each time: a bootstrap token that is made
+    /// anew after a crash is the one that was made before, and nothing of it has to be stored.
+    pub fn derive(&self, purpose: &str, subject: &str) -> Zeroizing<[u8; 32]> {
+        self.inner.sealer.derive(purpose, subject)
+    }
+
     /// Whether this is the password that is sealed for a machine; in constant time.
     pub async fn password_equals(&self, machine: &Name, password: &str) -> Result<bool, StoreError> {
         let sealed = self.credentials(machine).await?;

@@ -7,6 +7,8 @@
 use crate::error::StoreError;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -20,6 +22,20 @@ const NONCE_BYTES: usize = 24;
 const BLOCK: usize = 64;
 /// What a sealed check value says: whoever can open it has the key.
 const CHECK: &str = "bailiwick";
+
+const DERIVATION: &[u8] = b"bailiwick derivation v1";
+
+/// HMAC-SHA256 (RFC 2104).
+fn mac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
+    // HMAC itself fills a short key with zeros up to the block of its hash.
+    let mut block = Zeroizing::new([0; 64]);
+    block[..KEY_BYTES].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&(*block).into());
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
 
 /// What a sealed value is for: a part of what is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +61,8 @@ impl Purpose {
 /// Seals and opens. Its `Debug` shows the key file, never the key.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
+    /// Keys what is derived; itself derived from the key, so that it opens nothing.
+    derivation: Zeroizing<[u8; KEY_BYTES]>,
     path: PathBuf,
 }
 
@@ -76,7 +94,8 @@ impl Sealer {
         let digits = text.trim_end().strip_prefix(KEY_PREFIX).ok_or_else(malformed)?;
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         hex::decode_to_slice(digits, key.as_mut()).map_err(|_| malformed())?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)), path: path.to_owned() })
+        let derivation = Zeroizing::new(mac(&key, &[DERIVATION]));
+        Ok(Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)), derivation, path: path.to_owned() })
     }
 
     /// Makes a key file where there is none, then reads it. A file that is there is never written to.
@@ -115,6 +134,11 @@ impl Sealer {
             |_| StoreError::Unsealable { subject: subject.to_owned(), purpose: purpose.as_str() };
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(unsealable)?;
         Ok(format!("{SEAL_PREFIX}{}{}", hex::encode(nonce), hex::encode(sealed)))
+    }
+
+    /// 32 bytes that only this key gives for this purpose and subject, the same each time.
+    pub(crate) fn derive(&self, purpose: &str, subject: &str) -> Zeroizing<[u8; KEY_BYTES]> {
+        Zeroizing::new(mac(&self.derivation, &[purpose.as_bytes(), b"\0", subject.as_bytes()]))
     }
 
     /// Opens what was sealed for this subject and purpose.

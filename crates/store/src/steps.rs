@@ -6,7 +6,9 @@ use crate::open::Store;
 use crate::queue::Guard;
 use crate::rows::{Read as _, clean, to_json};
 use crate::write::Write;
-use domain::{Erasure, Fact, Instance, MachineState, Name, Step, fact};
+use domain::assignment::{AssignmentSpec, Quarantine};
+use domain::declaration::Metadata;
+use domain::{Declaration, Erasure, Fact, Instance, Kind, MachineState, Name, Problem, Spec, Step, fact};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -53,8 +55,7 @@ impl Store {
                 expected: to,
             });
         }
-        let leaves = record.state == MachineState::Wiping
-            && matches!(to, MachineState::Available | MachineState::Retired);
+        let leaves = to == MachineState::Available || record.state == MachineState::Wiping;
         if leaves && advance.erasure.as_ref().is_none_or(|erasure| erasure.gap().is_some()) {
             return Err(StoreError::NoErasure { machine: machine.clone(), to });
         }
@@ -100,6 +101,47 @@ impl Store {
         write.commit().await
     }
 
+    /// The cell itself sets a machine aside: what it saw is written into the machine's assignment, where people find it and
+    /// take it away again.
+    pub async fn set_aside(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        problem: &Problem,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let record = write.machine_at(machine, guard.into()).await?;
+        if !record.state.may_become(MachineState::Quarantined) {
+            return Err(StoreError::WrongState {
+                machine: machine.clone(),
+                found: record.state,
+                expected: MachineState::Quarantined,
+            });
+        }
+        let id = write.quarantine(machine, problem).await?;
+        write.move_to(&record, MachineState::Quarantined, record.instance.as_ref()).await?;
+        let data = json!({ "from": record.state, "problem": problem, "declared": id });
+        write.event("machine.quarantined", &subject(machine), CELL, &data).await?;
+        write.commit().await
+    }
+
+    /// Keeps what the step under way has to remember.
+    pub async fn remember(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        work: Option<&Value>,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        sqlx::query("UPDATE machines SET work = $1 WHERE name = $2")
+            .bind(work.map(ToString::to_string))
+            .bind(machine.as_str())
+            .execute(write.connection())
+            .await?;
+        write.commit().await
+    }
+
     /// Replaces the facts of one source.
     pub async fn record_facts(
         &self,
@@ -135,7 +177,7 @@ impl Write {
     ) -> Result<(), StoreError> {
         let now = self.now;
         sqlx::query(
-            "UPDATE machines SET state = $1, since = $2, waiting = NULL, instance = $3 WHERE name = $4",
+            "UPDATE machines SET state = $1, since = $2, waiting = NULL, work = NULL, instance = $3 WHERE name = $4",
         )
         .bind(to.as_str())
         .bind(now.as_millisecond())
@@ -144,6 +186,41 @@ impl Write {
         .execute(self.connection())
         .await?;
         Ok(())
+    }
+
+    /// Adds the quarantine to the machine's assignment. Gives the number of the event.
+    async fn quarantine(&mut self, machine: &Name, problem: &Problem) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT document FROM declarations WHERE kind = $1 AND name = $2")
+            .bind(Kind::Assignment.as_str())
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?;
+        let before = row.map(|row| row.json::<Value>("document")).transpose()?;
+        let before = before.and_then(|document| Declaration::from_json(document).ok());
+        let (metadata, mut spec) = match before {
+            Some(Declaration { metadata, spec: Spec::Assignment(spec) }) => (metadata, spec),
+            _ => {
+                let metadata = Metadata { name: machine.clone(), labels: std::collections::BTreeMap::new() };
+                (metadata, AssignmentSpec::default())
+            }
+        };
+        spec.quarantine = Some(Quarantine { reason: format!("{} [{}]", problem.message, problem.code) });
+        let after = Declaration { metadata, spec: Spec::Assignment(spec) };
+        let now = self.now;
+        sqlx::query(
+            "INSERT INTO declarations (kind, name, document, generation, updated_at) \
+             VALUES ($1, $2, $3, 1, $4) ON CONFLICT (kind, name) DO UPDATE SET \
+             document = excluded.document, generation = declarations.generation + 1, \
+             updated_at = excluded.updated_at",
+        )
+        .bind(Kind::Assignment.as_str())
+        .bind(machine.as_str())
+        .bind(clean(&after.to_json().to_string()).into_owned())
+        .bind(now.as_millisecond())
+        .execute(self.connection())
+        .await?;
+        let data = json!({ "quarantine": problem });
+        self.event("declaration.updated", &after.reference(), CELL, &data).await
     }
 
     async fn erased(&mut self, machine: &Name, erasure: &Erasure) -> Result<(), StoreError> {

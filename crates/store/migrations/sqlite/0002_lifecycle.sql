@@ -1,6 +1,8 @@
 -- From enrolled to in service and back: who works on which machine, what it is used for, what was erased.
 
 ALTER TABLE machines ADD COLUMN instance TEXT;
+-- What the step under way has to remember; forgotten with the state.
+ALTER TABLE machines ADD COLUMN work TEXT;
 -- Its inventory has to be read again, however fresh it is.
 ALTER TABLE machines ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
 

@@ -1,0 +1,191 @@
+//! A machine's life: which step it takes now (`domain::lifecycle`), who takes it, and what is recorded (DESIGN §5.3).
+
+mod case;
+mod leave;
+mod serve;
+mod shelf;
+
+use crate::base_cluster::BaseClusters;
+use crate::enrol::Enroller;
+use crate::provision::Provisioner;
+use crate::trouble::Trouble;
+use case::Case;
+use domain::lifecycle::{self, MachineState, Step};
+use domain::{Goal, Kind, Name, Outcome, Spec};
+use jiff::{SignedDuration, Timestamp};
+use redfish::LoginBudget;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use store::{Lease, MachineRecord, Store, StoreError};
+
+/// What all steps share.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub store: Store,
+    pub enroller: Enroller,
+    /// The cell's identity.
+    pub cell: String,
+    pub provisioners: Vec<Provisioner>,
+    pub clusters: BaseClusters,
+    /// How long an inventory stays fresh.
+    pub refresh: Duration,
+    /// Failed logins, by BMC and account: a changed password does not make a BMC forget them.
+    budgets: Mutex<HashMap<(String, String), Arc<LoginBudget>>>,
+}
+
+/// When a machine's next step is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Now, under the same lease.
+    AtOnce,
+    /// Then.
+    At(Timestamp),
+    /// Not before something changes.
+    WhenWoken,
+}
+
+impl Next {
+    /// So long from now.
+    pub(crate) fn after(pause: Duration) -> Self {
+        Timestamp::now().saturating_add(pause).map_or(Self::WhenWoken, Self::At)
+    }
+
+    /// As the queue keeps it.
+    pub(crate) fn due(self) -> Option<Timestamp> {
+        match self {
+            Self::AtOnce => Some(Timestamp::UNIX_EPOCH),
+            Self::At(due) => Some(due),
+            Self::WhenWoken => None,
+        }
+    }
+}
+
+impl Life {
+    pub(crate) fn new(
+        enroller: Enroller,
+        cell: String,
+        provisioners: Vec<Provisioner>,
+        refresh: Duration,
+    ) -> Self {
+        let clusters = BaseClusters::new(enroller.secrets_dir.clone());
+        Self {
+            store: enroller.store.clone(),
+            enroller,
+            cell,
+            provisioners,
+            clusters,
+            refresh,
+            budgets: Mutex::default(),
+        }
+    }
+
+    /// Takes the next step of a machine and records what came of it.
+    pub(crate) async fn step(&self, lease: &Lease) -> Result<Next, StoreError> {
+        let Some(record) = self.store.machine(&lease.machine).await? else { return Ok(Next::WhenWoken) };
+        let trouble = match Box::pin(self.try_step(&record, lease)).await {
+            Ok(Outcome::Advance(_)) => return Ok(Next::AtOnce),
+            Ok(Outcome::Done) => return Ok(self.idle(&record)),
+            Ok(Outcome::Wait { problem, until }) => {
+                let pause = until.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
+                Trouble::UnderWay(problem, pause.unsigned_abs())
+            }
+            Ok(Outcome::Fail(problem)) => Trouble::Lasting(problem),
+            Err(trouble) => trouble,
+        };
+        let quiet = matches!(trouble, Trouble::UnderWay(..));
+        let (problem, pause) = match trouble.wait(&record) {
+            Ok(wait) => wait,
+            // The declaration changed meanwhile: the change has put the machine back into the queue.
+            Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => return Ok(Next::WhenWoken),
+            Err(error) => return Err(error),
+        };
+        let until = pause.map(|pause| Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX));
+        match self.store.record_waiting(&record.name, lease.guard(record.generation), &problem, until).await {
+            Ok(_) | Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if !quiet {
+            tracing::warn!(machine = %record.name, code = problem.code, "{}", problem.message);
+        }
+        Ok(until.map_or(Next::WhenWoken, Next::At))
+    }
+
+    async fn try_step(&self, record: &MachineRecord, lease: &Lease) -> Result<Outcome, Trouble> {
+        let goal = self.goal(&record.name).await?;
+        let node_of = record.instance.as_ref().map(|instance| &instance.base_cluster);
+        let step = lifecycle::next(record.state, &goal, node_of);
+        // What the machine is used for goes before looking at it again.
+        let idle = matches!(step, None | Some(Step::Watch)) || record.state == MachineState::Enrolled;
+        if idle
+            && record.state.is_enrolled()
+            && record.state != MachineState::Retired
+            && self.is_stale(record)
+        {
+            self.enrol(record, lease).await?;
+            return Ok(Outcome::Advance(record.state));
+        }
+        let Some(step) = step else { return Ok(Outcome::Done) };
+        if matches!(step, Step::Discover | Step::Enrol) {
+            return self.enrol(record, lease).await;
+        }
+        let case = Case::open(self, record, lease.guard(record.generation), step, goal).await?;
+        match step {
+            Step::Discover | Step::Enrol => Ok(Outcome::Done),
+            Step::Inspect => case.inspect().await,
+            Step::Check => case.check().await,
+            Step::Provide => case.erase().await,
+            Step::Assign => case.assign().await,
+            Step::Deploy => case.deploy().await,
+            Step::Verify => case.verify().await,
+            Step::Watch => case.watch().await,
+            Step::Leave => case.leave().await,
+            Step::Drain => case.drain().await,
+            Step::Wipe => case.wipe().await,
+            Step::Retire => case.retire().await,
+            Step::SetAside => case.set_aside().await,
+            Step::Readmit => case.readmit().await,
+        }
+    }
+
+    async fn enrol(&self, record: &MachineRecord, lease: &Lease) -> Result<Outcome, Trouble> {
+        let (spec, _) = self.enroller.declared(&record.name).await?;
+        let budget = self.budget(&spec.bmc.address, &spec.bmc.username);
+        self.enroller.step(record, lease.guard(record.generation), &budget).await
+    }
+
+    fn budget(&self, bmc: &str, account: &str) -> Arc<LoginBudget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(budgets.entry((bmc.to_owned(), account.to_owned())).or_default())
+    }
+
+    async fn goal(&self, machine: &Name) -> Result<Goal, Trouble> {
+        let assignment = self.store.declaration(Kind::Assignment, machine).await?;
+        Ok(match assignment.map(|declaration| declaration.spec) {
+            Some(Spec::Assignment(spec)) => Goal::of(Some(&spec)),
+            _ => Goal::Shelf,
+        })
+    }
+
+    /// Whether the inventory has to be read again.
+    fn is_stale(&self, record: &MachineRecord) -> bool {
+        record.stale || self.fresh_until(record) <= Timestamp::now()
+    }
+
+    fn fresh_until(&self, record: &MachineRecord) -> Timestamp {
+        let read = record.inventory.map_or(Timestamp::UNIX_EPOCH, |mark| mark.at);
+        read.saturating_add(self.refresh).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Nothing to do until the inventory is to be read again.
+    fn idle(&self, record: &MachineRecord) -> Next {
+        match record.state {
+            MachineState::Retired | MachineState::Quarantined => Next::WhenWoken,
+            MachineState::InService => {
+                let watch = Timestamp::now().saturating_add(serve::watch_again()).unwrap_or(Timestamp::MAX);
+                Next::At(self.fresh_until(record).min(watch))
+            }
+            _ => Next::At(self.fresh_until(record)),
+        }
+    }
+}

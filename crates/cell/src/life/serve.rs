@@ -1,0 +1,344 @@
+//! From available to in service: the instance, the image, the token, the certificate, the node.
+
+use super::case::Case;
+use crate::base_cluster::{BaseCluster, is_decided};
+use crate::error::coded;
+use crate::join::{self, Token, node, request};
+use crate::provision::{Deployment, Wait};
+use crate::trouble::Trouble;
+use domain::base_cluster::{BaseClusterSpec, Join};
+use domain::instance::Approval;
+use domain::lifecycle::MachineState;
+use domain::{Goal, Instance, Outcome, Problem};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::json;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// After so many failed deployments people are asked.
+const DEPLOYMENTS: u32 = 3;
+
+/// How long until the cluster is looked at again for a machine that boots.
+const BOOTING: Duration = Duration::from_secs(2);
+
+/// How often a node in service is looked at.
+const WATCH: Duration = Duration::from_mins(5);
+
+impl Case<'_> {
+    /// Available → provisioning: from here on the machine belongs to a base cluster. The instance is stored before anything is
+    /// asked of anybody, so that whatever is asked twice is known to be the same.
+    pub(crate) async fn assign(&self) -> Result<Outcome, Trouble> {
+        let Goal::Serve(cluster) = &self.goal else { return Ok(Outcome::Done) };
+        let instance = Instance {
+            id: Uuid::new_v4(),
+            base_cluster: cluster.clone(),
+            zone: self.zone().cloned(),
+            since: Timestamp::now(),
+            token_made: None,
+            approved: None,
+            failures: 0,
+            node_uid: None,
+        };
+        let data = json!({ "instance": instance.id, "baseCluster": cluster });
+        self.advance(MachineState::Provisioning, |advance| {
+            advance.instance = Some(Some(instance));
+            advance.data = data;
+        })
+        .await
+    }
+
+    /// Provisioning → verifying: the image is on, and the machine has its certificate.
+    pub(crate) async fn deploy(&self) -> Result<Outcome, Trouble> {
+        let instance = self.instance()?;
+        let name = &instance.base_cluster;
+        let Some((spec, cluster)) = self.cluster(instance).await? else {
+            let message = format!("BaseCluster/{name} is not declared any more");
+            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
+        };
+        cluster.prepare(&spec).await?;
+        let lifetime = SignedDuration::from_mins(i64::from(spec.token_minutes));
+        let token = Token::of(&self.life.store, instance, lifetime);
+        if instance.token_made.is_none() {
+            self.refuse_taken_name(&cluster).await?;
+            let made = Instance { token_made: Some(Timestamp::now()), ..instance.clone() };
+            self.note(Some(&made), "machine.token-made", &json!({ "id": token.id, "baseCluster": name }))
+                .await?;
+            return Ok(Outcome::Advance(MachineState::Provisioning));
+        }
+        if instance.approved.is_none() {
+            if token.until <= Timestamp::now() {
+                let message =
+                    format!("Machine/{} did not join within {} min", self.machine(), spec.token_minutes);
+                return self.deploy_anew(instance, &cluster, &token, coded("join.token-late", message)).await;
+            }
+            cluster.ensure_token(self.machine(), &token).await?;
+        }
+        if let Some(outcome) = self.run_image(instance, &spec, &cluster, &token).await? {
+            return Ok(outcome);
+        }
+        self.join(instance, &spec, &cluster, &token).await
+    }
+
+    /// `None` once the image runs.
+    async fn run_image(
+        &self,
+        instance: &Instance,
+        spec: &BaseClusterSpec,
+        cluster: &BaseCluster,
+        token: &Token,
+    ) -> Result<Option<Outcome>, Trouble> {
+        let Some(provisioner) = self.provisioner() else {
+            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
+            return Err(Trouble::Lasting(coded("provision.no-service", message)));
+        };
+        let guest = join::Guest {
+            machine: self.machine(),
+            cluster: &instance.base_cluster,
+            spec,
+            token,
+            ca: &cluster.ca,
+        };
+        let user_data = join::render(&guest).map_err(|problem| Trouble::Lasting(*problem))?;
+        let deployment = Deployment {
+            instance: instance.id,
+            image: spec.image.clone(),
+            user_data,
+            meta_data: json!({ "bailiwick": { "cell": self.life.cell, "base-cluster": instance.base_cluster } }),
+        };
+        let account = self.account().await?;
+        let progress = match provisioner.deploy(&self.subject(&account), &deployment).await {
+            Err(Trouble::Passing(problem)) if problem.code == "ironic.deploy-failed" => {
+                return self.deploy_anew(instance, cluster, token, problem).await.map(Some);
+            }
+            progress => progress?,
+        };
+        Ok(self.go_on(progress).await?.err())
+    }
+
+    /// A deployment that failed is given up, and another one begun with a token of its own; after some, people are asked.
+    async fn deploy_anew(
+        &self,
+        instance: &Instance,
+        cluster: &BaseCluster,
+        token: &Token,
+        problem: Problem,
+    ) -> Result<Outcome, Trouble> {
+        if instance.failures + 1 >= DEPLOYMENTS {
+            let problem = problem.hint(format!(
+                "{DEPLOYMENTS} deployments failed; mend the cause, then `bailiwick release {0}` and provision it again",
+                self.machine()
+            ));
+            return Err(Trouble::Lasting(problem));
+        }
+        cluster.forget_token(token).await?;
+        let next = Instance {
+            id: Uuid::new_v4(),
+            since: Timestamp::now(),
+            token_made: None,
+            approved: None,
+            failures: instance.failures + 1,
+            ..instance.clone()
+        };
+        let data = json!({ "problem": problem, "instance": instance.id, "next": next.id });
+        self.note(Some(&next), "machine.deployment-failed", &data).await?;
+        Err(Trouble::Passing(problem))
+    }
+
+    /// A node of this name that is not ours is not replaced; one that is left over from this machine goes.
+    async fn refuse_taken_name(&self, cluster: &BaseCluster) -> Result<(), Trouble> {
+        let Some(found) = cluster.node(self.machine()).await? else { return Ok(()) };
+        let label = found
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get("node-restriction.kubernetes.io/machine"));
+        if label.is_some_and(|label| label == self.machine().as_str()) {
+            return cluster.delete_node(self.machine()).await;
+        }
+        let message = format!("the base cluster has a Node/{} that is not this machine", self.machine());
+        Err(Trouble::Passing(coded("node.name-taken", message)))
+    }
+
+    async fn join(
+        &self,
+        instance: &Instance,
+        spec: &BaseClusterSpec,
+        cluster: &BaseCluster,
+        token: &Token,
+    ) -> Result<Outcome, Trouble> {
+        let waits = |what: &str| {
+            let wait = Wait { what: what.to_owned(), poll: BOOTING, usual: Duration::from_mins(5) };
+            Err(self.under_way(&wait))
+        };
+        // RKE2 signs the certificate itself: there is no request to approve, and verification is the gate.
+        if !matches!(spec.join, Join::Rke2) {
+            match self.approve(instance, cluster, token).await? {
+                Approved::Before => {}
+                Approved::Now => return Ok(Outcome::Advance(MachineState::Provisioning)),
+                Approved::Denied(problem) => return self.quarantine(*problem).await,
+                Approved::NotAsked => return waits("the machine boots and asks for its certificate"),
+            }
+        }
+        let node = cluster.node(self.machine()).await?;
+        if node.is_none() {
+            return waits("the kubelet registers its node");
+        }
+        cluster.forget_token(token).await?;
+        self.advance(MachineState::Verifying, |_| {}).await
+    }
+
+    /// Looks through what is asked for with the machine's token.
+    async fn approve(
+        &self,
+        instance: &Instance,
+        cluster: &BaseCluster,
+        token: &Token,
+    ) -> Result<Approved, Trouble> {
+        let requests = cluster.requests().await?;
+        let user = token.user();
+        let ours = requests.iter().filter(|asked| asked.spec.username.as_deref() == Some(&user));
+        // What is approved already comes first: after a crash before it was recorded, it is the one.
+        let mut ours: Vec<_> = ours.collect();
+        ours.sort_by_key(|asked| !is_decided(asked));
+        let mut approved = instance.approved.clone();
+        for asked in ours {
+            let expected = request::Expected {
+                machine: self.machine(),
+                state: self.record.state,
+                token,
+                approved: approved.as_ref(),
+                now: Timestamp::now(),
+            };
+            match request::decide(asked, &expected) {
+                request::Decision::NotOurs => {}
+                request::Decision::Approve(key) => {
+                    let message =
+                        format!("Machine/{} is being provisioned and asks for its own name", self.machine());
+                    cluster.answer(asked, true, "BailiwickMachine", &message).await?;
+                    let request = asked.metadata.name.clone().unwrap_or_default();
+                    approved.get_or_insert(Approval { request, key, at: Timestamp::now() });
+                }
+                request::Decision::Deny(problem) => {
+                    cluster.answer(asked, false, "BailiwickDenied", &problem.message).await?;
+                    cluster.forget_token(token).await?;
+                    return Ok(Approved::Denied(problem));
+                }
+            }
+        }
+        match (&instance.approved, approved) {
+            (Some(_), _) => Ok(Approved::Before),
+            (None, Some(approval)) => {
+                let data = json!({ "request": approval.request, "key": approval.key });
+                let next = Instance { approved: Some(approval), ..instance.clone() };
+                self.note(Some(&next), "machine.certificate-approved", &data).await?;
+                // Used once.
+                cluster.forget_token(token).await?;
+                Ok(Approved::Now)
+            }
+            (None, None) => Ok(Approved::NotAsked),
+        }
+    }
+
+    /// Verifying → in service: the node is the machine, and is given its labels.
+    pub(crate) async fn verify(&self) -> Result<Outcome, Trouble> {
+        let instance = self.instance()?;
+        let (cluster, found) = self.found_node(instance).await?;
+        let Some(found) = found else {
+            let message = format!("Node/{} has gone before it was verified", self.machine());
+            return Err(Trouble::Passing(coded("node.missing", message)));
+        };
+        let expected = self.expected(instance);
+        if let Some(problem) = expected.differences(&found).into_iter().next() {
+            return self.quarantine(problem).await;
+        }
+        if !node::is_ready(&found) {
+            let message = format!("Node/{} is not Ready yet", self.machine());
+            return Err(Trouble::UnderWay(coded("node.not-ready", message), BOOTING));
+        }
+        if let Some(patch) = expected.admission(&found) {
+            cluster.patch_node(self.machine(), &patch).await?;
+        }
+        let uid = found.metadata.uid.clone();
+        let verified = Instance { node_uid: uid.clone(), ..instance.clone() };
+        self.advance(MachineState::InService, |advance| {
+            advance.instance = Some(Some(verified));
+            advance.data = json!({ "node": uid, "labels": expected.labels() });
+        })
+        .await
+    }
+
+    /// In service: the node is there, is still the one that was verified, and gets its renewed certificate.
+    pub(crate) async fn watch(&self) -> Result<Outcome, Trouble> {
+        let instance = self.instance()?;
+        let (cluster, found) = self.found_node(instance).await?;
+        let Some(found) = found else {
+            let message = format!("Node/{} is not in the base cluster any more", self.machine());
+            return Err(Trouble::Passing(coded("node.missing", message)));
+        };
+        let expected = self.expected(instance);
+        if let Some(problem) = expected.differences(&found).into_iter().next() {
+            return self.quarantine(problem).await;
+        }
+        if found.metadata.uid != instance.node_uid || node::is_unverified(&found) {
+            let message =
+                format!("Node/{} was deleted and registered anew since it was verified", self.machine());
+            return self.quarantine(coded("node.replaced", message)).await;
+        }
+        if let Some(patch) = expected.admission(&found) {
+            cluster.patch_node(self.machine(), &patch).await?;
+        }
+        for asked in cluster.requests().await?.iter().filter(|asked| !is_decided(asked)) {
+            if request::is_renewal(asked, self.machine()) {
+                cluster
+                    .answer(asked, true, "BailiwickRenewal", "the verified node renews its certificate")
+                    .await?;
+            }
+        }
+        if let Some(waiting) = &self.record.waiting
+            && waiting.problem.code.starts_with("node.")
+        {
+            self.life.store.clear_waiting(self.machine(), self.guard).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn found_node(
+        &self,
+        instance: &Instance,
+    ) -> Result<(std::sync::Arc<BaseCluster>, Option<Node>), Trouble> {
+        let Some((_, cluster)) = self.cluster(instance).await? else {
+            let message = format!("BaseCluster/{} is not declared any more", instance.base_cluster);
+            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
+        };
+        let found = cluster.node(self.machine()).await?;
+        Ok((cluster, found))
+    }
+
+    fn expected<'s>(&'s self, instance: &'s Instance) -> node::Expected<'s> {
+        node::Expected {
+            machine: self.machine(),
+            spec: &self.spec,
+            site: &self.site,
+            zone: self.zone(),
+            uuid: self.record.uuid.as_deref(),
+            instance,
+        }
+    }
+}
+
+/// How often a node in service is looked at.
+pub(crate) fn watch_again() -> Duration {
+    WATCH
+}
+
+enum Approved {
+    /// In an earlier step.
+    Before,
+    /// In this one.
+    Now,
+    /// Nothing was asked for yet.
+    NotAsked,
+    /// What was asked for is not the machine's.
+    Denied(Box<Problem>),
+}

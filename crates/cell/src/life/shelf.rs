@@ -1,0 +1,135 @@
+//! From enrolled to available, and out of service for good.
+
+use super::case::Case;
+use crate::error::coded;
+use crate::trouble::Trouble;
+use domain::declaration::Spec;
+use domain::fact::Source;
+use domain::lifecycle::MachineState;
+use domain::{Erasure, Goal, Kind, Outcome, firmware};
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+impl Case<'_> {
+    /// Enrolled → inspected.
+    pub(crate) async fn inspect(&self) -> Result<Outcome, Trouble> {
+        let Some(provisioner) = self.provisioner() else {
+            if self.goal == Goal::Shelf {
+                return Ok(Outcome::Done);
+            }
+            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
+            return Err(Trouble::Lasting(coded("provision.no-service", message)));
+        };
+        let account = self.account().await?;
+        let facts = match self.go_on(provisioner.inspect(&self.subject(&account)).await?).await? {
+            Ok(facts) => facts,
+            Err(outcome) => return Ok(outcome),
+        };
+        self.life.store.record_facts(self.machine(), self.guard, Source::Ironic, &facts).await?;
+        let data = json!({ "by": provisioner.name, "facts": facts.len() });
+        self.advance(MachineState::Inspected, |advance| advance.data = data).await
+    }
+
+    /// Inspected → compliant: what the inventory shows against what the model's profile wants.
+    pub(crate) async fn check(&self) -> Result<Outcome, Trouble> {
+        let declared = self.life.store.declarations_of(Kind::FirmwareProfile).await?;
+        let profiles: Vec<_> = declared
+            .into_iter()
+            .filter_map(|declaration| match declaration.spec {
+                Spec::FirmwareProfile(spec) => Some((declaration.metadata.name, *spec)),
+                _ => None,
+            })
+            .collect();
+        let Some(inventory) = &self.inventory else {
+            return Err(Trouble::Passing(coded("firmware.no-inventory", "the machine was never read")));
+        };
+        let compliance = firmware::assess(&profiles, inventory);
+        if let Some(problem) = compliance.problem() {
+            // A changed profile wakes the machine; a changed inventory is found by reading it again.
+            return Err(Trouble::UnderWay(problem, self.life.refresh));
+        }
+        let data = json!({ "profile": compliance.profile() });
+        self.advance(MachineState::Compliant, |advance| advance.data = data).await
+    }
+
+    /// Compliant → available, and wiping → available: nothing runs on it, and all that remembers is erased or accounted for.
+    pub(crate) async fn erase(&self) -> Result<Outcome, Trouble> {
+        let Some(provisioner) = self.provisioner() else {
+            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
+            return Err(Trouble::Lasting(coded("provision.no-service", message)));
+        };
+        let account = self.account().await?;
+        let use_of = self.record.instance.as_ref().map_or_else(|| self.first_use(), |instance| instance.id);
+        let mut work = self.record.work.clone();
+        let progress = provisioner.erase(&self.subject(&account), use_of, &mut work).await;
+        if work != self.record.work {
+            self.life.store.remember(self.machine(), self.guard, work.as_ref()).await?;
+        }
+        let items = match self.go_on(progress?).await? {
+            Ok(items) => items,
+            Err(outcome) => return Ok(outcome),
+        };
+        let instance = self.record.instance.as_ref();
+        let erasure = Erasure {
+            machine: self.machine().clone(),
+            instance: instance.map(|instance| instance.id),
+            base_cluster: instance.map(|instance| instance.base_cluster.clone()),
+            zone: instance.and_then(|instance| instance.zone.clone()),
+            by: provisioner.name.clone(),
+            at: Timestamp::now(),
+            items,
+        };
+        if let Some(problem) = erasure.gap() {
+            return Err(Trouble::Passing(problem));
+        }
+        if instance.is_some() {
+            self.leave_cluster().await?;
+        }
+        self.advance(MachineState::Available, |advance| advance.erasure = Some(erasure)).await
+    }
+
+    /// Names the cleaning before the first use: another one each time the machine comes to this state.
+    fn first_use(&self) -> Uuid {
+        let name = format!("{}\n{}\n{}", self.life.cell, self.machine(), self.record.since.as_millisecond());
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+    }
+
+    /// Out of the provisioning service, for good.
+    pub(crate) async fn retire(&self) -> Result<Outcome, Trouble> {
+        if let Some(provisioner) = self.provisioner() {
+            let account = self.account().await?;
+            if let Err(outcome) = self.go_on(provisioner.remove(&self.subject(&account)).await?).await? {
+                return Ok(outcome);
+            }
+        }
+        self.advance(MachineState::Retired, |_| {}).await
+    }
+
+    /// People set it aside.
+    pub(crate) async fn set_aside(&self) -> Result<Outcome, Trouble> {
+        let declared = self.life.store.declaration(Kind::Assignment, self.machine()).await?;
+        let reason = match declared.map(|declared| declared.spec) {
+            Some(Spec::Assignment(spec)) => spec.quarantine.map(|quarantine| quarantine.reason),
+            _ => None,
+        };
+        let reason = reason.unwrap_or_default();
+        self.isolate(&reason).await?;
+        let data = json!({ "reason": reason });
+        self.advance(MachineState::Quarantined, |advance| advance.data = data).await
+    }
+
+    /// Back from quarantine, to be checked and erased anew; back from retirement, to be enrolled anew.
+    pub(crate) async fn readmit(&self) -> Result<Outcome, Trouble> {
+        if self.record.state == MachineState::Retired || self.inventory.is_none() {
+            return self.advance(MachineState::Discovered, |_| {}).await;
+        }
+        if let Some(provisioner) = self.provisioner() {
+            let account = self.account().await?;
+            if let Err(outcome) = self.go_on(provisioner.hold(&self.subject(&account), None).await?).await? {
+                return Ok(outcome);
+            }
+        }
+        self.advance(MachineState::Inspected, |_| {}).await
+    }
+}

@@ -1,0 +1,418 @@
+//! Ironic as a provisioning service.
+
+use super::{Deployment, IronicSettings, Progress, Subject, Wait};
+use crate::error::coded;
+use crate::trouble::Trouble;
+use domain::base_cluster::Image;
+use domain::erasure::{Erased, Item, Part};
+use domain::fact::Source;
+use domain::{Diagnose, Fact, Problem};
+use ironic::erasure::{self, Outcome, Stage, Watch};
+use ironic::{
+    Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, DeployKind, Directory, Endpoint, Mac, Node,
+    Options, Progress as Step, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Namespace of the UUIDs that nodes are created with: so a creation whose answer was lost is recognised.
+const NODES: Uuid = Uuid::from_u128(0x3f0e_51c2_8b1a_4d6e_9c57_64d1_0a2b_7e15);
+
+/// One Ironic.
+#[derive(Debug)]
+pub(crate) struct Ironic {
+    client: Client,
+    directory: Directory,
+    settings: IronicSettings,
+}
+
+/// What erasing remembers between two calls.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Erasing {
+    /// What was seen of the cleaning that Ironic does by itself.
+    watch: Watch,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Phase {
+    /// The instance goes, and Ironic cleans as it is configured.
+    #[default]
+    Release,
+    /// What that left is erased by steps that we ask for.
+    Clean,
+    /// Back to available.
+    Return,
+}
+
+impl Ironic {
+    pub(crate) fn new(settings: &IronicSettings) -> Result<Self, Problem> {
+        let unreadable = |path: &std::path::Path, error: std::io::Error| {
+            coded("cell.provisioner", format!("cannot read {}: {error}", path.display()))
+        };
+        let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(|error| unreadable(path, error));
+        let authentication = match (&settings.username, &settings.password_file) {
+            (Some(username), Some(file)) => {
+                let password =
+                    String::from_utf8_lossy(&read(file)?).trim_end_matches(['\r', '\n']).to_owned();
+                Authentication::HttpBasic { username: username.clone(), password: Secret::new(password) }
+            }
+            (None, None) => Authentication::None,
+            _ => {
+                return Err(coded("cell.provisioner", "a user name needs a password file, and the reverse"));
+            }
+        };
+        let trust = match &settings.ca_file {
+            _ if settings.insecure => Trust::Insecure,
+            Some(file) => Trust::Ca(read(file)?),
+            // Plain HTTP to this host needs none; HTTPS without a CA is trusted by nobody.
+            None => Trust::Ca(Vec::new()),
+        };
+        let endpoint = Endpoint { url: settings.url.clone(), authentication, trust };
+        let client = Client::new(&endpoint, Options::default()).map_err(|error| error.problem())?;
+        Ok(Self { client, directory: Directory::default(), settings: settings.clone() })
+    }
+
+    pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
+        match self.step(subject, Wish::Inspected { after: None }, None).await? {
+            Progress::Reached(Some(node)) => {
+                let found = self.client.inventory(node.uuid).await.map_err(trouble)?;
+                let found = found.map(|found| facts(&node, &found)).unwrap_or_default();
+                Ok(Progress::Reached(found))
+            }
+            Progress::Reached(None) => Ok(Progress::Acted("the node has gone again".to_owned())),
+            Progress::Acted(what) => Ok(Progress::Acted(what)),
+            Progress::Waiting(wait) => Ok(Progress::Waiting(wait)),
+        }
+    }
+
+    pub(crate) async fn erase(
+        &self,
+        subject: &Subject<'_>,
+        use_of: Uuid,
+        work: &mut Option<Value>,
+    ) -> Result<Progress<Vec<Item>>, Trouble> {
+        let mut erasing: Erasing =
+            work.take().and_then(|work| serde_json::from_value(work).ok()).unwrap_or_default();
+        let outcome = self.erase_on(subject, use_of, &mut erasing).await;
+        *work = serde_json::to_value(&erasing).ok();
+        outcome
+    }
+
+    async fn erase_on(
+        &self,
+        subject: &Subject<'_>,
+        use_of: Uuid,
+        erasing: &mut Erasing,
+    ) -> Result<Progress<Vec<Item>>, Trouble> {
+        match erasing.phase {
+            Phase::Release => match self.watched(subject, Wish::Released, None, &mut erasing.watch).await? {
+                Progress::Reached(Some(node)) => {
+                    let record = self.record(&node, &erasing.watch).await?;
+                    if record.iter().any(|item| {
+                        matches!(item.erased, Erased::NotErased { .. }) && item.part == Part::Disk
+                    }) {
+                        erasing.phase = Phase::Clean;
+                        return Ok(Progress::Acted("asks for the disks to be erased".to_owned()));
+                    }
+                    Ok(Progress::Reached(record))
+                }
+                other => Ok(other.without()),
+            },
+            Phase::Clean => {
+                let steps = erasure::erase_disks();
+                let wish = Wish::Cleaned { request: Uuid::new_v5(&use_of, b"clean"), steps: steps.clone() };
+                let mut watch = Watch::default();
+                match self.watched(subject, wish, Some(false), &mut watch).await? {
+                    Progress::Reached(Some(_)) => {
+                        // Ironic says that the steps asked for have ended without error; whether they were watched
+                        // running or not.
+                        let steps = if watch.steps.is_empty() { steps } else { watch.steps };
+                        erasing.watch =
+                            Watch { steps, manual: true, stage: Stage::Done, ..erasing.watch.clone() };
+                        erasing.phase = Phase::Return;
+                        Ok(Progress::Acted("the disks are erased".to_owned()))
+                    }
+                    other => Ok(other.without()),
+                }
+            }
+            Phase::Return => match self.step(subject, Wish::Available, Some(false)).await? {
+                Progress::Reached(Some(node)) => {
+                    Ok(Progress::Reached(self.record(&node, &erasing.watch).await?))
+                }
+                other => Ok(other.without()),
+            },
+        }
+    }
+
+    pub(crate) async fn deploy(
+        &self,
+        subject: &Subject<'_>,
+        deployment: &Deployment,
+    ) -> Result<Progress<()>, Trouble> {
+        let wish = Wish::Deployed(Box::new(to_ironic(subject, deployment)?));
+        Ok(self.step(subject, wish, None).await?.map(drop))
+    }
+
+    pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        Ok(self.step(subject, Wish::Removed { force: false }, None).await?.map(drop))
+    }
+
+    pub(crate) async fn hold(
+        &self,
+        subject: &Subject<'_>,
+        reason: Option<&str>,
+    ) -> Result<Progress<()>, Trouble> {
+        let registration = self.registration(subject, None)?;
+        let identity = ironic::Identity::of(&registration);
+        let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
+        let ironic::Found::Ours(node) = found else { return Ok(Progress::Reached(())) };
+        match reason {
+            Some(reason) if !node.maintenance => {
+                let reason = format!("bailiwick: {reason}");
+                self.client.begin_maintenance(node.uuid, &reason).await.map_err(trouble)?;
+            }
+            // What others put into maintenance is theirs to end.
+            None if node.maintenance
+                && node.maintenance_reason.as_deref().is_some_and(|why| why.starts_with("bailiwick: ")) =>
+            {
+                self.client.end_maintenance(node.uuid).await.map_err(trouble)?;
+            }
+            _ => {}
+        }
+        Ok(Progress::Reached(()))
+    }
+
+    async fn step(
+        &self,
+        subject: &Subject<'_>,
+        wish: Wish,
+        clean: Option<bool>,
+    ) -> Result<Progress<Option<Box<Node>>>, Trouble> {
+        self.watched(subject, wish, clean, &mut Watch::default()).await
+    }
+
+    /// One step; what the node shows is noted.
+    async fn watched(
+        &self,
+        subject: &Subject<'_>,
+        wish: Wish,
+        clean: Option<bool>,
+        watch: &mut Watch,
+    ) -> Result<Progress<Option<Box<Node>>>, Trouble> {
+        let registration = self.registration(subject, clean)?;
+        // A failed state is left at every try: how often there is one, the back-off of the lifecycle decides.
+        let task = Task { registration, instances: Vec::new(), wish, retry: true };
+        let progress = ironic::step(&self.client, &self.directory, &task).await.map_err(trouble)?;
+        Ok(match progress {
+            Step::Reached(node) => {
+                if let Some(node) = &node {
+                    watch.note(node);
+                }
+                Progress::Reached(node)
+            }
+            Step::Acted { action, node } => {
+                if let Some(node) = &node {
+                    watch.note(node);
+                }
+                Progress::Acted(action)
+            }
+            Step::Waiting { wait, node } => {
+                watch.note(&node);
+                Progress::Waiting(Wait {
+                    what: wait.what.to_owned(),
+                    poll: wait.poll_after,
+                    usual: wait.usual,
+                })
+            }
+        })
+    }
+
+    fn registration(&self, subject: &Subject<'_>, clean: Option<bool>) -> Result<Registration, Trouble> {
+        let machine = subject.machine.as_str();
+        let uuid = Uuid::new_v5(&NODES, format!("{}\n{machine}", subject.cell).as_bytes());
+        let inventory = subject.inventory;
+        let macs = inventory.map(|inventory| inventory.nics.as_slice()).unwrap_or_default();
+        let macs = macs.iter().filter_map(|nic| nic.mac.parse::<Mac>().ok()).collect();
+        let bmc = match self.settings.driver.as_deref() {
+            None | Some("redfish") => Bmc::Redfish {
+                address: https(&subject.spec.bmc.address),
+                system_id: inventory.and_then(|inventory| inventory.sources.get("identity")).cloned(),
+                username: subject.username.to_owned(),
+                password: Secret::new(subject.password.as_str()),
+                verify_ca: if self.settings.verify_bmc { VerifyCa::System } else { VerifyCa::Off },
+            },
+            Some(driver) => Bmc::Other { driver: driver.to_owned(), info: serde_json::Map::new() },
+        };
+        let zone = subject.zone.map(|zone| zone.tier.as_str());
+        let traits: BTreeSet<Trait> = [
+            Some(Trait::bailiwick(&["jurisdiction", subject.site.jurisdiction.as_str()])),
+            Some(Trait::bailiwick(&["site", subject.spec.site.as_str()])),
+            zone.map(|tier| Trait::bailiwick(&["zone", tier])),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut interfaces = BTreeMap::new();
+        if matches!(bmc, Bmc::Redfish { .. }) {
+            interfaces.insert("boot".to_owned(), "redfish-virtual-media".to_owned());
+        }
+        Ok(Registration {
+            uuid,
+            name: machine.to_owned(),
+            cell: subject.cell.to_owned(),
+            machine: machine.to_owned(),
+            bmc,
+            credentials: subject.credentials.clone(),
+            interfaces,
+            agent: self.settings.agent_iso.clone().map_or(Agent::Default, Agent::Iso),
+            boot_mode: BootMode::Uefi,
+            cpu_arch: None,
+            macs,
+            traits,
+            owner: None,
+            automated_clean: clean,
+        })
+    }
+
+    /// What was erased, part by part.
+    async fn record(&self, node: &Node, watch: &Watch) -> Result<Vec<Item>, Trouble> {
+        let inspection = self.client.inventory(node.uuid).await.map_err(trouble)?;
+        let inventory = inspection.as_ref().map(|found| &found.inventory);
+        let history = self.client.history(node.uuid).await.map_err(trouble)?;
+        Ok(items(&erasure::record(watch, inventory, &history), inventory.is_some()))
+    }
+}
+
+impl<T> Progress<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Progress<U> {
+        match self {
+            Self::Reached(value) => Progress::Reached(change(value)),
+            Self::Acted(what) => Progress::Acted(what),
+            Self::Waiting(wait) => Progress::Waiting(wait),
+        }
+    }
+
+    /// What is not at its end; what is, without what it should have come with, is looked at again.
+    fn without<U>(self) -> Progress<U> {
+        match self {
+            Self::Reached(_) => Progress::Acted("the node has gone again".to_owned()),
+            Self::Acted(what) => Progress::Acted(what),
+            Self::Waiting(wait) => Progress::Waiting(wait),
+        }
+    }
+}
+
+fn items(record: &erasure::Erasure, inspected: bool) -> Vec<Item> {
+    let outcome = |outcome: &Outcome| match outcome {
+        Outcome::Erased { method } => Erased::Erased { method: method.clone() },
+        Outcome::NotErased { reason } => Erased::NotErased { reason: reason.clone() },
+    };
+    let mut items: Vec<_> = record
+        .disks
+        .iter()
+        .map(|disk| Item {
+            part: Part::Disk,
+            serial: disk.disk.serial.clone(),
+            device: disk.disk.name.clone(),
+            erased: outcome(&disk.outcome),
+        })
+        .collect();
+    if items.is_empty() {
+        let erased = match &record.disks_unknown {
+            Some(reason) if !inspected => Erased::NotErased { reason: reason.clone() },
+            _ => Erased::Absent,
+        };
+        items.push(Item { part: Part::Disk, serial: None, device: None, erased });
+    }
+    for (part, found) in [(Part::GpuMemory, &record.gpu_memory), (Part::Tpm, &record.tpm)] {
+        items.push(Item { part, serial: None, device: None, erased: outcome(found) });
+    }
+    items
+}
+
+fn to_ironic(subject: &Subject<'_>, deployment: &Deployment) -> Result<ironic::Deployment, Trouble> {
+    let kind = match &deployment.image {
+        Image::Live { iso } => DeployKind::Ramdisk { boot_iso: iso.clone() },
+        Image::Disk { url, checksum, format } => {
+            let hash_algorithm = match Image::hash_algorithm(checksum) {
+                Some("sha512") => ironic::deployment::HashAlgorithm::Sha512,
+                _ => ironic::deployment::HashAlgorithm::Sha256,
+            };
+            let disk_format = match format {
+                domain::base_cluster::DiskFormat::Raw => ironic::deployment::DiskFormat::Raw,
+                domain::base_cluster::DiskFormat::Qcow2 => ironic::deployment::DiskFormat::Qcow2,
+            };
+            DeployKind::Direct(ironic::Image {
+                source: url.clone(),
+                hash_algorithm,
+                hash: checksum.clone(),
+                disk_format,
+            })
+        }
+    };
+    let mut meta_data =
+        json!({ "name": subject.machine, "hostname": subject.machine, "uuid": deployment.instance });
+    if let (Value::Object(all), Value::Object(more)) = (&mut meta_data, deployment.meta_data.clone()) {
+        all.extend(more);
+    }
+    let Value::Object(meta_data) = meta_data else {
+        return Err(Trouble::Passing(coded("api.internal", "the metadata is no object")));
+    };
+    Ok(ironic::Deployment {
+        instance_uuid: deployment.instance,
+        kind,
+        root_device: RootDevice::default(),
+        config_drive: Some(ConfigDrive {
+            meta_data,
+            user_data: Some(Secret::new(deployment.user_data.as_str())),
+            network_data: None,
+        }),
+    })
+}
+
+fn https(address: &str) -> String {
+    if address.contains("://") { address.to_owned() } else { format!("https://{address}") }
+}
+
+fn trouble(error: ironic::Error) -> Trouble {
+    let problem = error.problem();
+    if error.is_passing() { Trouble::Passing(problem) } else { Trouble::Lasting(problem) }
+}
+
+/// What Ironic's inspection found, as facts.
+fn facts(node: &Node, found: &ironic::Inspection) -> Vec<Fact> {
+    let at = Timestamp::now();
+    let path = format!("/v1/nodes/{}/inventory", node.uuid);
+    let inventory = &found.inventory;
+    let mut facts = Vec::new();
+    let mut add = |key: String, value: Value| {
+        if !value.is_null() {
+            facts.push(Fact { key, value, source: Source::Ironic, path: path.clone(), at });
+        }
+    };
+    add("identity.manufacturer".into(), json!(inventory.system_vendor.manufacturer));
+    add("identity.model".into(), json!(inventory.system_vendor.product_name));
+    add("identity.serial".into(), json!(inventory.system_vendor.serial_number));
+    add("cpu.model".into(), json!(inventory.cpu.model_name));
+    add("cpu.count".into(), json!(inventory.cpu.count));
+    add("cpu.architecture".into(), json!(inventory.cpu.architecture));
+    add("memoryMiB".into(), json!(inventory.memory.physical_mb));
+    for interface in &inventory.interfaces {
+        let Some(mac) = &interface.mac_address else { continue };
+        add(format!("nics/{mac}/mac"), json!(mac));
+        add(format!("nics/{mac}/name"), json!(interface.name));
+    }
+    for (place, disk) in inventory.disks.iter().enumerate() {
+        let key = disk.serial.clone().or_else(|| disk.name.clone()).unwrap_or_else(|| place.to_string());
+        add(format!("disks/{key}/serial"), json!(disk.serial));
+        add(format!("disks/{key}/model"), json!(disk.model));
+        add(format!("disks/{key}/size"), json!(disk.size));
+    }
+    facts
+}

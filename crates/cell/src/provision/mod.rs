@@ -1,0 +1,200 @@
+//! Provisioning services: Ironic's API, and baremetal-operator behind `BareMetalHost` objects. One contract for both.
+//!
+//! Each call observes and does at most one thing, so that a step of the lifecycle may be repeated (DESIGN §3.5).
+
+mod ironic;
+
+use crate::trouble::Trouble;
+use domain::base_cluster::Image;
+use domain::declaration::{MachineSpec, SiteSpec, Zone};
+use domain::erasure::Item;
+use domain::{Fact, Inventory, Name};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+use store::Zeroizing;
+use uuid::Uuid;
+
+pub(crate) use self::ironic::Ironic;
+
+/// A provisioning service, and which sites it serves.
+#[derive(Clone, Debug)]
+pub struct ProvisionerSettings {
+    /// What people call it: in `history`, in records of erasures.
+    pub name: String,
+    /// The sites whose machines it takes; every site where empty.
+    pub sites: Vec<Name>,
+    /// Which service.
+    pub service: ServiceSettings,
+    /// Steps at once that speak with it.
+    pub at_once: usize,
+}
+
+/// How a provisioning service is reached.
+#[derive(Clone, Debug)]
+pub enum ServiceSettings {
+    /// Ironic's API.
+    Ironic(IronicSettings),
+}
+
+/// How Ironic is reached.
+#[derive(Clone, Debug, Default)]
+pub struct IronicSettings {
+    /// `http[s]://HOST[:PORT]`.
+    pub url: String,
+    /// User name of `http_basic`; none where absent.
+    pub username: Option<String>,
+    /// File of its password.
+    pub password_file: Option<PathBuf>,
+    /// CA certificates (PEM) that its certificate is checked by.
+    pub ca_file: Option<PathBuf>,
+    /// Take any certificate, and plain HTTP to another host.
+    pub insecure: bool,
+    /// URL of the agent's ISO image, as Ironic reaches it; what Ironic is configured with where absent.
+    pub agent_iso: Option<String>,
+    /// Whether Ironic checks the certificates of BMCs. Off for BMCs with certificates of their own making.
+    pub verify_bmc: bool,
+    /// Hardware type; `redfish` where absent. `fake-hardware` is for trials.
+    pub driver: Option<String>,
+}
+
+/// A machine as a provisioning service is told of it.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    /// The cell's identity.
+    pub cell: &'a str,
+    pub machine: &'a Name,
+    pub spec: &'a MachineSpec,
+    pub site: &'a SiteSpec,
+    pub zone: Option<&'a Zone>,
+    pub inventory: Option<&'a Inventory>,
+    /// The account that the service has at the BMC.
+    pub username: &'a str,
+    pub password: &'a Zeroizing<String>,
+    /// Tells which password it is, and nothing of it.
+    pub credentials: String,
+}
+
+/// What is to run on a machine.
+#[derive(Debug)]
+pub(crate) struct Deployment {
+    pub instance: Uuid,
+    pub image: Image,
+    pub user_data: Zeroizing<String>,
+    /// `meta_data.json` of the configuration drive.
+    pub meta_data: Value,
+}
+
+/// What one call came to.
+#[derive(Debug)]
+pub(crate) enum Progress<T> {
+    /// It is as wished.
+    Reached(T),
+    /// One thing was done; there may be more at once.
+    Acted(String),
+    /// What was begun goes on.
+    Waiting(Wait),
+}
+
+/// What is waited for.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub what: String,
+    pub poll: Duration,
+    pub usual: Duration,
+}
+
+/// A provisioning service that serves.
+#[derive(Debug)]
+pub(crate) struct Provisioner {
+    pub name: String,
+    sites: Vec<Name>,
+    service: Service,
+    places: tokio::sync::Semaphore,
+}
+
+#[derive(Debug)]
+enum Service {
+    Ironic(Ironic),
+}
+
+impl Provisioner {
+    pub(crate) fn new(settings: &ProvisionerSettings) -> Result<Self, domain::Problem> {
+        let service = match &settings.service {
+            ServiceSettings::Ironic(ironic) => Service::Ironic(Ironic::new(ironic)?),
+        };
+        Ok(Self {
+            name: settings.name.clone(),
+            sites: settings.sites.clone(),
+            service,
+            places: tokio::sync::Semaphore::new(settings.at_once.max(1)),
+        })
+    }
+
+    pub(crate) fn serves(&self, site: &Name) -> bool {
+        self.sites.is_empty() || self.sites.contains(site)
+    }
+
+    /// A place among those that speak with the service at once.
+    async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Trouble> {
+        // Never closed.
+        self.places
+            .acquire()
+            .await
+            .map_err(|_| Trouble::Passing(crate::error::coded("api.internal", "closing")))
+    }
+
+    /// The service knows the machine and has looked at it: what it found.
+    pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.inspect(subject).await,
+        }
+    }
+
+    /// The machine carries nothing, is erased, and ready. `work` is what this call has to remember until the next; `use_of`
+    /// names the use that ends.
+    pub(crate) async fn erase(
+        &self,
+        subject: &Subject<'_>,
+        use_of: Uuid,
+        work: &mut Option<Value>,
+    ) -> Result<Progress<Vec<Item>>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.erase(subject, use_of, work).await,
+        }
+    }
+
+    /// The machine runs this.
+    pub(crate) async fn deploy(
+        &self,
+        subject: &Subject<'_>,
+        deployment: &Deployment,
+    ) -> Result<Progress<()>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.deploy(subject, deployment).await,
+        }
+    }
+
+    /// The service knows the machine no more.
+    pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.remove(subject).await,
+        }
+    }
+
+    /// The service leaves the machine alone, or takes it up again: maintenance in Ironic, `paused` in Metal3.
+    pub(crate) async fn hold(
+        &self,
+        subject: &Subject<'_>,
+        reason: Option<&str>,
+    ) -> Result<Progress<()>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.hold(subject, reason).await,
+        }
+    }
+}
