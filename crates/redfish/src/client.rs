@@ -13,14 +13,17 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::address::Origin;
+use crate::budget::LoginBudget;
 use crate::error::Error;
 use crate::etag::{self, Known};
+use crate::guard::{BmcGuard, Pace, Pass};
 use crate::limits::{self, Limits};
 use crate::message::{Meaning, Messages};
 use crate::pin::SpkiPin;
+use crate::quirks;
 use crate::reader::{ReadError, Reader, Resource};
 use crate::retry::{self, RetryPolicy};
-use crate::session::{Authentication, Credentials, Identity, LoginBudget, Scheme};
+use crate::session::{Authentication, Credentials, Identity, Scheme};
 use crate::tls::{Peer, Trust, Verifier};
 use crate::transport::{Answer, Budget, Failure, Request, Timeouts, Transport};
 
@@ -59,8 +62,18 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// How we log in.
     pub authentication: Authentication,
-    /// Failed logins allowed at this BMC; share it among all that log in there.
+    /// Failed logins allowed at this BMC; share it among all that log in there. With a `guard`, its budget counts instead.
     pub login_budget: Arc<LoginBudget>,
+    /// What is shared among all that talk to this BMC: login budgets, pace, fence.
+    pub guard: Option<Arc<BmcGuard>>,
+    /// What lets through a fence at this BMC ([`crate::guard::Fence::pass`]).
+    pub pass: Option<Pass>,
+    /// How long a request waits at a fence before it fails with `bmc.fenced`.
+    pub fence_wait: Duration,
+    /// How fast this BMC may be asked, where people know better than the table of quirks (quirk 39).
+    pub pace: Option<Pace>,
+    /// Go on with a session that is good for nothing but changing the password (quirk 4).
+    pub limited: bool,
     /// Refusals in a row before credentials that worked are believed wrong (quirk 3).
     pub strikes: u32,
     /// Time-outs by class.
@@ -85,6 +98,11 @@ impl Default for Options {
             credentials: None,
             authentication: Authentication::default(),
             login_budget: Arc::default(),
+            guard: None,
+            pass: None,
+            fence_wait: Duration::from_secs(30),
+            pace: None,
+            limited: false,
             strikes: 3,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -100,7 +118,7 @@ impl Default for Options {
 /// A client of one BMC. Clones share the connection, the session and the counters.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -111,6 +129,11 @@ pub(crate) struct Inner {
     pub(crate) retry: RetryPolicy,
     /// Where sessions are made, once the service root said so.
     pub(crate) sessions: OnceLock<String>,
+    guard: Option<Arc<BmcGuard>>,
+    /// Whether a session limited to changing the password will do.
+    pub(crate) limited: bool,
+    /// The BMC wants the password changed; where the account is, if it said so.
+    pub(crate) change_demanded: OnceLock<Option<String>>,
     /// Whether the BMC answered at all; before, nothing is worth waiting for.
     reached: AtomicBool,
     /// Resources in a row that failed for reasons of the moment.
@@ -150,6 +173,9 @@ impl Client {
         let origin = Origin::parse(&target.url)?;
         let addresses = origin.resolve(target.networks.as_deref()).await?;
         let verifier = Verifier::new(&target.trust)?;
+        if let (Some(guard), Some(pace)) = (&options.guard, options.pace) {
+            guard.set_pace(pace);
+        }
         let budget = Budget {
             timeouts: options.timeouts,
             limits: options.limits,
@@ -157,13 +183,23 @@ impl Client {
             shared: options.shared,
             pooling: options.pooling,
             deadline: options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit))),
+            guard: options.guard.clone(),
+            pass: options.pass,
+            fence_wait: options.fence_wait,
         };
         let credentials = options.credentials.filter(|_| !matches!(target.trust, Trust::FirstUse));
+        let login_budget = match (&options.guard, &credentials) {
+            (Some(guard), Some(credentials)) => guard.budget(&credentials.username),
+            _ => options.login_budget,
+        };
         let client = Self {
             inner: Arc::new(Inner {
                 transport: Arc::new(Transport::new(&origin, addresses, verifier, budget)?),
                 origin,
-                identity: Identity::new(credentials, options.login_budget, options.strikes),
+                identity: Identity::new(credentials, login_budget, options.strikes),
+                guard: options.guard,
+                limited: options.limited,
+                change_demanded: OnceLock::new(),
                 authentication: options.authentication,
                 retry: options.retry,
                 sessions: OnceLock::new(),
@@ -191,6 +227,26 @@ impl Client {
     /// Host and port, for people.
     pub fn authority(&self) -> &str {
         self.inner.transport.authority()
+    }
+
+    /// Whether the BMC took the credentials: by a session, or by an answer to Basic authentication.
+    pub fn is_authenticated(&self) -> bool {
+        self.inner.identity.is_proven()
+    }
+
+    /// Whether the BMC lets this account do nothing but change its password (with [`Options::limited`]).
+    pub fn must_change_password(&self) -> bool {
+        self.inner.change_demanded.get().is_some()
+    }
+
+    /// The user name that this client logs in with.
+    pub fn username(&self) -> Option<&str> {
+        self.inner.identity.credentials.as_ref().map(|credentials| credentials.username.as_str())
+    }
+
+    /// The login budget of this client's account.
+    pub fn login_budget(&self) -> &Arc<LoginBudget> {
+        &self.inner.identity.budget
     }
 
     /// Reads a resource if it is no longer what is known of it; `None` if it is.
@@ -301,6 +357,9 @@ impl Inner {
             direct.or_else(|| link(root.get("SessionService")).map(|service| service + "/Sessions"));
         // An empty text: the root was read and offers no sessions.
         let _ = self.sessions.set(sessions.unwrap_or_default());
+        if let Some(guard) = &self.guard {
+            guard.learn_pace(quirks::profile(root, None).pace);
+        }
     }
 
     pub(crate) fn keep_ready(&self, resource: Resource) {
@@ -360,13 +419,14 @@ impl Inner {
             trouble.attempts += 1;
             let scheme = self.identity.scheme();
             let mut request = Request::get(url.clone());
-            scheme.apply(&mut request.headers);
+            self.identity.dress(&mut request, &scheme);
             if let Some(etag) = condition {
                 request.headers.insert(header::IF_NONE_MATCH, etag.clone());
             }
             let step = match self.transport.exchange(request, trouble.fresh).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     self.reached.store(true, Ordering::Relaxed);
+                    answer.settle_login().await;
                     self.after_answer(uri, &answer, &scheme, &mut trouble).await?
                 }
                 Err(failure) => self.after_failure(uri, failure, &mut trouble).await?,
@@ -427,13 +487,13 @@ impl Inner {
             _ => {}
         }
         let messages = Messages::of_body(&answer.body.bytes);
-        refused_for_good(&messages)?;
+        self.refused_unless_limited(&messages)?;
         if answer.status == StatusCode::UNAUTHORIZED {
             trouble.refusals += 1;
             self.after_refusal(uri, scheme, trouble.refusals).await?;
             return Ok(Step::Again);
         }
-        let (uri, message_id) = (uri.to_owned(), messages.first());
+        let (uri, message_id) = (uri.to_owned(), self.shown_id(&messages, None));
         if retry::is_transient(answer.status, &messages) {
             if trouble.attempts < self.retry.attempts {
                 let asked = answer.header(&header::RETRY_AFTER);

@@ -107,6 +107,23 @@ pub enum Error {
         /// When a login will be tried again.
         retry_in: Duration,
     },
+    /// The password was replaced; it is not sent again.
+    #[error("not logging in: the password was replaced by another one")]
+    Superseded,
+    /// The failures could not be written down before a login.
+    #[error("not logging in: it cannot be recorded ({reason})")]
+    LoginUnrecorded {
+        /// What the recorder says.
+        reason: String,
+    },
+    /// Somebody else keeps everybody out of the BMC, such as while its password is changed.
+    #[error("{address} is closed to others for now; waited {after:?}")]
+    Fenced {
+        /// Host and port.
+        address: String,
+        /// How long we waited.
+        after: Duration,
+    },
     /// All that one reading may receive has been received.
     #[error("the BMC sent more than {limit} bytes in one reading")]
     ReadingTooLarge {
@@ -170,193 +187,7 @@ pub enum CertificateProblem {
     },
 }
 
-/// Every code of the transport: code, meaning, hint. `docs/reference/codes.md` is written from it.
-pub const CODES: &[(&str, &str, &str)] = &[
-    (
-        "bmc.address-invalid",
-        "The address is not an https URL of a BMC.",
-        "Write https://HOST[:PORT]; IPv6 addresses in brackets.",
-    ),
-    (
-        "bmc.address-outside-networks",
-        "The address is outside the networks that BMC connections may go to.",
-        "Correct the address, or add its network to the site's spec.bmcNetworks.",
-    ),
-    ("bmc.busy", "The BMC answers that it is busy, also after several attempts.", "Try again later."),
-    (
-        "bmc.ca-invalid",
-        "The CA file given cannot be used.",
-        "Give PEM certificates of the CA that signed the BMC's certificate.",
-    ),
-    (
-        "bmc.certificate.expired",
-        "The BMC's certificate is outside its validity period. With a pin this is only a diagnostic.",
-        "Renew the certificate on the BMC, check its clock, or pin its key.",
-    ),
-    (
-        "bmc.certificate.malformed",
-        "What the BMC shows is not a certificate.",
-        "Create a new certificate on the BMC.",
-    ),
-    (
-        "bmc.certificate.unsupported-key",
-        "The key of the BMC's certificate is of a kind that is not supported.",
-        "Create a certificate with an RSA key of 2048 to 8192 bits, a P-256, P-384 or an Ed25519 key on the BMC.",
-    ),
-    (
-        "bmc.certificate.unsupported-signature",
-        "The BMC's certificate is signed with an algorithm that is not accepted, such as SHA-1.",
-        "Create a certificate signed with SHA-256 or better, or pin the BMC's key.",
-    ),
-    (
-        "bmc.certificate.untrusted",
-        "None of the CAs given has signed the BMC's certificate.",
-        "Give the right CA, or pin the BMC's key.",
-    ),
-    (
-        "bmc.certificate.weak-key",
-        "The BMC's certificate has an RSA key of fewer than 2048 bits.",
-        "Create a new key of at least 2048 bits on the BMC.",
-    ),
-    (
-        "bmc.certificate.wrong-name",
-        "The BMC's certificate is for another name. With a pin this is only a diagnostic.",
-        "Use the name in the certificate, or pin the BMC's key.",
-    ),
-    (
-        "bmc.certificate.x509-v1",
-        "The BMC shows an X.509 version 1 certificate, which is not accepted.",
-        "Create a version 3 certificate on the BMC; many firmware updates do.",
-    ),
-    ("bmc.deadline", "Reading took longer than it may.", "Raise the deadline, or see why the BMC is slow."),
-    (
-        "bmc.locked-out",
-        "The BMC has locked the account.",
-        "Unlock it on the BMC or wait until it unlocks itself, then correct the password.",
-    ),
-    (
-        "bmc.login-withheld",
-        "Logins failed lately, and another one might lock the account; none is tried for now.",
-        "Correct the credentials, or wait.",
-    ),
-    (
-        "bmc.not-redfish",
-        "Something answers, but not with a Redfish service root.",
-        "Check the address, and that Redfish is enabled on the BMC.",
-    ),
-    (
-        "bmc.password-change-required",
-        "The BMC demands that the password is changed before anything else.",
-        "Change the factory password on the BMC and give the new one.",
-    ),
-    (
-        "bmc.pin-mismatch",
-        "The BMC shows another key than the one pinned.",
-        "If the BMC's key was changed on purpose, give the new pin; otherwise somebody may be in between.",
-    ),
-    (
-        "bmc.reading-too-large",
-        "The BMC sent more than one reading may receive.",
-        "Report the BMC's model and firmware; raise the limit if the amount is genuine.",
-    ),
-    (
-        "bmc.sessions-exhausted",
-        "The BMC has no session left; requests go with Basic authentication instead.",
-        "Close leaked sessions on the BMC.",
-    ),
-    (
-        "bmc.timeout",
-        "The BMC takes the connection but does not answer in time.",
-        "Try again; restart the BMC.",
-    ),
-    (
-        "bmc.tls",
-        "What answers does not speak TLS 1.2 or 1.3 with a cipher suite that is accepted.",
-        "Check the port; update the BMC's firmware.",
-    ),
-    (
-        "bmc.unauthorized",
-        "The BMC refuses the user name or password.",
-        "Check the user name and the password file.",
-    ),
-    (
-        "bmc.unreachable",
-        "Nothing answers at the BMC's address.",
-        "Check address, cabling and the route to the BMC network.",
-    ),
-    ("bmc.unresolved", "The BMC's name does not resolve.", "Check the name, or give an address."),
-    (
-        "redfish.body.empty",
-        "The BMC answers without a body where there must be one.",
-        "Report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.body.error",
-        "The BMC answers with success, but the body is an error.",
-        "Report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.body.not-json",
-        "The BMC answers with something else than a JSON object, such as an HTML page.",
-        "Report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.body.not-utf8",
-        "Bytes of the BMC's answer that are not UTF-8 were replaced. The rest was read.",
-        "Report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.body.too-deep",
-        "The BMC's answer is nested deeper than 127 levels.",
-        "Report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.body.too-large",
-        "The BMC's answer is larger than is accepted.",
-        "Report the BMC's model and firmware; raise the limit if the size is genuine.",
-    ),
-    (
-        "redfish.body.truncated",
-        "The BMC's answer ends early, twice.",
-        "Try again; report the BMC's model and firmware.",
-    ),
-    ("redfish.redirects", "The BMC redirects from page to page.", "Report the BMC's model and firmware."),
-    (
-        "redfish.resource.connection-lost",
-        "The BMC drops the connection whenever this resource is read.",
-        "Try again; report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.resource.forbidden",
-        "The account may not read this resource.",
-        "Give the account the privileges to read (role ReadOnly or better).",
-    ),
-    (
-        "redfish.resource.not-found",
-        "The resource does not exist, though a link leads to it.",
-        "Nothing to do; the BMC's links are stale.",
-    ),
-    (
-        "redfish.resource.refused",
-        "The BMC refuses to give this resource.",
-        "See the status and the message; report the BMC's model and firmware.",
-    ),
-    (
-        "redfish.resource.timeout",
-        "This resource did not come in time.",
-        "Try again; some resources are slow while the BMC is busy.",
-    ),
-    (
-        "redfish.resource.unauthorized",
-        "The BMC refuses the credentials for this resource, though it takes them elsewhere.",
-        "Try again; if it stays, give the account the privileges to read.",
-    ),
-    (
-        "redfish.uri.cross-origin",
-        "The BMC links to another host. The link was not followed: it would take the credentials there.",
-        "Report the BMC's model and firmware.",
-    ),
-];
+pub use crate::codes::CODES;
 
 /// The hint that belongs to a code.
 pub(crate) fn hint(code: &str) -> Option<&'static str> {
@@ -373,6 +204,18 @@ pub(crate) fn problem(code: &'static str, message: String) -> Problem {
 }
 
 impl Error {
+    /// Whether the BMC may be back a little later.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Timeout { .. }
+                | Self::Busy
+                | Self::NotRedfish { .. }
+                | Self::Fenced { .. }
+        )
+    }
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -392,6 +235,9 @@ impl Error {
             Self::PasswordChangeRequired => "bmc.password-change-required",
             Self::LockedOut => "bmc.locked-out",
             Self::LoginWithheld { .. } => "bmc.login-withheld",
+            Self::Superseded => "bmc.credentials-superseded",
+            Self::LoginUnrecorded { .. } => "bmc.login-unrecorded",
+            Self::Fenced { .. } => "bmc.fenced",
             Self::ReadingTooLarge { .. } => "bmc.reading-too-large",
         }
     }
@@ -464,6 +310,9 @@ mod tests {
             Error::PasswordChangeRequired,
             Error::LockedOut,
             Error::LoginWithheld { failures: 0, retry_in: after },
+            Error::Superseded,
+            Error::LoginUnrecorded { reason: text() },
+            Error::Fenced { address: text(), after },
             Error::ReadingTooLarge { limit: 0 },
         ];
         errors.extend(

@@ -12,7 +12,7 @@ use crate::client::{Inner, refused_for_good};
 use crate::error::Error;
 use crate::message::{Meaning, Messages};
 use crate::reader::ReadError;
-use crate::session::{Authentication, Scheme, Session, X_AUTH_TOKEN, sensitive};
+use crate::session::{Authentication, Scheme, Session, X_AUTH_TOKEN, believed, sensitive};
 use crate::transport::{Answer, Failure, Request, Transport};
 
 /// Logins beyond the first that one client makes: a BMC that forgets sessions faster is not worth filling its pool.
@@ -45,16 +45,16 @@ impl Inner {
     async fn log_in(&self) -> Result<(), Error> {
         let mut attempt = 0;
         loop {
-            self.identity.may_log_in(attempt)?;
+            let opened = self.open_session().await.map_err(|error| believed(attempt, error))?;
             attempt += 1;
-            match self.open_session().await? {
+            match opened {
                 Attempt::Opened(session) => {
                     self.identity.accepted();
                     self.identity.adopt(Scheme::Session(session));
                     return Ok(());
                 }
                 Attempt::Refused => {
-                    self.identity.refused(true)?;
+                    self.identity.refused()?;
                     self.transport.pause(self.retry.wait(attempt, None)).await?;
                 }
                 Attempt::Busy => {
@@ -85,6 +85,7 @@ impl Inner {
             let mut request = Request::get(url.clone());
             request.method = Method::POST;
             request.body = Some(&body);
+            request.login = self.identity.as_login();
             self.transport.exchange(request, fresh)
         };
         let outcome = match post(false).await {
@@ -93,7 +94,7 @@ impl Inner {
             outcome => outcome,
         };
         match outcome {
-            Ok(answer) => self.judge_login(&answer).await,
+            Ok(answer) => self.judge_login(answer).await,
             Err(Failure::Connect(error) | Failure::Spent(error)) => Err(error),
             Err(Failure::Timeout(after)) => {
                 Err(Error::Timeout { address: self.transport.authority().to_owned(), after })
@@ -102,34 +103,51 @@ impl Inner {
         }
     }
 
-    async fn judge_login(&self, answer: &Answer) -> Result<Attempt, Error> {
+    async fn judge_login(&self, mut answer: Answer) -> Result<Attempt, Error> {
         let messages = Messages::of_body(&answer.body.bytes);
         let token = answer.header(&X_AUTH_TOKEN).and_then(sensitive);
-        if let (true, Some(token)) = (answer.status.is_success(), token) {
-            let session = Session { token, uri: self.session_uri(answer) };
-            if let Err(error) = refused_for_good(&messages) {
+        let opened = token
+            .filter(|_| answer.status.is_success())
+            .map(|token| Session { token, uri: self.session_uri(&answer) });
+        let verdict = login_verdict(answer.status, &messages, opened.is_some());
+        if let Some(login) = answer.attempt.take() {
+            match verdict {
+                Verdict::Accepted => login.accepted().await,
+                Verdict::Refused => login.refused().await,
+                Verdict::Busy | Verdict::Unsaid => login.unsaid().await,
+            }
+        }
+        if let Some(session) = opened {
+            if let Err(error) = self.refused_unless_limited(&messages) {
                 // The session exists, though it is good for nothing but changing the password (DSP0266 §13.2.3).
                 end_session(&self.transport, &self.origin, &session).await;
                 return Err(error);
             }
             return Ok(Attempt::Opened(session));
         }
-        refused_for_good(&messages)?;
-        if messages.mean(Meaning::SessionsExhausted) {
-            return Ok(Attempt::Busy);
-        }
-        if messages.mean(Meaning::BadCredentials) {
-            return Ok(Attempt::Refused);
-        }
-        match answer.status {
-            StatusCode::UNAUTHORIZED => Ok(Attempt::Refused),
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Ok(Attempt::Busy),
+        self.refused_unless_limited(&messages)?;
+        match (verdict, answer.status) {
+            (Verdict::Busy, _) => Ok(Attempt::Busy),
             // Some say so to wrong credentials, others to sessions as such. Basic will tell, and this counts.
-            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
-                self.identity.refused(true)?;
+            (Verdict::Refused, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+                if !messages.mean(Meaning::BadCredentials) =>
+            {
+                self.identity.refused()?;
                 Ok(Attempt::NotOffered)
             }
+            (Verdict::Refused, _) => Ok(Attempt::Refused),
             _ => Ok(Attempt::NotOffered),
+        }
+    }
+
+    /// Messages that end every attempt; where a limited session will do, a password to be changed is none of them.
+    pub(crate) fn refused_unless_limited(&self, messages: &Messages) -> Result<(), Error> {
+        match refused_for_good(messages) {
+            Err(Error::PasswordChangeRequired) if self.limited => {
+                let _ = self.change_demanded.set(messages.account_uri());
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -150,24 +168,28 @@ impl Inner {
         let Ok(url) = self.origin.own(&uri) else { return Ok(()) };
         let mut attempt = 0;
         let outcome = loop {
-            self.identity.may_log_in(attempt)?;
-            attempt += 1;
             let mut request = Request::get(url.clone());
-            basic.apply(&mut request.headers);
-            let answer = match self.transport.exchange(request, attempt > 1).await {
+            self.identity.dress(&mut request, &basic);
+            let mut answer = match self.transport.exchange(request, attempt > 0).await {
                 Ok(answer) => answer,
-                Err(Failure::Connect(error) | Failure::Spent(error)) => return Err(error),
+                Err(Failure::Connect(error) | Failure::Spent(error)) => return Err(believed(attempt, error)),
                 // Slow or odd: the reading will meet it again and say so.
                 Err(_) => break None,
             };
+            attempt += 1;
+            answer.settle_login().await;
             if answer.status.is_success() {
                 break Some(answer);
             }
-            refused_for_good(&Messages::of_body(&answer.body.bytes))?;
+            self.refused_unless_limited(&Messages::of_body(&answer.body.bytes))?;
             if answer.status != StatusCode::UNAUTHORIZED {
+                if self.change_demanded.get().is_some() {
+                    // The password was taken, though only to be changed.
+                    self.identity.accepted();
+                }
                 break None;
             }
-            self.identity.refused(true)?;
+            self.identity.refused()?;
             self.transport.pause(self.retry.wait(attempt, None)).await?;
         };
         if let Some(answer) = outcome {
@@ -201,7 +223,7 @@ impl Inner {
             Scheme::Nobody => Err(give_up()),
             Scheme::Basic(_) => {
                 let _guard = self.identity.login.lock().await;
-                self.identity.refused(true)?;
+                self.identity.refused()?;
                 if refusals > 1 {
                     return Err(give_up());
                 }
@@ -222,7 +244,7 @@ impl Inner {
             }
             Scheme::Session(_) => {
                 // A token made a moment ago is refused: it is this resource, unless it goes on.
-                self.identity.refused(false)?;
+                self.identity.refused()?;
                 Err(give_up())
             }
         }
@@ -242,6 +264,39 @@ impl Inner {
             end_session(&self.transport, &self.origin, old).await;
         }
         self.log_in().await.map_err(Some)
+    }
+}
+
+/// What an answer to a login says about the password.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    Refused,
+    /// No session is left, or not now.
+    Busy,
+    Unsaid,
+}
+
+fn login_verdict(status: StatusCode, messages: &Messages, opened: bool) -> Verdict {
+    if opened {
+        return Verdict::Accepted;
+    }
+    if messages.mean(Meaning::PasswordChangeRequired) {
+        return Verdict::Unsaid;
+    }
+    if messages.mean(Meaning::LockedOut) {
+        return Verdict::Refused;
+    }
+    if messages.mean(Meaning::SessionsExhausted) {
+        return Verdict::Busy;
+    }
+    if messages.mean(Meaning::BadCredentials) {
+        return Verdict::Refused;
+    }
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Verdict::Refused,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Verdict::Busy,
+        _ => Verdict::Unsaid,
     }
 }
 

@@ -42,10 +42,45 @@ fn meaning_of(message_id: &str) -> Option<Meaning> {
     MEANINGS.iter().find(|(name, _)| last.eq_ignore_ascii_case(name)).map(|(_, meaning)| *meaning)
 }
 
-/// The MessageIds of an answer that is an error.
-#[derive(Debug, Default)]
+/// One message. What it says in words is not kept, and its arguments are never shown: BMCs repeat in them what was sent,
+/// passwords included.
+#[derive(Default)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) args: Vec<String>,
+    /// The properties that it is about, as pointers or as names.
+    pub(crate) related: Vec<String>,
+}
+
+/// The messages of an answer.
+#[derive(Default)]
 pub(crate) struct Messages {
-    ids: Vec<String>,
+    pub(crate) all: Vec<Message>,
+}
+
+impl Message {
+    fn of(entry: &Value) -> Option<Self> {
+        let texts = |name: &str| -> Vec<String> {
+            let entries = entry.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            entries.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+        };
+        let id = entry.get("MessageId")?.as_str()?.to_owned();
+        Some(Self { id, args: texts("MessageArgs"), related: texts("RelatedProperties") })
+    }
+
+    fn named(id: &str) -> Self {
+        Self { id: id.to_owned(), ..Self::default() }
+    }
+
+    /// The MessageId without registry and version.
+    pub(crate) fn key(&self) -> &str {
+        self.id.rsplit('.').next().unwrap_or(&self.id)
+    }
+}
+
+/// The entries of a member `…@Message.ExtendedInfo`: an array, or one object instead.
+fn entries(info: &Value) -> impl Iterator<Item = Message> + '_ {
+    info.as_array().map_or(std::slice::from_ref(info), Vec::as_slice).iter().filter_map(Message::of)
 }
 
 impl Messages {
@@ -59,38 +94,56 @@ impl Messages {
 
     /// Reads an error object, or the extended information of a resource.
     pub(crate) fn of_json(body: &Value) -> Self {
-        let mut ids = Vec::new();
+        let mut all = Vec::new();
         let error = body.get("error");
         for holder in [error, Some(body)].into_iter().flatten() {
             if let Some(info) = holder.get("@Message.ExtendedInfo") {
-                let entries = info.as_array().map_or(std::slice::from_ref(info), Vec::as_slice);
-                ids.extend(
-                    entries
-                        .iter()
-                        .filter_map(|entry| entry.get("MessageId")?.as_str())
-                        .map(ToOwned::to_owned),
-                );
+                all.extend(entries(info));
             }
         }
         // `error.code` repeats the only message or is Base.x.GeneralError: last, so that a better one comes first.
-        ids.extend(error.and_then(|e| e.get("code")?.as_str()).map(ToOwned::to_owned));
-        Self { ids }
+        all.extend(error.and_then(|e| e.get("code")?.as_str()).map(Message::named));
+        Self { all }
+    }
+
+    /// Reads the answer to a change: as [`Messages::of_body`], and what is annotated to single properties (DSP0266 §7.5.4).
+    pub(crate) fn of_change(body: &[u8]) -> Self {
+        let Ok(json) = serde_json::from_slice::<Value>(body) else { return Self::of_body(body) };
+        let mut messages = Self::of_json(&json);
+        for (name, info) in json.as_object().into_iter().flatten() {
+            let Some(property) = name.strip_suffix("@Message.ExtendedInfo").filter(|name| !name.is_empty())
+            else {
+                continue;
+            };
+            messages.all.extend(entries(info).map(|mut message| {
+                message.related.insert(0, property.to_owned());
+                message
+            }));
+        }
+        messages
     }
 
     /// Looks for MessageIds that we know in a page. Only with a dot before: prose does not count.
     fn of_text(page: &str) -> Self {
         let known = MEANINGS.iter().map(|(name, _)| format!(".{name}"));
-        Self { ids: known.filter(|id| page.contains(id.as_str())).collect() }
+        Self { all: known.filter(|id| page.contains(id.as_str())).map(|id| Message::named(&id)).collect() }
     }
 
     /// The first MessageId, for people.
     pub(crate) fn first(&self) -> Option<String> {
-        self.ids.first().map(|id| id.trim_start_matches('.').to_owned())
+        self.all.first().map(|message| message.id.trim_start_matches('.').to_owned())
+    }
+
+    /// Where the account is whose password must be changed: the argument of that message (Base registry, 1.1).
+    pub(crate) fn account_uri(&self) -> Option<String> {
+        let demands = |message: &&Message| meaning_of(&message.id) == Some(Meaning::PasswordChangeRequired);
+        let uri = self.all.iter().find(demands)?.args.first()?;
+        uri.starts_with('/').then(|| uri.clone())
     }
 
     /// Whether one of them has this meaning.
     pub(crate) fn mean(&self, meaning: Meaning) -> bool {
-        self.ids.iter().any(|id| meaning_of(id) == Some(meaning))
+        self.all.iter().any(|message| meaning_of(&message.id) == Some(meaning))
     }
 }
 

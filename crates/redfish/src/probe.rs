@@ -120,6 +120,9 @@ async fn ask(found: &mut Probe, patience: Patience) -> Result<(), Error> {
         shared: None,
         pooling: true,
         deadline: None,
+        guard: None,
+        pass: None,
+        fence_wait: Duration::ZERO,
     };
     let transport = Transport::new(&origin, vec![found.address], Arc::clone(&verifier), budget)?;
     let mut outcome = transport.exchange(Request::get(origin.root().clone()), false).await;

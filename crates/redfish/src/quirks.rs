@@ -1,8 +1,11 @@
-//! The one table of vendor quirks that reading needs. What every BMC may do is tolerated everywhere and not listed here.
+//! The one table of vendor quirks. What every BMC may do is tolerated everywhere and not listed here.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::decode::{Log, Node};
+use crate::guard::Pace;
 
 /// Whose firmware, or whose machine, it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,25 @@ pub struct Profile {
     pub serial_is_sku: bool,
     /// Where a system links to the vendor's own list of GPUs, which knows more than the standard one.
     pub gpu_collection: Option<&'static [&'static str]>,
+    /// How fast its BMCs may be asked (quirk 39).
+    pub pace: Pace,
+    /// Words in the model of machines that hang when restarted at once: those go off, then on (quirk 35).
+    pub restart_hangs: &'static [&'static str],
+    /// How a boot override is written (quirk 12).
+    pub boot: BootStyle,
+    /// Accounts are slots made beforehand; the first that may be used (quirk 29). `None`: they are created.
+    pub first_account_slot: Option<u32>,
+}
+
+/// How a boot override is written (quirk 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootStyle {
+    /// Only what changes.
+    Changes,
+    /// `BootSourceOverrideEnabled` always, even unchanged.
+    AlwaysEnabled,
+    /// Target, enabled and mode always.
+    Whole,
 }
 
 /// The table. The first row whose words fit applies; the last fits all.
@@ -44,17 +66,49 @@ pub const PROFILES: &[Profile] = &[
         expand: true,
         serial_is_sku: true,
         gpu_collection: Some(&["Links", "Oem", "Dell", "DellVideoCollection"]),
+        // iDRACs refuse operations that follow each other too fast (quirk 30).
+        pace: Pace { at_once: 4, command_gap: Duration::from_secs(1) },
+        first_account_slot: Some(3),
+        ..PLAIN
     },
     Profile { vendor: Vendor::Hpe, words: &["hpe", "hp", "hewlett"], ..PLAIN },
-    Profile { vendor: Vendor::Lenovo, words: &["lenovo"], ..PLAIN },
-    Profile { vendor: Vendor::Supermicro, words: &["supermicro", "super micro"], ..PLAIN },
-    Profile { vendor: Vendor::Ami, words: &["ami", "american megatrends"], expand: false, ..PLAIN },
+    Profile { vendor: Vendor::Lenovo, words: &["lenovo"], restart_hangs: &["sr675 v3"], ..PLAIN },
+    Profile {
+        vendor: Vendor::Supermicro,
+        words: &["supermicro", "super micro"],
+        boot: BootStyle::AlwaysEnabled,
+        ..PLAIN
+    },
+    Profile {
+        vendor: Vendor::Ami,
+        words: &["ami", "american megatrends"],
+        expand: false,
+        boot: BootStyle::Whole,
+        ..PLAIN
+    },
     PLAIN,
 ];
 
 /// What holds for everybody else.
-pub const PLAIN: Profile =
-    Profile { vendor: Vendor::Other, words: &[], expand: true, serial_is_sku: false, gpu_collection: None };
+pub const PLAIN: Profile = Profile {
+    vendor: Vendor::Other,
+    words: &[],
+    expand: true,
+    serial_is_sku: false,
+    gpu_collection: None,
+    pace: Pace { at_once: 4, command_gap: Duration::from_millis(100) },
+    restart_hangs: &[],
+    boot: BootStyle::Changes,
+    first_account_slot: None,
+};
+
+impl Profile {
+    /// Whether this model hangs when restarted at once (quirk 35).
+    pub fn restart_hangs(&self, model: Option<&str>) -> bool {
+        let model = model.unwrap_or_default().to_ascii_lowercase();
+        self.restart_hangs.iter().any(|word| model.contains(word))
+    }
+}
 
 /// The row for a BMC, by its service root and its host's manufacturer: root `Vendor` may be the BMC's maker while
 /// the manufacturer is the machine's, or may be missing (quirk 22).

@@ -206,6 +206,36 @@ impl ReadError {
         }
     }
 
+    /// Whether the same request may work a little later: the BMC is busy, restarts, or changes its state.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy { .. }
+            | Self::NotFound { .. }
+            | Self::ErrorBody { .. }
+            | Self::Timeout { .. }
+            | Self::ConnectionLost { .. }
+            | Self::NotJson { .. }
+            | Self::Empty { .. }
+            | Self::Truncated { .. } => true,
+            Self::Status { status, .. } => *status >= 500,
+            Self::Bmc(error) => error.is_passing(),
+            Self::Forbidden { .. }
+            | Self::Unauthorized { .. }
+            | Self::TooLarge { .. }
+            | Self::TooDeep { .. }
+            | Self::CrossOrigin { .. }
+            | Self::Redirects { .. } => false,
+        }
+    }
+
+    /// Whether it is about being taken for whom we are.
+    pub fn is_about_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized { .. } | Self::Bmc(Error::Unauthorized | Error::LoginWithheld { .. })
+        )
+    }
+
     /// The first MessageId of the answer, where it had one.
     pub fn message_id(&self) -> Option<&str> {
         match self {

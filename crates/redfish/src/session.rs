@@ -1,17 +1,17 @@
-//! Being somebody to a BMC: sessions, Basic authentication, and never so many failed logins that an account is locked.
+//! Being somebody to a BMC: credentials, sessions, Basic authentication.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
+use crate::budget::LoginBudget;
 use crate::error::Error;
+use crate::transport::{Login, Request};
 
 /// The header that carries a session's token (DSP0266 §13.3.4).
 pub(crate) const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
@@ -65,59 +65,6 @@ pub enum Authentication {
     Session,
     /// Basic with every request.
     Basic,
-}
-
-/// Bounds the failed logins at one BMC, over all that log in there: clients, pollers, retries (quirks 3 and 42).
-/// Share one [`Arc`] of it for a BMC.
-#[derive(Debug)]
-pub struct LoginBudget {
-    limit: u32,
-    window: Duration,
-    failed: Mutex<VecDeque<Instant>>,
-}
-
-impl Default for LoginBudget {
-    /// Two failures in fifteen minutes: lock-out thresholds begin at three, and a login that is taken starts the count anew.
-    fn default() -> Self {
-        Self::new(2, Duration::from_mins(15))
-    }
-}
-
-impl LoginBudget {
-    /// At most `limit` failures within `window`.
-    pub fn new(limit: u32, window: Duration) -> Self {
-        Self { limit, window, failed: Mutex::default() }
-    }
-
-    /// Forgets the failures: the credentials were changed.
-    pub fn reset(&self) {
-        self.failures().clear();
-    }
-
-    /// Whether another login may be tried.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let now = Instant::now();
-        let mut failed = self.failures();
-        while failed.front().is_some_and(|at| now.duration_since(*at) >= self.window) {
-            failed.pop_front();
-        }
-        let failures = u32::try_from(failed.len()).unwrap_or(u32::MAX);
-        match failed.front() {
-            Some(oldest) if failures >= self.limit => {
-                let retry_in = self.window.saturating_sub(now.duration_since(*oldest));
-                Err(Error::LoginWithheld { failures, retry_in })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn failed(&self) {
-        self.failures().push_back(Instant::now());
-    }
-
-    fn failures(&self) -> std::sync::MutexGuard<'_, VecDeque<Instant>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What goes with a request.
@@ -197,27 +144,49 @@ impl Identity {
         self.credentials.as_ref()?.basic().map(Scheme::Basic)
     }
 
-    /// Whether another login may be tried, `refused` having been refused just now.
+    /// What tells the login budget about a request that carries the password.
+    pub(crate) fn as_login(&self) -> Option<Login<'_>> {
+        let password = self.credentials.as_ref()?.password.as_str();
+        Some(Login { budget: &self.budget, password })
+    }
+
+    /// Gives a request what authenticates it.
+    pub(crate) fn dress<'a>(&'a self, request: &mut Request<'a>, scheme: &Scheme) {
+        scheme.apply(&mut request.headers);
+        if matches!(scheme, Scheme::Basic(_)) {
+            request.login = self.as_login();
+        }
+    }
+
+    /// Whether another login is tried after `refused` refusals just now: when the budget ends, those are believed.
     pub(crate) fn may_log_in(&self, refused: u32) -> Result<(), Error> {
-        self.budget.check().map_err(|withheld| if refused > 0 { Error::Unauthorized } else { withheld })
+        self.budget.check().map_err(|withheld| believed(refused, withheld.into()))
     }
 
     /// The BMC took us.
     pub(crate) fn accepted(&self) {
         self.proven.store(true, Ordering::Relaxed);
-        if self.strikes.swap(0, Ordering::Relaxed) > 0 {
-            self.budget.reset();
-        }
+        self.strikes.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the BMC ever took us.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
     }
 
     /// The BMC refused us. Credentials that never worked are believed wrong sooner: after one repetition.
-    pub(crate) fn refused(&self, sent_password: bool) -> Result<(), Error> {
-        if sent_password {
-            self.budget.failed();
-        }
+    pub(crate) fn refused(&self) -> Result<(), Error> {
         let strikes = self.strikes.fetch_add(1, Ordering::Relaxed) + 1;
         let limit = if self.proven.load(Ordering::Relaxed) { self.limit } else { self.limit.min(2) };
         if strikes >= limit { Err(Error::Unauthorized) } else { Ok(()) }
+    }
+}
+
+/// What a refusal to try again means after `refused` refusals: the first of them are then believed.
+pub(crate) fn believed(refused: u32, error: Error) -> Error {
+    match error {
+        Error::LoginWithheld { .. } if refused > 0 => Error::Unauthorized,
+        error => error,
     }
 }
 
@@ -245,31 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn quirk_03_no_login_is_tried_once_the_shared_budget_is_spent() {
-        let budget = LoginBudget::new(2, Duration::from_hours(1));
-        budget.failed();
-        assert!(budget.check().is_ok());
-        budget.failed();
-        assert_eq!(budget.check().map_err(|e| e.code()), Err("bmc.login-withheld"));
-        budget.reset();
-        assert!(budget.check().is_ok());
-    }
-
-    #[test]
-    fn quirk_03_failures_older_than_the_window_do_not_count() {
-        let budget = LoginBudget::new(1, Duration::ZERO);
-        budget.failed();
-        assert!(budget.check().is_ok());
-    }
-
-    #[test]
     fn quirk_03_proven_credentials_need_more_strikes_than_new_ones() {
         let identity = |proven| {
             let identity = Identity::new(None, Arc::default(), 3);
             if proven {
                 identity.accepted();
             }
-            (1..=3).find(|_| identity.refused(false).is_err())
+            (1..=3).find(|_| identity.refused().is_err())
         };
         assert_eq!((identity(false), identity(true)), (Some(2), Some(3)));
     }

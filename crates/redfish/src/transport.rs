@@ -13,7 +13,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use crate::address::Origin;
+use crate::budget::{Attempt, LoginBudget};
 use crate::error::Error;
+use crate::guard::{BmcGuard, Kind, Pass, Turn};
 use crate::limits::{Body, Limits};
 use crate::tls::{self, Verifier};
 
@@ -64,6 +66,11 @@ pub(crate) struct Budget {
     pub(crate) pooling: bool,
     /// When everything must be over, and how long that was at the start.
     pub(crate) deadline: Option<(Instant, Duration)>,
+    /// What is shared with all others that talk to this BMC.
+    pub(crate) guard: Option<Arc<BmcGuard>>,
+    /// What lets through a fence at this BMC, and how long to wait at one without.
+    pub(crate) pass: Option<Pass>,
+    pub(crate) fence_wait: Duration,
 }
 
 /// One request.
@@ -72,11 +79,29 @@ pub(crate) struct Request<'a> {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<&'a [u8]>,
+    /// The password that goes with it, if one does.
+    pub(crate) login: Option<Login<'a>>,
+    /// Whether it keeps the distance between commands (quirk 39).
+    pub(crate) kind: Kind,
+}
+
+/// A password that a request carries, and the budget that bounds how often it may be refused.
+#[derive(Clone, Copy)]
+pub(crate) struct Login<'a> {
+    pub(crate) budget: &'a Arc<LoginBudget>,
+    pub(crate) password: &'a str,
 }
 
 impl Request<'_> {
     pub(crate) fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: HeaderMap::new(), body: None }
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: None,
+            login: None,
+            kind: Kind::Read,
+        }
     }
 }
 
@@ -86,9 +111,21 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    /// The login that the request was, to be told what the answer says about it.
+    pub(crate) attempt: Option<Attempt>,
 }
 
 impl Answer {
+    /// Tells the login budget what the status says: 401 refuses, success accepts, anything else says nothing.
+    pub(crate) async fn settle_login(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        match self.status {
+            StatusCode::UNAUTHORIZED => attempt.refused().await,
+            status if status.is_success() => attempt.accepted().await,
+            _ => attempt.unsaid().await,
+        }
+    }
+
     /// A header as text, unless it is empty.
     pub(crate) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
@@ -123,6 +160,13 @@ pub(crate) struct Transport {
     started: Instant,
     count: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// A place among the requests under way: at this client, at this BMC, at all BMCs.
+struct Place<'a> {
+    _own: SemaphorePermit<'a>,
+    _turn: Option<Turn>,
+    _shared: Option<SemaphorePermit<'a>>,
 }
 
 /// What a reqwest client is built from.
@@ -214,36 +258,58 @@ impl Transport {
 
     /// Sends one request once. `fresh` takes a connection of its own.
     pub(crate) async fn exchange(&self, request: Request<'_>, fresh: bool) -> Result<Answer, Failure> {
-        let _permits = match self.left()? {
+        let admission = self.admission(&request);
+        let (_place, attempt) = match self.left()? {
             Some(left) => {
-                let waited = tokio::time::timeout(left, self.permits()).await;
+                let waited = tokio::time::timeout(left, admission).await;
                 waited.unwrap_or_else(|_| Err(self.too_late()))?
             }
-            None => self.permits().await?,
+            None => admission.await?,
         };
         let class = self.budget.timeouts.of(&request.method, &request.url);
         let after = self.left()?.map_or(class, |left| class.min(left));
-        match tokio::time::timeout(after, self.send(request, fresh)).await {
+        let outcome = match tokio::time::timeout(after, self.send(request, fresh)).await {
             Ok(outcome) => outcome,
             Err(_) if after < class => Err(self.too_late()),
             Err(_) => Err(Failure::Timeout(after)),
+        };
+        match (outcome, attempt) {
+            (Ok(answer), attempt) => Ok(Answer { attempt, ..answer }),
+            (Err(failure @ Failure::Connect(_)), Some(attempt)) => {
+                attempt.unsaid().await;
+                Err(failure)
+            }
+            // The password may have arrived: the attempt ends in doubt.
+            (Err(failure), _) => Err(failure),
         }
+    }
+
+    /// All that must be had before a request goes out. The login comes last: whoever has one sends at once.
+    async fn admission(&self, request: &Request<'_>) -> Result<(Place<'_>, Option<Attempt>), Failure> {
+        let closed = |_| Failure::Lost("the client is shutting down".to_owned());
+        let own = self.permits.acquire().await.map_err(closed)?;
+        let turn = match &self.budget.guard {
+            Some(guard) => {
+                let turn = guard.turn(request.kind, self.budget.pass, self.budget.fence_wait).await;
+                Some(turn.map_err(Failure::Spent)?)
+            }
+            None => None,
+        };
+        let shared = match &self.budget.shared {
+            Some(shared) => Some(shared.acquire().await.map_err(closed)?),
+            None => None,
+        };
+        let attempt = match request.login {
+            Some(login) => Some(login.budget.attempt(login.password).await.map_err(Failure::Spent)?),
+            None => None,
+        };
+        Ok((Place { _own: own, _turn: turn, _shared: shared }, attempt))
     }
 
     /// Sends a request that must go out though permits or time are used up: the end of a session.
     pub(crate) async fn farewell(&self, request: Request<'_>, fresh: bool) -> Result<Answer, Failure> {
         let after = self.budget.timeouts.connect;
         tokio::time::timeout(after, self.send(request, fresh)).await.unwrap_or(Err(Failure::Timeout(after)))
-    }
-
-    async fn permits(&self) -> Result<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>), Failure> {
-        let closed = |_| Failure::Lost("the client is shutting down".to_owned());
-        let own = self.permits.acquire().await.map_err(closed)?;
-        let shared = match &self.budget.shared {
-            Some(shared) => Some(shared.acquire().await.map_err(closed)?),
-            None => None,
-        };
-        Ok((own, shared))
     }
 
     /// Time left until the deadline.
@@ -281,7 +347,7 @@ impl Transport {
         let status = response.status();
         let headers = response.headers().clone();
         let body = self.receive(response).await?;
-        Ok(Answer { status, headers, body })
+        Ok(Answer { status, headers, body, attempt: None })
     }
 
     /// Receives a body piece by piece and stops at the limits: what a BMC sends beyond them is never held.

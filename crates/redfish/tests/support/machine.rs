@@ -75,6 +75,10 @@ pub fn machine() -> Tree {
             ),
         ),
         (
+            "/redfish/v1/Systems/Host/Bios",
+            resource("Bios", "Bios", json!({"Attributes": {"ProcVirtualization": "Enabled"}})),
+        ),
+        (
             "/redfish/v1/Systems/Host/SecureBoot",
             resource("SecureBoot", "SecureBoot", json!({"SecureBootCurrentBoot": "Enabled"})),
         ),
