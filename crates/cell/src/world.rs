@@ -2,7 +2,7 @@
 
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
 use domain::inventory::Gpu;
-use domain::{Containment, Declaration, Name, Problem, Spec};
+use domain::{Containment, Declaration, Goal, Name, Problem, Spec};
 use dra::{GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{GpuRecord, MachineRecord, Store, StoreError};
@@ -31,6 +31,8 @@ pub(crate) struct World {
 /// A declared machine with what is known of it.
 #[derive(Debug)]
 pub(crate) struct KnownMachine {
+    pub labels: BTreeMap<String, String>,
+    pub goal: Goal,
     pub spec: MachineSpec,
     pub record: MachineRecord,
     pub gpus: Vec<Gpu>,
@@ -50,16 +52,15 @@ impl World {
     ) -> Self {
         let (mut nested, mut sites, mut classes, mut specs) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut goals = BTreeMap::new();
         for Declaration { metadata, spec } in declarations {
             match spec {
                 Spec::Jurisdiction(spec) => nested.push((metadata.name, spec.within)),
                 Spec::Site(spec) => drop(sites.insert(metadata.name, spec)),
                 Spec::GpuClass(spec) => drop(classes.insert(metadata.name, spec)),
-                Spec::Machine(spec) => drop(specs.insert(metadata.name, *spec)),
-                Spec::LegalEntity(_)
-                | Spec::BaseCluster(_)
-                | Spec::Assignment(_)
-                | Spec::FirmwareProfile(_) => {}
+                Spec::Machine(spec) => drop(specs.insert(metadata.name, (metadata.labels, *spec))),
+                Spec::Assignment(spec) => drop(goals.insert(metadata.name, Goal::of(Some(&spec)))),
+                Spec::LegalEntity(_) | Spec::BaseCluster(_) | Spec::FirmwareProfile(_) => {}
             }
         }
         let mut by_machine = BTreeMap::<Name, Vec<Gpu>>::new();
@@ -69,9 +70,10 @@ impl World {
         let machines = records
             .into_iter()
             .filter_map(|record| {
-                let spec = specs.remove(&record.name)?;
+                let (labels, spec) = specs.remove(&record.name)?;
+                let goal = goals.remove(&record.name).unwrap_or(Goal::Shelf);
                 let gpus = by_machine.remove(&record.name).unwrap_or_default();
-                Some((record.name.clone(), KnownMachine { spec, record, gpus }))
+                Some((record.name.clone(), KnownMachine { labels, goal, spec, record, gpus }))
             })
             .collect();
         let mut world = Self {

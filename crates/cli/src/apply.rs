@@ -47,7 +47,7 @@ Examples:
 
 What others refer to is not deleted; the refusal names them.")]
 pub(crate) struct DeleteArgs {
-    /// jurisdiction, legalentity, site, machine or class
+    /// jurisdiction, legalentity, site, machine, basecluster, assignment, firmwareprofile or class
     #[arg(value_parser = plan::parse_kind)]
     kind: Kind,
     /// Names
@@ -87,11 +87,25 @@ pub(crate) async fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
     carry_out(&Client::of(global)?, &request, args.yes, args.output.unwrap_or(Format::Table)).await
 }
 
-/// Plans, shows, asks, applies.
+/// Plans, shows, asks, applies, and says so.
 async fn carry_out(client: &Client, request: &PlanRequest, yes: bool, format: Format) -> Outcome {
+    let applied = plan_and_apply(client, request, yes, format).await?;
+    match format {
+        Format::Table if !applied.plan.is_empty() => output::text(&format!("\n{}\n", told(&applied))),
+        _ => show(format, &applied),
+    }
+}
+
+/// Plans, shows, asks, applies. An empty plan is not applied, and not shown.
+pub(crate) async fn plan_and_apply(
+    client: &Client,
+    request: &PlanRequest,
+    yes: bool,
+    format: Format,
+) -> Outcome<Applied> {
     let plan = client.plan(request).await?;
     if plan.is_empty() {
-        return show(format, &Applied { plan, already: true });
+        return Ok(Applied { plan, already: true });
     }
     if format == Format::Table {
         output::text(&plan::render(&plan))?;
@@ -101,11 +115,7 @@ async fn carry_out(client: &Client, request: &PlanRequest, yes: bool, format: Fo
     if !yes {
         confirm("Apply this plan?").await?;
     }
-    let applied = client.apply(&plan.digest).await?;
-    match format {
-        Format::Table => output::text(&format!("\n{}\n", told(&applied))),
-        _ => show(format, &applied),
-    }
+    client.apply(&plan.digest).await
 }
 
 fn show(format: Format, applied: &Applied) -> Outcome {

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::apply::{ApplyArgs, DeleteArgs};
+use crate::assign::{DrainArgs, ProvisionArgs, QuarantineArgs, ReleaseArgs, RetireArgs, UnquarantineArgs};
 use crate::completions::CompletionsArgs;
 use crate::context::ContextArgs;
 use crate::describe::{DescribeArgs, WhyArgs};
 use crate::discover::DiscoverArgs;
 use crate::exit::Exit;
 use crate::explain::ExplainArgs;
+use crate::firmware::FirmwareArgs;
 use crate::get::GetArgs;
+use crate::history::{HistoryArgs, RefreshArgs};
 use crate::inspect::InspectArgs;
 use crate::output::Format;
 use crate::plan::PlanArgs;
@@ -108,6 +111,24 @@ pub(crate) enum Command {
     Describe(DescribeArgs),
     /// Tell what a machine waits for, and why its GPUs cannot be claimed
     Why(WhyArgs),
+    /// Show what happened to a machine, step by step
+    History(HistoryArgs),
+    /// Have machines read again, and what they wait for tried again, now
+    Refresh(RefreshArgs),
+    /// Make machines nodes of a base cluster
+    Provision(ProvisionArgs),
+    /// Move the pods of machines away
+    Drain(DrainArgs),
+    /// Take machines out of service and erase them
+    Release(ReleaseArgs),
+    /// Erase machines and take them from the provisioning service
+    Retire(RetireArgs),
+    /// Set machines aside until somebody has looked at them
+    Quarantine(QuarantineArgs),
+    /// Let machines back in: they are checked and erased anew
+    Unquarantine(UnquarantineArgs),
+    /// Hold machines against the firmware profiles of their models
+    Firmware(FirmwareArgs),
     /// List the fields of a kind of declaration
     Explain(ExplainArgs),
     /// Make, list and revoke tokens of the cell
@@ -137,6 +158,15 @@ impl Command {
             Self::Get(args) => args.output,
             Self::Describe(args) => args.output,
             Self::Why(args) => args.output,
+            Self::History(args) => args.output,
+            Self::Refresh(args) => args.output,
+            Self::Provision(args) => args.target.output,
+            Self::Drain(args) => args.target.output,
+            Self::Release(args) => args.target.output,
+            Self::Retire(args) => args.target.output,
+            Self::Quarantine(args) => args.target.output,
+            Self::Unquarantine(args) => args.target.output,
+            Self::Firmware(args) => args.output(),
             Self::Token(args) => args.output(),
             Self::Context(args) => args.output(),
             Self::Version(args) => args.output,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cell::api::types::{
-    Applied, ClassItem, EventItem, GpuItem, Machine, MachineDetail, NewToken, Page, PlanRequest, Publication,
-    Secret, TokenItem, TokenRequest, Version, Why,
+    Applied, ClassItem, EventItem, FirmwareCheck, GpuItem, Machine, MachineDetail, NewToken, Page,
+    PlanRequest, Publication, Secret, TokenItem, TokenRequest, Version, Why,
 };
 use domain::{Digest, Kind, Plan, Problem};
 use reqwest::{Method, Response, StatusCode, header};
@@ -218,6 +218,19 @@ impl Client {
         self.get(&["machines", name, "why"]).await
     }
 
+    pub(crate) async fn history(&self, name: &str) -> Outcome<Vec<EventItem>> {
+        self.get(&["machines", name, "history"]).await
+    }
+
+    pub(crate) async fn erasures(&self, name: &str) -> Outcome<Vec<domain::Erasure>> {
+        self.get(&["machines", name, "erasures"]).await
+    }
+
+    pub(crate) async fn refresh(&self, name: &str) -> Outcome {
+        let _: Value = self.call(Method::POST, &["machines", name, "refresh"], &[], None).await?;
+        Ok(())
+    }
+
     pub(crate) async fn gpus(&self) -> Outcome<Vec<GpuItem>> {
         self.list(&["gpus"], &[]).await
     }
@@ -236,6 +249,10 @@ impl Client {
 
     pub(crate) async fn publications(&self) -> Outcome<Vec<Publication>> {
         self.get(&["publications"]).await
+    }
+
+    pub(crate) async fn firmware_check(&self, selector: &str) -> Outcome<Vec<FirmwareCheck>> {
+        self.list(&["firmware", "check"], &[("selector", selector)]).await
     }
 
     pub(crate) async fn tokens(&self) -> Outcome<Vec<TokenItem>> {

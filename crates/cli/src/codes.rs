@@ -11,6 +11,7 @@ fn all() -> BTreeMap<&'static str, (&'static str, &'static str)> {
         cell::CODES,
         crate::errors::CODES,
         domain::codes::CODES,
+        domain::firmware::CODES,
         dra::CODES,
         sim::CODES,
     ];

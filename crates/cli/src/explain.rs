@@ -19,7 +19,7 @@ Examples:
   bailiwick explain machine
   bailiwick explain class")]
 pub(crate) struct ExplainArgs {
-    /// jurisdiction, legalentity, site, machine or class
+    /// jurisdiction, legalentity, site, machine, basecluster, assignment, class or firmwareprofile
     #[arg(value_parser = parse_kind)]
     kind: Kind,
 }

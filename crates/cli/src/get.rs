@@ -55,6 +55,8 @@ enum What {
     Jurisdictions,
     #[value(name = "legalentities", aliases = ["legalentity", "entity", "entities"])]
     LegalEntities,
+    #[value(name = "firmwareprofiles", aliases = ["firmwareprofile"])]
+    FirmwareProfiles,
     /// How the last publication to each sink went, and what was left out
     #[value(alias = "publication")]
     Publications,
@@ -100,6 +102,7 @@ fn word(what: What) -> &'static str {
         What::Sites => "sites",
         What::Jurisdictions => "jurisdictions",
         What::LegalEntities => "legal entities",
+        What::FirmwareProfiles => "firmware profiles",
         What::Publications => "publications",
     }
 }
@@ -156,6 +159,7 @@ async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<I
         (What::Sites, _) => declared(client, Kind::Site, name).await?,
         (What::Jurisdictions, _) => declared(client, Kind::Jurisdiction, name).await?,
         (What::LegalEntities, _) => declared(client, Kind::LegalEntity, name).await?,
+        (What::FirmwareProfiles, _) => declared(client, Kind::FirmwareProfile, name).await?,
         (What::Publications, _) => {
             let publications = client.publications().await?;
             let kept = publications.iter().filter(|item| name.is_none_or(|name| item.sink == name));
@@ -217,6 +221,7 @@ fn header(what: What) -> &'static [&'static str] {
         What::Sites => &["NAME", "JURISDICTION", "OPERATOR", "COUNTRY", "BMC NETWORKS", "ZONE"],
         What::Jurisdictions => &["NAME", "WITHIN", "DISPLAY NAME"],
         What::LegalEntities => &["NAME", "LEGAL NAME", "COUNTRY", "LEI", "ULTIMATE PARENT"],
+        What::FirmwareProfiles => &["NAME", "MANUFACTURER", "MODEL", "PRODUCT", "NUMBERS FROM"],
         What::Publications => &["SINK", "IN LINE", "OBJECTS", "WHAT IS WRONG OR LEFT OUT"],
     }
 }
@@ -337,6 +342,9 @@ fn declared_item(kind: Kind, document: Value) -> Item {
     let fields: &[&str] = match kind {
         Kind::Jurisdiction => &["/spec/within", "/spec/displayName"],
         Kind::LegalEntity => &["/spec/legalName", "/spec/country", "/spec/lei", "/spec/ultimateParent"],
+        Kind::FirmwareProfile => {
+            &["/spec/match/manufacturer", "/spec/match/model", "/spec/match/product", "/spec/source"]
+        }
         _ => &["/spec/jurisdiction", "/spec/operator", "/spec/country", "/spec/bmcNetworks"],
     };
     let mut row: Vec<String> =

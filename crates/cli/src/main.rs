@@ -8,6 +8,7 @@
 
 mod apply;
 mod args;
+mod assign;
 mod client;
 mod codes;
 mod completions;
@@ -20,7 +21,9 @@ mod errors;
 mod exit;
 mod explain;
 mod files;
+mod firmware;
 mod get;
+mod history;
 mod inspect;
 mod inventory_table;
 mod leases;
@@ -98,6 +101,15 @@ async fn simple(global: &Global, command: Command) -> Outcome {
         Command::Plan(args) => plan::run(global, &args).await,
         Command::Describe(args) => describe::run(global, &args).await,
         Command::Why(args) => describe::why(global, &args).await,
+        Command::History(args) => history::run(global, &args).await,
+        Command::Refresh(args) => history::refresh(global, &args).await,
+        Command::Provision(args) => assign::provision(global, &args).await,
+        Command::Drain(args) => assign::drain(global, &args).await,
+        Command::Release(args) => assign::release(global, &args).await,
+        Command::Retire(args) => assign::retire(global, &args).await,
+        Command::Quarantine(args) => assign::quarantine(global, &args).await,
+        Command::Unquarantine(args) => assign::unquarantine(global, &args).await,
+        Command::Firmware(args) => firmware::run(global, &args).await,
         Command::Explain(args) => explain::run(&args),
         Command::Token(args) => token::run(global, &args).await,
         Command::Context(args) => context::run(global, &args),

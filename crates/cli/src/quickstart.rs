@@ -155,8 +155,8 @@ async fn follow(client: &Client, site: &RunningSite, progress: &Progress) -> Out
         for machine in &machines {
             show(&bars[machine.name.as_str()], machine);
         }
-        let enrolled = machines.len() == bars.len()
-            && machines.iter().all(|machine| machine.state == MachineState::Enrolled);
+        let enrolled =
+            machines.len() == bars.len() && machines.iter().all(|machine| machine.state.is_enrolled());
         if enrolled && published(client).await? {
             for bar in bars.values() {
                 bar.set_position(3);
@@ -180,7 +180,7 @@ fn show(bar: &ProgressBar, machine: &Machine) {
     bar.set_position(match machine.state {
         MachineState::Declared => 0,
         MachineState::Discovered => 1,
-        MachineState::Enrolled => 2,
+        _ => 2,
     });
     bar.set_message(match &machine.waiting {
         Some(waiting) => format!("{}: {}", machine.state, waiting.problem.code),

@@ -54,6 +54,13 @@ metadata: {name: gpu-eu-trial}
 spec: {jurisdiction: eu, requires: [inventoried]}
 ";
 
+/// What the firmware of the rack's models must be.
+const PROFILES: [&str; 3] = [
+    include_str!("../../../firmware-profiles/nvidia-dgx-h100.yaml"),
+    include_str!("../../../firmware-profiles/simulated-poweredge-xe7740.yaml"),
+    include_str!("../../../firmware-profiles/simulated-sn-2u-epyc.yaml"),
+];
+
 /// Writes the declarations into the directory; a file that says the same already is left alone.
 pub(crate) fn write(directory: &Path, site: &RunningSite) -> Outcome<PathBuf> {
     let machines: Vec<String> = site
@@ -69,6 +76,7 @@ pub(crate) fn write(directory: &Path, site: &RunningSite) -> Outcome<PathBuf> {
     for (name, text) in [
         ("places.yaml", PLACES.to_owned()),
         ("classes.yaml", CLASSES.to_owned()),
+        ("firmware-profiles.yaml", PROFILES.join("---\n")),
         ("machines.yaml", machines.join("---\n")),
     ] {
         let (path, text) = (directory.join(name), format!("{HEAD}{text}"));
@@ -111,8 +119,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_declared_of_places_and_classes_reads() {
-        for text in [PLACES, CLASSES] {
+    fn what_is_declared_of_places_classes_and_firmware_reads() {
+        for text in [PLACES, CLASSES].into_iter().chain(PROFILES) {
             domain::manifest::read("quickstart", text).unwrap();
         }
     }

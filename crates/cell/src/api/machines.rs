@@ -2,7 +2,7 @@
 
 use super::access::Caller;
 use super::problem::Refusal;
-use super::types::{ClassItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
+use super::types::{ClassItem, EventItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
 use crate::world::{KnownMachine, World};
@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use domain::inventory::Gpu;
+use domain::lifecycle;
 use domain::principal::Permission;
 use domain::{Fact, MachineState, Name, Problem};
 use dra::GpuKey;
@@ -23,6 +24,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(machine))
         .routes(routes!(why))
         .routes(routes!(facts))
+        .routes(routes!(history))
+        .routes(routes!(erasures))
+        .routes(routes!(refresh))
         .routes(routes!(gpus))
         .routes(routes!(classes))
 }
@@ -68,6 +72,8 @@ fn summary(
         model: identity.and_then(|identity| identity.model.clone()),
         serial: known.record.serial.clone(),
         gpus: known.gpus.len(),
+        base_cluster: known.record.instance.as_ref().map(|instance| instance.base_cluster.clone()),
+        labels: known.labels.clone(),
     }
 }
 
@@ -135,19 +141,35 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
         gpus.extend(publication.problem);
     }
     gpus.dedup();
+    let node_of = known.record.instance.as_ref().map(|instance| &instance.base_cluster);
+    let step = lifecycle::next(known.record.state, &known.goal, node_of);
+    let info = step.and_then(|step| step.info(known.record.state));
     Ok(Json(Why {
         machine: name.clone(),
         state: known.record.state,
         since: known.record.since,
         waiting: known.record.waiting.clone(),
+        doing: info.map(|info| info.doing.to_owned()),
+        usual_seconds: info.map(|info| info.usual.as_secs()),
+        unblock: unblock(known),
         gpus,
     }))
+}
+
+/// What a machine that only people can help needs of them.
+fn unblock(known: &KnownMachine) -> Option<String> {
+    if known.record.state == MachineState::Quarantined {
+        let name = &known.record.name;
+        return Some(format!("look at what is told above; then `bailiwick unquarantine {name}`"));
+    }
+    let waiting = known.record.waiting.as_ref().filter(|waiting| waiting.until.is_none())?;
+    waiting.problem.hint.clone()
 }
 
 /// What keeps a machine's GPUs from claims, class by class.
 fn reasons(world: &World, known: &KnownMachine) -> Vec<Problem> {
     let mut reasons = Vec::new();
-    if known.record.state != MachineState::Enrolled || known.gpus.is_empty() {
+    if !known.record.state.is_enrolled() || known.gpus.is_empty() {
         return reasons;
     }
     for (name, class) in &world.classes {
@@ -182,6 +204,59 @@ async fn facts(
     let known = Name::new(name.clone()).map_err(|_| missing())?;
     api.store.machine(&known).await?.ok_or_else(missing)?;
     Ok(Json(api.store.facts(&known).await?))
+}
+
+/// How many entries of a machine's history are given at most: the newest.
+const HISTORY: u32 = 1000;
+
+/// What happened to one machine, step by step, oldest first.
+#[utoipa::path(get, path = "/api/v1/machines/{name}/history", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Vec<EventItem>)))]
+async fn history(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<Vec<EventItem>> {
+    caller.needs(Permission::Read)?;
+    let name = name?.0;
+    let mut events = api.store.events_about(&format!("Machine/{name}"), HISTORY).await?;
+    if events.is_empty() {
+        return Err(Refusal::not_found(&format!("Machine/{name}")));
+    }
+    events.reverse();
+    Ok(Json(events.into_iter().map(EventItem::from).collect()))
+}
+
+/// What was erased of one machine between its uses, newest first. Kept when the machine is deleted.
+#[utoipa::path(get, path = "/api/v1/machines/{name}/erasures", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Vec<Object>)))]
+async fn erasures(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<Vec<domain::Erasure>> {
+    caller.needs(Permission::Read)?;
+    let name = name?.0;
+    let known = Name::new(name.clone()).map_err(|_| Refusal::not_found(&format!("Machine/{name}")))?;
+    Ok(Json(api.store.erasures(&known).await?))
+}
+
+/// Has a machine read again, and its step taken again, now.
+#[utoipa::path(post, path = "/api/v1/machines/{name}/refresh", tag = "machines", params(("name" = String, Path)),
+    responses((status = 200, body = Object)))]
+async fn refresh(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<serde_json::Value> {
+    caller.needs(Permission::Change)?;
+    let name = name?.0;
+    let missing = || Refusal::not_found(&format!("Machine/{name}"));
+    let known = Name::new(name.clone()).map_err(|_| missing())?;
+    if !api.store.refresh(&known, caller.name()).await? {
+        return Err(missing());
+    }
+    Ok(Json(serde_json::json!({ "machine": known })))
 }
 
 /// GPUs of all machines, by machine and device.

@@ -2,6 +2,7 @@
 
 mod access;
 mod events;
+mod firmware;
 mod machines;
 mod plans;
 mod problem;
@@ -51,6 +52,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(machines::routes())
         .merge(plans::routes())
         .merge(events::routes())
+        .merge(firmware::routes())
         .merge(tokens::routes())
 }
 

@@ -43,6 +43,8 @@ components! {
     Inventory = domain::Inventory;
     /// [`domain::inventory::Gpu`].
     Gpu = domain::inventory::Gpu;
+    /// [`domain::firmware::Compliance`].
+    Compliance = domain::firmware::Compliance;
     /// [`domain::declaration::BmcSpec`].
     BmcSpec = domain::declaration::BmcSpec;
     /// [`domain::declaration::RackPosition`].

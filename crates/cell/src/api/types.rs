@@ -11,6 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
 
+pub use super::firmware::FirmwareCheck;
+
 /// Who serves, and for which jurisdiction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +138,11 @@ pub struct Machine {
     pub serial: Option<String>,
     /// How many GPUs its BMC lists.
     pub gpus: usize,
+    /// The base cluster that it is, or is becoming, a node of.
+    #[schema(value_type = Option<String>)]
+    pub base_cluster: Option<Name>,
+    /// Labels of its declaration.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// All that is known of one machine.
@@ -176,6 +183,12 @@ pub struct Why {
     /// What it waits for.
     #[schema(value_type = Option<schema::Waiting>)]
     pub waiting: Option<Waiting>,
+    /// What it is about to do, where it is not where it should be.
+    pub doing: Option<String>,
+    /// How long that usually takes, in seconds.
+    pub usual_seconds: Option<i64>,
+    /// What would unblock it, where only people can.
+    pub unblock: Option<String>,
     /// What keeps its GPUs from being published or allocated.
     #[schema(value_type = Vec<schema::Problem>)]
     pub gpus: Vec<Problem>,

@@ -128,7 +128,6 @@ fn key_for(request: &CertificateSigningRequest, machine: &Name) -> Result<Digest
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::Digest;
     use k8s_openapi::ByteString;
     use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
@@ -173,19 +172,22 @@ mod tests {
         asked(&["system:node:m1"], &["system:nodes"], false)
     }
 
+    struct Given {
+        state: MachineState,
+        approved: Option<Approval>,
+        now: Timestamp,
+    }
+
     fn decision(
         request: &CertificateSigningRequest,
-        change: impl FnOnce(&mut Expected<'_>),
+        change: impl FnOnce(&mut Given),
     ) -> Result<bool, String> {
         let (machine, token) = (Name::new("m1").unwrap(), token());
-        let mut expected = Expected {
-            machine: &machine,
-            state: MachineState::Provisioning,
-            token: &token,
-            approved: None,
-            now: Timestamp::from_second(900).unwrap(),
-        };
-        change(&mut expected);
+        let now = Timestamp::from_second(900).unwrap();
+        let mut given = Given { state: MachineState::Provisioning, approved: None, now };
+        change(&mut given);
+        let Given { state, approved, now } = given;
+        let expected = Expected { machine: &machine, state, token: &token, approved: approved.as_ref(), now };
         match decide(request, &expected) {
             Decision::NotOurs => Ok(false),
             Decision::Approve(_) => Ok(true),
@@ -249,8 +251,8 @@ mod tests {
         let (same, other) = (approved("node-csr-1"), approved("node-csr-0"));
         let now = Timestamp::from_second(5_000).unwrap();
         // Approved in time, and seen again after the token's end.
-        assert_eq!(decision(&good(), |e| (e.approved, e.now) = (Some(&same), now)), Ok(true));
-        assert_eq!(decision(&good(), |e| e.approved = Some(&other)), Err("join.token-reused".into()));
+        assert_eq!(decision(&good(), |e| (e.approved, e.now) = (Some(same), now)), Ok(true));
+        assert_eq!(decision(&good(), |e| e.approved = Some(other)), Err("join.token-reused".into()));
     }
 
     #[test]

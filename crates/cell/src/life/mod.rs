@@ -31,7 +31,7 @@ pub(crate) struct Life {
     /// How long an inventory stays fresh.
     pub refresh: Duration,
     /// Failed logins, by BMC and account: a changed password does not make a BMC forget them.
-    budgets: Mutex<HashMap<(String, String), Arc<LoginBudget>>>,
+    budgets: Mutex<HashMap<(String, String), (i64, Arc<LoginBudget>)>>,
 }
 
 /// When a machine's next step is due.
@@ -150,13 +150,20 @@ impl Life {
 
     async fn enrol(&self, record: &MachineRecord, lease: &Lease) -> Result<Outcome, Trouble> {
         let (spec, _) = self.enroller.declared(&record.name).await?;
-        let budget = self.budget(&spec.bmc.address, &spec.bmc.username);
+        let budget = self.budget(&spec.bmc.address, &spec.bmc.username, record.generation);
         self.enroller.step(record, lease.guard(record.generation), &budget).await
     }
 
-    fn budget(&self, bmc: &str, account: &str) -> Arc<LoginBudget> {
+    /// What may still be tried at a BMC. Other credentials are tried once more; older budgets of the same BMC are forgotten.
+    fn budget(&self, bmc: &str, account: &str, generation: i64) -> Arc<LoginBudget> {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(budgets.entry((bmc.to_owned(), account.to_owned())).or_default())
+        let (of, budget) = budgets
+            .entry((bmc.to_owned(), account.to_owned()))
+            .or_insert_with(|| (generation, Arc::default()));
+        if *of < generation {
+            (*of, *budget) = (generation, Arc::default());
+        }
+        Arc::clone(budget)
     }
 
     async fn goal(&self, machine: &Name) -> Result<Goal, Trouble> {

@@ -4,5 +4,6 @@
 mod access;
 mod cluster;
 mod enrolment;
+mod firmware;
 mod publishing;
 mod support;

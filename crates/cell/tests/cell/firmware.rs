@@ -1,0 +1,122 @@
+//! Firmware profiles: declared like every kind, and machines held against them.
+
+use crate::support::{Rig, document};
+use serde_json::{Value, json};
+use sim::{Model, Site};
+use std::path::Path;
+
+/// The published profiles of the simulated models, which are the quickstart's too.
+fn published() -> Vec<Value> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles");
+    let mut all = Vec::new();
+    for name in ["nvidia-dgx-h100", "simulated-poweredge-xe7740", "simulated-sn-2u-epyc"] {
+        let text = std::fs::read_to_string(directory.join(format!("{name}.yaml"))).unwrap();
+        all.extend(domain::manifest::read(name, &text).unwrap().iter().map(|one| one.declaration.to_json()));
+    }
+    all
+}
+
+async fn enrolled() -> Rig {
+    let rig = Rig::start(|state| {
+        let site = Site::builder(state).machines(Model::DgxH100, 1);
+        site.machines(Model::PowerEdgeXe, 1).machines(Model::CpuNode, 1).build()
+    })
+    .await;
+    rig.enrol_all().await;
+    rig
+}
+
+fn results(page: &Value) -> Vec<&str> {
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["compliance"]["result"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_simulated_model_passes_its_published_profile_and_none_passes_without() {
+    let rig = enrolled().await;
+    assert_eq!(results(&rig.client.get("/api/v1/firmware/check").await), ["no-profile"; 3]);
+    rig.client.apply(published(), &[]).await;
+    let page = rig.client.get("/api/v1/firmware/check").await;
+    let wrong: Vec<&Value> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|item| item["compliance"]["findings"].as_array().unwrap())
+        .filter(|finding| finding["verdict"] != "pass")
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(results(&page), ["compliant"; 3]);
+    assert!(page["items"][0]["observedAt"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_told_apart_from_what_its_profile_wants_and_from_two_profiles() {
+    let rig = enrolled().await;
+    let strict = |name: &str, minimum: &str| {
+        let spec = json!({
+            "match": { "manufacturer": ["Synthetic*"], "model": ["SN-2U-EPYC"] },
+            "source": "this test",
+            "components": [{ "name": "bmc", "select": [{ "reported": "bmc" }], "rule": { "minimum": minimum } }],
+        });
+        document("FirmwareProfile", name, spec)
+    };
+    rig.client.apply(vec![strict("new", "9.9")], &[]).await;
+    let page = rig.client.get("/api/v1/firmware/check?selector=model%3DSN-*,site%3Dfra1").await;
+    let compliance = &page["items"][0]["compliance"];
+    assert_eq!((results(&page), &compliance["profile"]), (vec!["not-compliant"], &json!("new")));
+    let finding = &compliance["findings"][0];
+    assert_eq!(
+        (&finding["verdict"], &finding["found"], &finding["wanted"]),
+        (&json!("too-old"), &json!("2.14.0"), &json!("9.9 or newer"))
+    );
+    assert_eq!(finding["source"], "/redfish/v1/Managers/bmc");
+
+    rig.client.apply(vec![strict("other", "1.0")], &[]).await;
+    let page = rig.client.get("/api/v1/firmware/check?selector=model%3DSN-*").await;
+    assert_eq!(
+        (results(&page), &page["items"][0]["compliance"]["profiles"]),
+        (vec!["ambiguous"], &json!(["new", "other"]))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_page_and_a_machine_that_was_not_read_is_told_without_a_result() {
+    let rig = Rig::start(|state| Site::builder(state).machines(Model::CpuNode, 3).build()).await;
+    let mut declared = rig.declarations();
+    for machine in declared.iter_mut().filter(|one| one["kind"] == "Machine") {
+        // outside the site's networks, so that the cell never connects
+        machine["spec"]["bmc"]["address"] = json!("192.0.2.1");
+    }
+    rig.client.apply(declared, &rig.passwords()).await;
+    let (mut names, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = rig.client.get(&format!("/api/v1/firmware/check?limit=2{after}")).await;
+        for item in page["items"].as_array().unwrap() {
+            assert!(item["compliance"].is_null() && item["observedAt"].is_null(), "{item}");
+            names.push(item["machine"].as_str().unwrap().to_owned());
+        }
+        match page["continue"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(names, rig.site.machines().iter().map(|machine| machine.name.clone()).collect::<Vec<_>>());
+    assert_eq!(rig.client.get("/api/v1/firmware/check?selector=nobody").await["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_that_selects_nothing_and_a_profile_that_wants_nothing_are_refused() {
+    let rig = Rig::start(|state| Site::builder(state).machines(Model::CpuNode, 1).build()).await;
+    let (status, problem) = rig.client.call("GET", "/api/v1/firmware/check?selector=%3Dx", None).await;
+    assert_eq!((status, problem["code"].as_str()), (400, Some("api.bad-request")));
+    let (status, problem) = rig.client.call("GET", "/api/v1/firmware/check?limit=0", None).await;
+    assert_eq!((status, problem["code"].as_str()), (400, Some("api.bad-request")));
+    let empty =
+        document("FirmwareProfile", "empty", json!({ "match": { "model": ["x"] }, "source": "nowhere" }));
+    let (status, problem) = rig.client.plan(vec![empty], &[]).await;
+    assert_eq!((status, problem["code"].as_str()), (422, Some("firmware.profile-invalid")));
+}
