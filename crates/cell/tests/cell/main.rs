@@ -5,5 +5,7 @@ mod access;
 mod cluster;
 mod enrolment;
 mod firmware;
+mod lifecycle;
+mod line;
 mod publishing;
 mod support;

@@ -1,0 +1,177 @@
+//! A rack, an Ironic, a base cluster, all simulated, and a cell that brings machines through them.
+
+use crate::support::{Client, crypto, document, settings, world};
+use bailiwick_cell::{Cell, IronicSettings, ProvisionerSettings, RunningCell, ServiceSettings, Settings};
+use serde_json::{Value, json};
+use sim::ironic::{IronicBuilder, IronicEndpoint, NodeEvent};
+use sim::{Cluster, Model, RunningSite, Site};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Everything between a rack and a base cluster. Goes with the test.
+pub(crate) struct Line {
+    pub dir: TempDir,
+    pub site: RunningSite,
+    pub ironic: IronicEndpoint,
+    pub cluster: Cluster,
+    pub settings: Settings,
+    pub cell: RunningCell,
+    pub client: Client,
+}
+
+/// What a simulated host does when Ironic has deployed it: its kubelet joins with what the configuration drive holds.
+pub(crate) fn boots(
+    cluster: &Cluster,
+    uuids: BTreeMap<String, String>,
+) -> impl Fn(NodeEvent) + Send + Sync + 'static {
+    let cluster = cluster.clone();
+    move |event| match event {
+        NodeEvent::Deployed(instance) => {
+            let name = instance.name.unwrap_or_default();
+            let drive = instance.config_drive.as_ref();
+            let user_data = drive.and_then(|drive| drive.user_data()).unwrap_or_default();
+            cluster.boot(&name, uuids.get(&name).map_or("", String::as_str), user_data);
+        }
+        NodeEvent::Undeployed(instance) => cluster.switch_off(&instance.name.unwrap_or_default()),
+        _ => {}
+    }
+}
+
+impl Line {
+    pub(crate) async fn start(machines: usize) -> Self {
+        Self::with(machines, |ironic| ironic, |_| {}).await
+    }
+
+    /// With another Ironic, or other settings.
+    pub(crate) async fn with(
+        machines: usize,
+        ironic: impl FnOnce(IronicBuilder) -> IronicBuilder,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        crypto();
+        let dir = TempDir::new().unwrap();
+        let site = Site::builder(dir.path().join("site")).machines(Model::CpuNode, machines).build();
+        let site = site.start().await.unwrap();
+        let cluster = Cluster::start().await.unwrap();
+        let uuids =
+            site.machines().iter().map(|machine| (machine.name.clone(), machine.uuid.clone())).collect();
+        let ironic = ironic(IronicEndpoint::builder()).on_event(boots(&cluster, uuids)).start().unwrap();
+        let secrets = dir.path().join("secrets");
+        std::fs::create_dir_all(secrets.join("pool")).unwrap();
+        std::fs::write(secrets.join("pool/kubeconfig"), cluster.kubeconfig()).unwrap();
+        let mut settings = Settings { secrets_dir: Some(secrets), ..settings(&dir) };
+        settings.provisioners = vec![ProvisionerSettings {
+            name: "ironic".into(),
+            sites: Vec::new(),
+            at_once: 32,
+            service: ServiceSettings::Ironic(IronicSettings {
+                url: ironic.url().to_owned(),
+                ..IronicSettings::default()
+            }),
+        }];
+        change(&mut settings);
+        let cell = Cell::start(settings.clone()).await.unwrap();
+        let client = Client::of(&cell);
+        Self { dir, site, ironic, cluster, settings, cell, client }
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.site.machines().iter().map(|machine| machine.name.clone()).collect()
+    }
+
+    /// Declares site, profile, machines and base cluster.
+    pub(crate) async fn declare(&self) {
+        let mut all = world();
+        all.extend(profile());
+        all.extend(self.site.machines().iter().map(|machine| {
+            document("Machine", &machine.name, json!({
+                "site": "fra1",
+                "bmc": { "address": format!("{}:{}", machine.address, machine.port), "username": machine.username, "passwordFile": "pw" },
+            }))
+        }));
+        all.push(pool());
+        let passwords: Vec<_> = self
+            .site
+            .machines()
+            .iter()
+            .map(|machine| (machine.name.clone(), machine.password.clone()))
+            .collect();
+        self.client.apply(all, &passwords).await;
+    }
+
+    /// Asks for all machines to be this, and waits until they are.
+    pub(crate) async fn assign(&self, spec: Value, state: &str) {
+        let all = self.names().iter().map(|name| document("Assignment", name, spec.clone())).collect();
+        self.client.apply(all, &[]).await;
+        self.arrive(state).await;
+    }
+
+    /// Takes all assignments away, and waits until the machines are on the shelf.
+    pub(crate) async fn release(&self) {
+        let delete: Vec<_> =
+            self.names().iter().map(|name| json!({ "kind": "Assignment", "name": name })).collect();
+        let (status, plan) =
+            self.client.call("POST", "/api/v1/plans", Some(json!({ "delete": delete }))).await;
+        assert_eq!(status, 200, "{plan}");
+        let digest = plan["digest"].as_str().unwrap();
+        let (status, applied) =
+            self.client.call("POST", &format!("/api/v1/plans/{digest}/apply"), None).await;
+        assert_eq!(status, 200, "{applied}");
+        self.arrive("available").await;
+    }
+
+    /// Waits until every machine is in this state.
+    pub(crate) async fn arrive(&self, state: &str) {
+        for name in self.names() {
+            self.until(&name, |machine| machine["state"] == state).await;
+        }
+    }
+
+    /// Waits until a machine is so; the list is looked at after each event.
+    pub(crate) async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
+        loop {
+            let machine = self.client.get(&format!("/api/v1/machines/{name}")).await;
+            if wanted(&machine) {
+                return machine;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name} did not get there: {} {:#}\n{:#}",
+                machine["state"],
+                machine["waiting"],
+                self.client.get(&format!("/api/v1/machines/{name}/history")).await,
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kinds of what happened to a machine, in order.
+    pub(crate) async fn history(&self, name: &str) -> Vec<String> {
+        let history = self.client.get(&format!("/api/v1/machines/{name}/history")).await;
+        let kinds =
+            history.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap().to_owned());
+        kinds.collect()
+    }
+}
+
+pub(crate) fn pool() -> Value {
+    document(
+        "BaseCluster",
+        "pool",
+        json!({
+            "jurisdiction": "de", "site": "fra1", "kubernetesVersion": "1.36.3", "controlPlane": "external",
+            "endpoint": "https://127.0.0.1:6443", "kubeconfig": { "name": "pool", "key": "kubeconfig" },
+            "join": "kubeadm", "image": { "live": { "iso": "http://images.example/node.iso" } },
+        }),
+    )
+}
+
+/// The published profile of the simulated machine.
+fn profile() -> Vec<Value> {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles/simulated-sn-2u-epyc.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    domain::manifest::read("profile", &text).unwrap().iter().map(|one| one.declaration.to_json()).collect()
+}
