@@ -19,6 +19,7 @@ pub mod name;
 pub mod plan;
 pub mod principal;
 pub mod problem;
+pub mod selector;
 
 pub use assignment::Goal;
 pub use declaration::{Declaration, Kind, Spec};
