@@ -12,7 +12,7 @@ const NVME: usize = 8;
 const HOST: &str = "/redfish/v1/Systems/DGX";
 const BASEBOARD: &str = "/redfish/v1/Systems/HGX_Baseboard_0";
 const CHASSIS: &str = "/redfish/v1/Chassis/DGX";
-const GPU_FIRMWARE: &str = "96.00.74.00.01";
+const GPU_FIRMWARE: &str = "96.00.89.00.01";
 
 pub(super) fn resources() -> Vec<(String, Value)> {
     let mut tree = Resources::default();
@@ -57,12 +57,12 @@ fn root(tree: &mut Resources) {
 
 fn firmware() -> Vec<(String, String)> {
     let mut list = vec![
-        ("HostBMC_0".to_owned(), "23.09.20".to_owned()),
+        ("HostBMC_0".to_owned(), "23.11.21".to_owned()),
         ("HostBIOS_0".to_owned(), "1.1.3".to_owned()),
         ("HGX_FW_BMC_0".to_owned(), "HGX-22.10-1-rc57".to_owned()),
         ("HGX_FW_FPGA_0".to_owned(), "2.53".to_owned()),
-        ("EROT_BMC_0".to_owned(), "04.0012.0000_n00".to_owned()),
-        ("EROT_BIOS_0".to_owned(), "04.0012.0000_n00".to_owned()),
+        ("EROT_BMC_0".to_owned(), "00.04.0026.0000_n00".to_owned()),
+        ("EROT_BIOS_0".to_owned(), "00.04.0026.0000_n00".to_owned()),
     ];
     for n in 1..=GPUS {
         list.push((format!("HGX_FW_GPU_SXM_{n}"), GPU_FIRMWARE.to_owned()));
@@ -204,7 +204,7 @@ fn managers(tree: &mut Resources) {
     tree.put(
         bmc,
         "Manager.v1_14_0.Manager",
-        json!({"ManagerType": "BMC", "Manufacturer": "NVIDIA", "Model": "410810554", "FirmwareVersion": "23.09.20", "UUID": "{{uuid bmc}}",
+        json!({"ManagerType": "BMC", "Manufacturer": "NVIDIA", "Model": "410810554", "FirmwareVersion": "23.11.21", "UUID": "{{uuid bmc}}",
             "Status": well(), "EthernetInterfaces": link(&format!("{bmc}/EthernetInterfaces")),
             "Links": {"ManagerForServers": [link(HOST)], "ManagerForChassis": [link(CHASSIS)]}}),
     );
