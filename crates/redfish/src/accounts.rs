@@ -14,7 +14,8 @@ use crate::host::{link, member_links};
 use crate::quirks;
 use crate::reader::{ReadError, Reader as _, Resource};
 use crate::session::Credentials;
-use crate::write::{Change, Fault, Outcome, Payload, Repeat, WriteError};
+use crate::task;
+use crate::write::{Change, Fault, Payload, PropertyProblem, Repeat, WriteError};
 
 /// Slots are looked through up to this number where they cannot be listed.
 const SLOTS: u32 = 16;
@@ -207,7 +208,7 @@ impl<'a> Accounts<'a> {
     /// Changes the password of an account. Proof that it took effect is a login ([`crate::rotation`]).
     pub async fn change_password(&self, uri: &str, password: &str) -> Result<(), AccountError> {
         let payload = Payload::with_secret(&[], "Password", password);
-        self.send(Method::PATCH, uri, &payload).await.map(|_| ())
+        self.send(Method::PATCH, uri, &payload).await
     }
 
     /// Makes an account that may log in, or gives the one of this name that password and role. Done twice it is done once.
@@ -273,7 +274,7 @@ impl<'a> Accounts<'a> {
             Err(AccountError::Write(WriteError::Unsupported { .. })) => {
                 self.fill_slot(accounts, 1, payload).await
             }
-            outcome => outcome.map(|_| ()),
+            outcome => outcome,
         }
     }
 
@@ -286,22 +287,21 @@ impl<'a> Accounts<'a> {
         let number = |account: &&Account| account.id.parse::<u32>().ok().filter(|number| *number >= first);
         let free = accounts.iter().filter(|account| account.username.is_none() && number(account).is_some());
         let slot = free.min_by_key(number).ok_or(AccountError::NoSlot)?;
-        self.send(Method::PATCH, &slot.uri, payload).await.map(|_| ())
+        self.send(Method::PATCH, &slot.uri, payload).await
     }
 
-    async fn send(&self, method: Method, uri: &str, payload: &Payload) -> Result<Outcome, AccountError> {
+    async fn send(&self, method: Method, uri: &str, payload: &Payload) -> Result<(), AccountError> {
         let change = Change { method, uri, payload: Some(payload), repeat: Repeat::UnlessUnsure };
-        self.client.change(change).await.map_err(|error| match &error {
-            WriteError::Property { problems, .. }
-                if problems.iter().any(|problem| {
-                    problem.fault == Fault::Value
-                        && problem.property.as_deref().is_none_or(|p| p == "Password")
-                }) =>
-            {
-                AccountError::PasswordUnacceptable
+        let is_password = |problem: &PropertyProblem| {
+            problem.fault == Fault::Value && problem.property.as_deref().is_none_or(|name| name == "Password")
+        };
+        match self.client.change(change).await {
+            Ok(outcome) => Ok(task::finish(self.client, outcome).await?),
+            Err(WriteError::Property { problems, .. }) if problems.iter().any(is_password) => {
+                Err(AccountError::PasswordUnacceptable)
             }
-            _ => error.into(),
-        })
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Verifies a change by what the BMC shows.

@@ -8,6 +8,7 @@ use crate::error;
 use crate::host::Host;
 use crate::quirks::BootStyle;
 use crate::reader::{ReadError, Reader as _, Resource};
+use crate::task;
 use crate::write::WriteError;
 
 /// Where to boot from.
@@ -208,7 +209,10 @@ pub async fn set(
 /// Writes to the system, or to its settings resource where the system itself is read-only (quirk 10). Where it was written.
 async fn write(client: &Client, system: &Resource, body: &Value) -> Result<String, WriteError> {
     let refusal = match client.patch(&system.uri, body).await {
-        Ok(_) => return Ok(system.uri.clone()),
+        Ok(outcome) => {
+            task::finish(client, outcome).await?;
+            return Ok(system.uri.clone());
+        }
         Err(error @ (WriteError::Property { .. } | WriteError::Unsupported { .. })) => error,
         Err(error) => return Err(error),
     };
@@ -222,7 +226,8 @@ async fn write(client: &Client, system: &Resource, body: &Value) -> Result<Strin
         // iDRACs apply nothing without (quirk 11).
         body.insert("@Redfish.SettingsApplyTime".to_owned(), json!({"ApplyTime": "OnReset"}));
     }
-    client.patch(settings, &body).await?;
+    let outcome = client.patch(settings, &body).await?;
+    task::finish(client, outcome).await?;
     Ok(settings.to_owned())
 }
 

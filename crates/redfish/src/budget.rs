@@ -311,7 +311,7 @@ impl LoginBudget {
         state.flying += 1;
         state.unproven += u32::from(!proven);
         let ever = state.ever;
-        Ok(Some(Attempt { budget: Arc::clone(self), print, proven, ever, open: true }))
+        Ok(Some(Attempt { budget: Arc::clone(self), print, proven, ever, open: true, sent: true }))
     }
 
     fn end(&self, attempt: &Attempt, end: End) {
@@ -368,6 +368,7 @@ pub struct Attempt {
     proven: bool,
     ever: u64,
     open: bool,
+    sent: bool,
 }
 
 impl fmt::Debug for Attempt {
@@ -392,6 +393,17 @@ impl Attempt {
         self.close(End::Unsaid).await;
     }
 
+    /// The password waits for something else before it is sent: dropped until [`Attempt::sending`], nothing has happened.
+    pub(crate) fn not_yet(mut self) -> Self {
+        self.sent = false;
+        self
+    }
+
+    /// The password is sent now.
+    pub(crate) fn sending(&mut self) {
+        self.sent = true;
+    }
+
     async fn close(mut self, end: End) {
         self.open = false;
         self.budget.end(&self, end);
@@ -405,7 +417,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if self.open {
-            self.budget.end(self, End::Doubt);
+            self.budget.end(self, if self.sent { End::Doubt } else { End::Unsaid });
         }
     }
 }
@@ -515,6 +527,17 @@ mod tests {
         budget.attempt("right").await.unwrap().accepted().await;
         drop(budget.attempt("right").await.unwrap());
         assert_eq!(budget.export(), None);
+    }
+
+    #[tokio::test]
+    async fn a_login_given_up_before_it_was_sent_does_not_count() {
+        let budget = budget(2);
+        drop(budget.attempt("x").await.unwrap().not_yet());
+        assert_eq!(budget.export(), None);
+        let mut attempt = budget.attempt("x").await.unwrap().not_yet();
+        attempt.sending();
+        drop(attempt);
+        assert_eq!(budget.export().map(|failed| failed.count.get()), Some(1));
     }
 
     #[tokio::test]

@@ -330,3 +330,67 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "See the property named; compare with what the BMC allows.",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::Diagnose;
+    use jiff::SignedDuration;
+
+    use crate::accounts::AccountError;
+    use crate::boot::{BootError, BootOverride, BootTarget};
+    use crate::clock::ClockError;
+    use crate::host::HostError;
+    use crate::manager::ResetError;
+    use crate::power::{PowerError, PowerState};
+    use crate::rotation::RotationError;
+    use crate::write::{Fault, PropertyProblem, WriteError};
+
+    #[test]
+    fn every_error_of_acting_has_a_code_of_the_list() {
+        let (text, after, skew) = (String::new, Duration::ZERO, SignedDuration::ZERO);
+        let property = |fault| WriteError::Property {
+            uri: text(),
+            problems: vec![PropertyProblem { property: None, fault }],
+        };
+        let boot = BootOverride { target: None, enabled: None, mode: None, offered: Vec::new() };
+        let expected = PowerState::On;
+        let errors: Vec<Box<dyn Diagnose>> = vec![
+            Box::new(property(Fault::NotWritable)),
+            Box::new(property(Fault::Value)),
+            Box::new(WriteError::Conflict { uri: text(), message_id: None }),
+            Box::new(WriteError::Precondition { uri: text() }),
+            Box::new(WriteError::Unsupported { uri: text() }),
+            Box::new(WriteError::Refused { uri: text(), status: 400, message_id: None }),
+            Box::new(WriteError::Unsure { uri: text(), reason: text() }),
+            Box::new(HostError::Ambiguous { systems: Vec::new() }),
+            Box::new(HostError::NotFound { serial: None }),
+            Box::new(PowerError::NoEffect { command: "On", found: PowerState::Off, expected, after }),
+            Box::new(PowerError::Refused { expected, source: WriteError::Unsupported { uri: text() } }),
+            Box::new(PowerError::Unknown),
+            Box::new(PowerError::NoAction { expected }),
+            Box::new(BootError::NotOffered { target: BootTarget::Cd, offered: Vec::new() }),
+            Box::new(BootError::NoEffect { found: boot }),
+            Box::new(ClockError::Unknown),
+            Box::new(ClockError::NtpManaged { skew }),
+            Box::new(ClockError::ReadOnly { skew }),
+            Box::new(ClockError::NoEffect { skew }),
+            Box::new(ResetError::NoAction),
+            Box::new(ResetError::NoEffect { after }),
+            Box::new(ResetError::NotBack { after }),
+            Box::new(AccountError::NotFound { username: text() }),
+            Box::new(AccountError::NoSlot),
+            Box::new(AccountError::PasswordUnacceptable),
+            Box::new(AccountError::Own { username: text() }),
+            Box::new(AccountError::NoEffect { username: text() }),
+            Box::new(RotationError::OldRefused),
+            Box::new(RotationError::NoEffect { after }),
+            Box::new(RotationError::Unsettled { reason: "" }),
+        ];
+        for error in errors {
+            let problem = error.problem();
+            assert!(problem.hint.is_some() && !problem.message.is_empty(), "{problem:?}");
+        }
+    }
+}

@@ -1,7 +1,11 @@
-//! The Redfish client: transport, sessions, quirks, walk, inventory.
+//! The Redfish client: transport, sessions, quirks, walk, inventory; power, boot, clock, accounts.
 //!
 //! [`Client::connect`] proves the BMC, reads its service root and logs in; [`inventory()`] reads through any [`Reader`], such
 //! as the client; [`Client::close`] ends the session. [`probe::probe`] finds BMCs without credentials.
+//!
+//! To act, [`host::Host::find`] says on what; [`power`], [`boot`], [`clock`], [`manager`], [`accounts`] and [`rotation`] each verify
+//! what they did by reading it. All that talk to one BMC share its [`guard::BmcGuard`]: one budget of failed logins an account, one
+//! pace, one fence.
 //!
 //! A request goes down through `client` (patience: attempts, refusals, redirects), `transport` (one exchange, bounded in time,
 //! size and number) and `tls` (trust); an answer comes up through `limits` (bytes to a JSON object). Quirks are numbered as in

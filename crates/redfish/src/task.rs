@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::message::Messages;
 use crate::reader::ReadError;
 use crate::retry;
-use crate::write::{Change, Receipt, Repeat, WriteError};
+use crate::write::{Change, Outcome, Receipt, Repeat, WriteError};
 
 /// Messages of a task that are kept, and characters of each.
 const MESSAGES: usize = 50;
@@ -104,6 +104,16 @@ pub async fn follow(client: &Client, receipt: &Receipt, patience: Patience) -> R
             Err(error) if error.is_passing() => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Waits for work that goes on, for as long as a person would; how it ended shows by what was changed.
+pub(crate) async fn finish(client: &Client, outcome: Outcome) -> Result<(), WriteError> {
+    let patience =
+        Patience { every: Duration::from_secs(1), deadline: Duration::from_mins(1), ..Patience::default() };
+    match outcome {
+        Outcome::Done { .. } => Ok(()),
+        Outcome::Accepted(receipt) => follow(client, &receipt, patience).await.map(|_| ()),
     }
 }
 

@@ -259,7 +259,7 @@ impl Transport {
     /// Sends one request once. `fresh` takes a connection of its own.
     pub(crate) async fn exchange(&self, request: Request<'_>, fresh: bool) -> Result<Answer, Failure> {
         let admission = self.admission(&request);
-        let (_place, attempt) = match self.left()? {
+        let (_place, mut attempt) = match self.left()? {
             Some(left) => {
                 let waited = tokio::time::timeout(left, admission).await;
                 waited.unwrap_or_else(|_| Err(self.too_late()))?
@@ -268,6 +268,9 @@ impl Transport {
         };
         let class = self.budget.timeouts.of(&request.method, &request.url);
         let after = self.left()?.map_or(class, |left| class.min(left));
+        if let Some(attempt) = &mut attempt {
+            attempt.sending();
+        }
         let outcome = match tokio::time::timeout(after, self.send(request, fresh)).await {
             Ok(outcome) => outcome,
             Err(_) if after < class => Err(self.too_late()),
@@ -284,7 +287,7 @@ impl Transport {
         }
     }
 
-    /// All that must be had before a request goes out. The login comes last: whoever has one sends at once.
+    /// All that must be had before a request goes out. A place among those to all BMCs comes last: nobody waits holding one.
     async fn admission(&self, request: &Request<'_>) -> Result<(Place<'_>, Option<Attempt>), Failure> {
         let closed = |_| Failure::Lost("the client is shutting down".to_owned());
         let own = self.permits.acquire().await.map_err(closed)?;
@@ -295,12 +298,14 @@ impl Transport {
             }
             None => None,
         };
-        let shared = match &self.budget.shared {
-            Some(shared) => Some(shared.acquire().await.map_err(closed)?),
+        let attempt = match request.login {
+            Some(login) => {
+                Some(login.budget.attempt(login.password).await.map_err(Failure::Spent)?.not_yet())
+            }
             None => None,
         };
-        let attempt = match request.login {
-            Some(login) => Some(login.budget.attempt(login.password).await.map_err(Failure::Spent)?),
+        let shared = match &self.budget.shared {
+            Some(shared) => Some(shared.acquire().await.map_err(closed)?),
             None => None,
         };
         Ok((Place { _own: own, _turn: turn, _shared: shared }, attempt))
