@@ -289,7 +289,7 @@ impl Changes {
 }
 
 /// How far a machine is on its way.
-fn distance(state: MachineState) -> u64 {
+pub(crate) fn distance(state: MachineState) -> u64 {
     let place = MachineState::ALL.iter().position(|known| *known == state).unwrap_or_default();
     u64::try_from(place).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use cell::{Settings, SinkSettings};
+use cell::{IronicSettings, ProvisionerSettings, ServiceSettings, Settings, SinkSettings};
 use clap::{Args, ValueEnum};
 use domain::{Name, Problem, manifest};
 use serde::Deserialize;
@@ -67,6 +67,36 @@ pub(crate) struct Keys {
     /// Machines worked on at once [default: 32]
     #[arg(long, env = "BAILIWICK_MACHINES_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) machines_at_once: Option<usize>,
+    /// Machines of one site worked on at once, by all replicas together [default: 64]
+    #[arg(long, env = "BAILIWICK_MACHINES_PER_SITE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
+    pub(crate) machines_per_site: Option<usize>,
+    /// How long a replica that says nothing is believed to live; then others take over its machines [default: 15s]
+    #[arg(long, env = "BAILIWICK_LEASE", hide_env_values = true, value_name = "SPAN")]
+    pub(crate) lease: Option<Span>,
+    /// Ironic's API, which provisions machines: http[s]://HOST[:PORT]
+    #[arg(long, env = "BAILIWICK_IRONIC_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) ironic_url: Option<String>,
+    /// User name of Ironic's http_basic [default: no authentication]
+    #[arg(long, env = "BAILIWICK_IRONIC_USERNAME", hide_env_values = true, value_name = "NAME")]
+    pub(crate) ironic_username: Option<String>,
+    /// File of the password of Ironic's http_basic
+    #[arg(long, env = "BAILIWICK_IRONIC_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) ironic_password_file: Option<PathBuf>,
+    /// CA certificates (PEM) that Ironic's certificate is checked by
+    #[arg(long, env = "BAILIWICK_IRONIC_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) ironic_ca_file: Option<PathBuf>,
+    /// Take any certificate of Ironic, and plain HTTP to another host: BMC passwords travel there
+    #[arg(long, env = "BAILIWICK_IRONIC_INSECURE", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) ironic_insecure: Option<bool>,
+    /// URL of the ISO image of ironic-python-agent, as Ironic reaches it [default: what Ironic is configured with]
+    #[arg(long, env = "BAILIWICK_IRONIC_AGENT_ISO", hide_env_values = true, value_name = "URL")]
+    pub(crate) ironic_agent_iso: Option<String>,
+    /// Have Ironic check the certificates of BMCs by the CAs of its system
+    #[arg(long, env = "BAILIWICK_IRONIC_VERIFY_BMC", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) ironic_verify_bmc: Option<bool>,
+    /// Steps at once that speak with the provisioning service [default: 32]
+    #[arg(long, env = "BAILIWICK_PROVISIONER_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
+    pub(crate) provisioner_at_once: Option<usize>,
     /// Requests at once to one BMC [default: 4]
     #[arg(long, env = "BAILIWICK_REQUESTS_PER_BMC", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) requests_per_bmc: Option<usize>,
@@ -117,6 +147,16 @@ impl Keys {
             publish_context: self.publish_context.or(file.publish_context),
             cluster_user: self.cluster_user.or(file.cluster_user),
             machines_at_once: self.machines_at_once.or(file.machines_at_once),
+            machines_per_site: self.machines_per_site.or(file.machines_per_site),
+            lease: self.lease.or(file.lease),
+            ironic_url: self.ironic_url.or(file.ironic_url),
+            ironic_username: self.ironic_username.or(file.ironic_username),
+            ironic_password_file: self.ironic_password_file.or(file.ironic_password_file),
+            ironic_ca_file: self.ironic_ca_file.or(file.ironic_ca_file),
+            ironic_insecure: self.ironic_insecure.or(file.ironic_insecure),
+            ironic_agent_iso: self.ironic_agent_iso.or(file.ironic_agent_iso),
+            ironic_verify_bmc: self.ironic_verify_bmc.or(file.ironic_verify_bmc),
+            provisioner_at_once: self.provisioner_at_once.or(file.provisioner_at_once),
             requests_per_bmc: self.requests_per_bmc.or(file.requests_per_bmc),
             requests_at_once: self.requests_at_once.or(file.requests_at_once),
             refresh: self.refresh.or(file.refresh),
@@ -128,6 +168,7 @@ impl Keys {
     /// The settings of the cell.
     pub(crate) fn settings(self) -> Settings {
         let sinks = self.sinks();
+        let provisioners = self.provisioners();
         let mut settings = Settings::new(self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)));
         let default = settings.clone();
         settings.listen = self.listen.unwrap_or(default.listen);
@@ -136,12 +177,35 @@ impl Keys {
         settings.jurisdiction = self.jurisdiction;
         settings.secrets_dir = self.secrets_dir;
         settings.sinks = sinks;
+        settings.provisioners = provisioners;
+        settings.machines_per_site = self.machines_per_site.unwrap_or(default.machines_per_site);
+        settings.lease = self.lease.map_or(default.lease, Span::duration);
         settings.cluster_user = self.cluster_user.unwrap_or(default.cluster_user);
         settings.machines_at_once = self.machines_at_once.unwrap_or(default.machines_at_once);
         settings.requests_per_bmc = self.requests_per_bmc.unwrap_or(default.requests_per_bmc);
         settings.requests_at_once = self.requests_at_once.unwrap_or(default.requests_at_once);
         settings.refresh = self.refresh.map_or(default.refresh, Span::duration);
         settings
+    }
+
+    fn provisioners(&self) -> Vec<ProvisionerSettings> {
+        let Some(url) = self.ironic_url.clone() else { return Vec::new() };
+        let ironic = IronicSettings {
+            url,
+            username: self.ironic_username.clone(),
+            password_file: self.ironic_password_file.clone(),
+            ca_file: self.ironic_ca_file.clone(),
+            insecure: self.ironic_insecure.unwrap_or_default(),
+            agent_iso: self.ironic_agent_iso.clone(),
+            verify_bmc: self.ironic_verify_bmc.unwrap_or_default(),
+            driver: None,
+        };
+        vec![ProvisionerSettings {
+            name: "ironic".to_owned(),
+            sites: Vec::new(),
+            service: ServiceSettings::Ironic(ironic),
+            at_once: self.provisioner_at_once.unwrap_or(32),
+        }]
     }
 
     fn sinks(&self) -> Vec<SinkSettings> {
@@ -243,6 +307,16 @@ publish-kubeconfig = "/k"
 publish-context = "c"
 cluster-user = "u"
 machines-at-once = 1
+machines-per-site = 4
+lease = "10s"
+ironic-url = "http://127.0.0.1:6385"
+ironic-username = "i"
+ironic-password-file = "/i"
+ironic-ca-file = "/c"
+ironic-insecure = true
+ironic-agent-iso = "http://a/a.iso"
+ironic-verify-bmc = true
+provisioner-at-once = 5
 requests-per-bmc = 2
 requests-at-once = 3
 refresh = "30m"

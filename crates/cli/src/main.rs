@@ -27,6 +27,7 @@ mod history;
 mod inspect;
 mod inventory_table;
 mod leases;
+mod line;
 mod output;
 mod plan;
 mod progress;

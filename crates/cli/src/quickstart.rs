@@ -1,4 +1,5 @@
-//! `bailiwick quickstart`: a simulated rack, a cell that enrols and publishes it, in one process with nothing to configure.
+//! `bailiwick quickstart`: a simulated rack, a cell that enrols, provisions and publishes it, in one process with nothing to
+//! configure.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -11,17 +12,21 @@ use ::sim::{RunningSite, Site};
 use cell::api::types::{ClassItem, GpuItem, Machine, PlanRequest, Publication, Secret};
 use cell::{Cell, CellError, RunningCell, Settings, SinkSettings};
 use clap::Args;
-use domain::{MachineState, Plan};
+use domain::assignment::AssignmentSpec;
+use domain::declaration::Metadata;
+use domain::{Declaration, MachineState, Plan, Spec};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing_subscriber::EnvFilter;
 
+use crate::assign::distance;
 use crate::client::Client;
 use crate::context::Place;
 use crate::declarations;
 use crate::errors::{Failure, Outcome, failed, note, problem};
 use crate::get::{gpu_table, machine_table, trial_names};
+use crate::line::Line;
 use crate::output::{self, Format, heading};
 use crate::progress::Progress;
 use crate::rack;
@@ -40,7 +45,7 @@ Examples:
   bailiwick quickstart --once
   bailiwick quickstart --once -o json | jq '.gpus | length'
 
-Everything is kept in the data directory; remove it to start anew. A second run finds everything enrolled and changes nothing.")]
+Everything is kept in the data directory; remove it to start anew. A second run finds everything provisioned and changes nothing.")]
 pub(crate) struct QuickstartArgs {
     /// End after publishing
     #[arg(long)]
@@ -77,7 +82,7 @@ pub(crate) async fn run(args: &QuickstartArgs) -> Outcome {
         .start()
         .await
         .map_err(|error| crate::sim::failed(&error))?;
-    let outcome = with_site(args, format, &site).await;
+    let outcome = Box::pin(with_site(args, format, &site)).await;
     site.shutdown().await;
     outcome
 }
@@ -87,6 +92,9 @@ async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) ->
     settings.listen = args.listen.unwrap_or(settings.listen);
     settings.jurisdiction = domain::Name::new(rack::JURISDICTION).ok();
     settings.sinks = vec![SinkSettings::Directory(args.data_dir.join("publish"))];
+    let line = Line::start(&args.data_dir.join("sim"), site).await?;
+    settings.secrets_dir = Some(line.secrets_dir());
+    settings.provisioners = vec![line.provisioner()];
     let running = start_cell(settings, args.listen.is_some()).await?;
     let progress = Progress::new(format != Format::Table);
     let outcome = tokio::select! {
@@ -99,9 +107,11 @@ async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) ->
         asked_to_end().await;
     }
     tokio::select! {
-        () = running.shutdown() => outcome,
-        () = asked_again() => Err(Failure::Interrupted),
+        () = running.shutdown() => {}
+        () = asked_again() => return Err(Failure::Interrupted),
     }
+    line.save()?;
+    outcome
 }
 
 async fn with_cell(
@@ -117,7 +127,9 @@ async fn with_cell(
     let token = Secret(crate::files::read_text(&token_file)?.trim().to_owned());
     let client = Client::new(&Place { server: server.clone(), token: Some(token), ca: None })?;
     let plan = declare(&client, &inventory).await?;
-    follow(&client, site, progress).await?;
+    follow(&client, site, progress, MachineState::Available).await?;
+    assign(&client, site).await?;
+    follow(&client, site, progress, MachineState::InService).await?;
     let (machines, gpus, classes, publications) =
         tokio::try_join!(client.machines(), client.gpus(), client.classes(), client.publications())?;
     let directory = args.data_dir.clone();
@@ -136,12 +148,31 @@ async fn declare(client: &Client, inventory: &Path) -> Outcome<Plan> {
     Ok(plan)
 }
 
-/// Waits until every machine is enrolled and what they told is published.
-async fn follow(client: &Client, site: &RunningSite, progress: &Progress) -> Outcome {
+/// Has every machine provisioned, like `bailiwick provision`.
+async fn assign(client: &Client, site: &RunningSite) -> Outcome {
+    let base_cluster = domain::Name::new(rack::BASE_CLUSTER).ok();
+    let mut request = PlanRequest::default();
+    for machine in site.machines() {
+        let Ok(name) = domain::Name::new(machine.name.clone()) else { continue };
+        let spec = AssignmentSpec { base_cluster: base_cluster.clone(), ..AssignmentSpec::default() };
+        let metadata = Metadata { name, labels: BTreeMap::new() };
+        request.apply.push(Declaration { metadata, spec: Spec::Assignment(spec) });
+    }
+    let plan = client.plan(&request).await?;
+    if !plan.is_empty() {
+        client.apply(&plan.digest).await?;
+    }
+    Ok(())
+}
+
+/// Waits until every machine has come so far, and what they told is published.
+async fn follow(client: &Client, site: &RunningSite, progress: &Progress, so_far: MachineState) -> Outcome {
     let bars: BTreeMap<&str, ProgressBar> = site
         .machines()
         .iter()
-        .map(|machine| (machine.name.as_str(), progress.bar(&machine.name, 3)))
+        .map(|machine| {
+            (machine.name.as_str(), progress.bar(&machine.name, distance(MachineState::InService) + 1))
+        })
         .collect();
     let deadline = Instant::now() + PATIENCE;
     let mut events = client.watch().await?;
@@ -155,11 +186,19 @@ async fn follow(client: &Client, site: &RunningSite, progress: &Progress) -> Out
         for machine in &machines {
             show(&bars[machine.name.as_str()], machine);
         }
-        let enrolled =
-            machines.len() == bars.len() && machines.iter().all(|machine| machine.state.is_enrolled());
-        if enrolled && published(client).await? {
+        let arrived = machines.len() == bars.len()
+            && machines
+                .iter()
+                .all(|machine| machine.state >= so_far && machine.state <= MachineState::InService);
+        if arrived && so_far < MachineState::InService {
             for bar in bars.values() {
-                bar.set_position(3);
+                bar.finish_and_clear();
+            }
+            return Ok(());
+        }
+        if arrived && published(client).await? {
+            for bar in bars.values() {
+                bar.set_position(distance(MachineState::InService) + 1);
                 bar.finish_with_message("published");
             }
             return Ok(());
@@ -177,11 +216,7 @@ async fn follow(client: &Client, site: &RunningSite, progress: &Progress) -> Out
 }
 
 fn show(bar: &ProgressBar, machine: &Machine) {
-    bar.set_position(match machine.state {
-        MachineState::Declared => 0,
-        MachineState::Discovered => 1,
-        _ => 2,
-    });
+    bar.set_position(distance(machine.state));
     bar.set_message(match &machine.waiting {
         Some(waiting) => format!("{}: {}", machine.state, waiting.problem.code),
         None => machine.state.to_string(),
@@ -201,7 +236,7 @@ async fn published(client: &Client) -> Outcome<bool> {
 fn late(machines: &[Machine]) -> Failure {
     let mut problems = vec![problem(
         "quickstart.enrolment",
-        format!("not every machine was enrolled and published within {PATIENCE:?}"),
+        format!("not every machine was provisioned and published within {PATIENCE:?}"),
     )];
     problems.extend(machines.iter().filter_map(|machine| {
         let waiting = machine.waiting.as_ref()?;
@@ -228,7 +263,7 @@ fn document(result: &Summary) -> serde_json::Value {
 fn render(result: &Summary, once: bool, site: &RunningSite) -> String {
     let mut text = String::new();
     if result.plan.is_empty() {
-        text += "Everything was declared and enrolled before; nothing was changed.\n";
+        text += "Everything was declared and provisioned before; nothing was changed.\n";
     }
     text += &heading(&format!("Machines ({})", result.machines.len()));
     text += &machine_table(&result.machines);

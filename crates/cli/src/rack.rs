@@ -40,6 +40,26 @@ spec:
   zone: {tier: official}
 ";
 
+/// The base cluster that the rack's machines become nodes of.
+pub(crate) const BASE_CLUSTER: &str = "fra1-official";
+
+const BASE_CLUSTERS: &str = "\
+# The simulated base cluster. Its kubeconfig is a secret in the cell's secrets directory.
+apiVersion: bailiwick.dev/v1alpha1
+kind: BaseCluster
+metadata: {name: fra1-official}
+spec:
+  jurisdiction: de
+  site: fra1
+  kubernetesVersion: 1.36.3
+  controlPlane: external
+  endpoint: https://127.0.0.1:6443
+  kubeconfig: {name: fra1-official, key: kubeconfig}
+  join: kubeadm
+  # Booted from virtual media; nothing is written to a disk.
+  image: {live: {iso: http://images.example/node.iso}}
+";
+
 const CLASSES: &str = "\
 # Requires [probed, attested], as every class does unless it says otherwise: nothing is allocatable until evidence is there.
 apiVersion: bailiwick.dev/v1alpha1
@@ -76,6 +96,7 @@ pub(crate) fn write(directory: &Path, site: &RunningSite) -> Outcome<PathBuf> {
     for (name, text) in [
         ("places.yaml", PLACES.to_owned()),
         ("classes.yaml", CLASSES.to_owned()),
+        ("base-clusters.yaml", BASE_CLUSTERS.to_owned()),
         ("firmware-profiles.yaml", PROFILES.join("---\n")),
         ("machines.yaml", machines.join("---\n")),
     ] {
@@ -120,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_declared_of_places_classes_and_firmware_reads() {
-        for text in [PLACES, CLASSES].into_iter().chain(PROFILES) {
+        for text in [PLACES, CLASSES, BASE_CLUSTERS].into_iter().chain(PROFILES) {
             domain::manifest::read("quickstart", text).unwrap();
         }
     }

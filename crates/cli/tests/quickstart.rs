@@ -27,7 +27,7 @@ fn files(directory: &Path) -> BTreeMap<String, (SystemTime, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn a_first_run_enrols_and_publishes_and_a_second_changes_nothing() {
+async fn a_first_run_enrols_provisions_and_publishes_and_a_second_changes_nothing() {
     let desk = Desk::new();
     let first = desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.ends(0);
     assert!(first.stdout.contains("Machines (8)") && first.stdout.contains("GPUs (28)"), "{first:?}");
@@ -40,7 +40,7 @@ async fn a_first_run_enrols_and_publishes_and_a_second_changes_nothing() {
 
     let second = desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.ends(0);
     assert!(
-        second.stdout.starts_with("Everything was declared and enrolled before; nothing was changed.\n"),
+        second.stdout.starts_with("Everything was declared and provisioned before; nothing was changed.\n"),
         "{second:?}"
     );
     assert_eq!(files(&desk.path("bailiwick-data/publish")), published);
@@ -57,7 +57,7 @@ async fn programs_get_the_result_as_json() {
         .json();
     assert_eq!(result["changed"], true);
     let machines = result["machines"].as_array().unwrap();
-    assert!(machines.len() == 8 && machines.iter().all(|machine| machine["state"] == "enrolled"));
+    assert!(machines.len() == 8 && machines.iter().all(|machine| machine["state"] == "in-service"));
     let dgx = result["gpus"].as_array().unwrap().iter().filter(|gpu| gpu["machine"] == "r1-u01").count();
     assert_eq!(dgx, 8);
     let again = desk
@@ -94,7 +94,7 @@ async fn it_keeps_serving_and_the_commands_it_prints_work() {
     let mut shell = tokio::process::Command::new("sh");
     shell.args(["-e", "-c", &steps]).current_dir(desk.dir.path()).env("NO_COLOR", "1").kill_on_drop(true);
     let run = Run::of(shell.output().await.unwrap()).ends(0);
-    for part in ["r1-u08", "r1-u01 is enrolled for ", "TRIAL", "Nothing to change", "GPUs (8)"] {
+    for part in ["r1-u08", "r1-u01 is in-service for ", "TRIAL", "Nothing to change", "GPUs (8)"] {
         assert!(run.stdout.contains(part), "{part} in {run:?}");
     }
     interrupt(&child);

@@ -102,6 +102,16 @@ impl Cluster {
         self.shared.objects().list(path)
     }
 
+    /// All that it holds, for [`Self::restore`].
+    pub fn save(&self) -> Value {
+        self.shared.objects().save()
+    }
+
+    /// Holds what was saved, and nothing else.
+    pub fn restore(&self, saved: &Value) {
+        self.shared.objects().restore(saved);
+    }
+
     /// Puts an object there, as somebody else would.
     pub fn put(&self, path: &str, object: Value) {
         self.shared.objects().put(path, object);

@@ -44,6 +44,16 @@ impl Objects {
         self.objects.get(path).cloned()
     }
 
+    pub(super) fn save(&self) -> Value {
+        json!({ "version": self.version, "objects": self.objects })
+    }
+
+    pub(super) fn restore(&mut self, saved: &Value) {
+        let objects = saved["objects"].as_object().cloned().unwrap_or_default();
+        let version = saved["version"].as_u64().unwrap_or_default();
+        *self = Self { objects: objects.into_iter().collect(), version, ..Self::default() };
+    }
+
     pub(super) fn list(&self, path: &str) -> Vec<Value> {
         let prefix = format!("{path}/");
         let under = self.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
