@@ -22,6 +22,7 @@ mod body;
 mod boot;
 mod bootable;
 mod clock;
+mod cluster;
 mod codes;
 pub mod decoy;
 mod der;
@@ -31,6 +32,7 @@ mod fault;
 mod files;
 mod handler;
 mod host;
+pub mod ironic;
 pub mod legacy;
 mod machine;
 mod media;
@@ -52,6 +54,7 @@ pub use behaviour::{
     TaskLocation, TaskStyle, VirtualMediaStyle,
 };
 pub use bmc::{Bmc, Counters, RequestRecord};
+pub use cluster::{Cluster, JoinOutcome};
 pub use codes::CODES;
 pub use error::Error;
 pub use fault::{Action, Fault, FaultId, Faults, Selector};
