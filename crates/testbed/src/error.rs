@@ -79,6 +79,12 @@ pub enum Error {
     /// No user of this name exists on the machine.
     #[error("there is no user `{0}` on this machine: run hack/testbed/build postgresql")]
     NoUser(&'static str),
+    /// What is to be started makes namespaces and mounts.
+    #[error("{0} needs root: run these tests as root, in a container or a virtual machine")]
+    NeedsRoot(&'static str),
+    /// A kubelet's configuration that cannot be read.
+    #[error("could not read the KubeletConfiguration: {0}")]
+    KubeletConfiguration(String),
 }
 
 impl Error {
@@ -95,6 +101,8 @@ impl Error {
             Self::TooManyGroups(_) => "testbed.too-many-groups",
             Self::Client(_) => "testbed.client",
             Self::NoUser(_) => "testbed.no-user",
+            Self::NeedsRoot(_) => "testbed.needs-root",
+            Self::KubeletConfiguration(_) => "testbed.kubelet-configuration",
         }
     }
 

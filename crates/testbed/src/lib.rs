@@ -1,5 +1,5 @@
-//! Starts the real counterparts for tests: a Kubernetes control plane, PostgreSQL, Ironic,
-//! baremetal-operator, sushy-emulator.
+//! Starts the real counterparts for tests: a Kubernetes control plane, real nodes, PostgreSQL,
+//! Ironic, baremetal-operator, sushy-emulator.
 //!
 //! `hack/testbed/build` makes the programs; this crate finds them, starts them on ports and sockets
 //! that the system chooses, with all their state in a temporary directory, and kills them when the
@@ -21,6 +21,7 @@ mod https;
 mod images;
 mod ironic;
 mod kubectl;
+mod node;
 mod operator;
 mod parts;
 mod passwords;
@@ -34,6 +35,7 @@ pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::Error;
 pub use ironic::{Ironic, IronicOptions};
 pub use kubectl::Output;
+pub use node::{Node, NodeOptions};
 pub use operator::{BaremetalOperator, BaremetalOperatorOptions};
 pub use parts::{Part, repository_root};
 pub use postgres::{Postgres, PostgresOptions};

@@ -49,15 +49,14 @@ impl BaremetalOperatorOptions {
         control_plane: &ControlPlane,
         ironic: &Ironic,
     ) -> Result<BaremetalOperator, Error> {
-        let programs = Part::BaremetalOperator.programs().await?;
         let directory = tempfile::Builder::new()
             .prefix("bailiwick-operator-")
             .tempdir()
             .map_err(Error::file("make", "a temporary directory"))?;
-        control_plane.apply_crds(&programs.join("../crds")).await?;
+        control_plane.apply_crds(&BaremetalOperator::crds().await?).await?;
         control_plane.create_namespace(&self.namespace).await?;
         write_credentials(directory.path(), ironic)?;
-        let path = programs.join("baremetal-operator");
+        let path = Part::BaremetalOperator.programs().await?.join("baremetal-operator");
         let environment = environment(directory.path(), control_plane, ironic);
         let client = Client::plain()?;
         let (process, _) = on_free_port(async |port| {
@@ -123,7 +122,7 @@ impl BaremetalOperator {
     /// The folder with the definitions of its resources, for [`ControlPlane::apply_crds`] where no
     /// operator is wanted.
     pub async fn crds() -> Result<PathBuf, Error> {
-        Ok(Part::BaremetalOperator.programs().await?.join("../crds"))
+        Ok(Part::BaremetalOperator.directory().await?.join("crds"))
     }
 }
 

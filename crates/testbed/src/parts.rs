@@ -10,7 +10,7 @@ use crate::Error;
 /// A counterpart that `hack/testbed/build` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The API server, scheduler, controller manager and kubectl.
+    /// The API server, scheduler, controller manager, kubectl and kubelet.
     Kubernetes,
     /// What the API server stores in.
     Etcd,
@@ -22,6 +22,8 @@ pub enum Part {
     Ironic,
     /// Metal3's baremetal-operator, with the definitions of its resources.
     BaremetalOperator,
+    /// What a kubelet needs beside itself: containerd, runc, CNI plugins and images.
+    Node,
 }
 
 impl Part {
@@ -34,11 +36,19 @@ impl Part {
             Self::SushyTools => "sushy-tools",
             Self::Ironic => "ironic",
             Self::BaremetalOperator => "baremetal-operator",
+            Self::Node => "node",
         }
     }
 
     /// The directory that holds this part's programs.
     pub async fn programs(self) -> Result<PathBuf, Error> {
+        let directory = self.directory().await?;
+        // PostgreSQL is installed rather than cached; its place is already a directory of programs.
+        Ok(if self == Self::PostgreSql { directory } else { directory.join("bin") })
+    }
+
+    /// The directory that this part was built as.
+    pub(crate) async fn directory(self) -> Result<PathBuf, Error> {
         let script = repository_root().join("hack/testbed/build");
         let output = Command::new(&script)
             .args(["--where", self.name()])
@@ -49,9 +59,7 @@ impl Part {
             let details = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(Error::NotBuilt { part: self.name(), details });
         }
-        let place = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end());
-        // PostgreSQL is installed rather than cached; its place is already a directory of programs.
-        Ok(if self == Self::PostgreSql { place } else { place.join("bin") })
+        Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end()))
     }
 }
 

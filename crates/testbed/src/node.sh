@@ -1,0 +1,33 @@
+# Process 1 of a node's own process and mount namespaces: whatever starts here ends with it, and what is
+# mounted here is seen by nobody else. The directory that it runs in holds all of the node's files.
+set -eu
+trap 'exit 0' TERM
+part=$1 system_uuid=$2
+shift 2
+
+# Sockets of shims and state of runc have fixed places below /run, links to logs below /var/log.
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/log
+# The kubelet takes the system UUID from DMI, or where the machine has none from this file.
+if [ -n "$system_uuid" ] && [ -d /sys/class/dmi/id ]; then
+  mount -t tmpfs tmpfs /sys/class/dmi/id
+  echo "$system_uuid" >/sys/class/dmi/id/product_uuid
+elif [ -n "$system_uuid" ]; then
+  echo "$system_uuid" >machine-id
+  mount --bind machine-id /etc/machine-id
+fi
+
+containerd --config containerd.toml >containerd.log 2>&1 &
+containerd=$!
+until ctr --address "$PWD/containerd.sock" version >/dev/null 2>&1; do
+  kill -0 "$containerd" || { cat containerd.log; exit 1; }
+  sleep 0.05
+done
+for image in pause busybox; do
+  ctr --address "$PWD/containerd.sock" --namespace k8s.io images import --local --snapshotter native \
+    "$part/$image.tar" >>containerd.log 2>&1 || { cat containerd.log; exit 1; }
+done
+
+touch started
+kubelet "$@" &
+wait $!
