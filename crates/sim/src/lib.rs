@@ -33,6 +33,7 @@ mod files;
 mod handler;
 mod host;
 pub mod ironic;
+pub mod ironic;
 pub mod legacy;
 mod machine;
 mod media;
