@@ -16,10 +16,13 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Field manager of what the cell applies.
 const MANAGER: &str = "bailiwick";
+
+/// How long a listing serves.
+const FRESH: Duration = Duration::from_millis(300);
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +41,8 @@ pub(crate) struct BaseCluster {
     pub ca: String,
     /// Whether its rules for tokens are in place: looked at once a connection.
     ready: tokio::sync::OnceCell<()>,
+    /// Certificate requests as last listed: one listing serves all machines that wait at the same time.
+    listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<CertificateSigningRequest>>)>>,
 }
 
 impl std::fmt::Debug for BaseCluster {
@@ -94,7 +99,7 @@ async fn open(kubeconfig: &str) -> Result<BaseCluster, String> {
     config.write_timeout = Some(PATIENCE);
     let ca = config.root_cert.iter().flatten().map(|der| pem(der)).collect();
     let client = Client::try_from(config).map_err(|error| told(&error))?;
-    Ok(BaseCluster { client, ca, ready: tokio::sync::OnceCell::new() })
+    Ok(BaseCluster { client, ca, ready: tokio::sync::OnceCell::new(), listed: tokio::sync::Mutex::default() })
 }
 
 fn pem(der: &[u8]) -> String {
@@ -206,11 +211,20 @@ impl BaseCluster {
         }
     }
 
-    /// Requests for certificates of kubelets.
-    pub(crate) async fn requests(&self) -> Result<Vec<CertificateSigningRequest>, Trouble> {
+    /// Requests for certificates of kubelets, as they were a moment ago.
+    pub(crate) async fn requests(&self) -> Result<Arc<Vec<CertificateSigningRequest>>, Trouble> {
+        // Held while it is read: whoever comes meanwhile waits for the one reading instead of beginning another.
+        let mut listed = self.listed.lock().await;
+        if let Some((at, requests)) = &*listed
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(requests));
+        }
         let params = ListParams::default().fields(&format!("spec.signerName={SIGNER}"));
         let list = self.all().list(&params).await;
-        Ok(list.map_err(|error| trouble("list certificate requests", &error))?.items)
+        let requests = Arc::new(list.map_err(|error| trouble("list certificate requests", &error))?.items);
+        *listed = Some((Instant::now(), Arc::clone(&requests)));
+        Ok(requests)
     }
 
     /// Approves or denies a request; one that is decided stays as it is.

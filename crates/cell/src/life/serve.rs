@@ -72,7 +72,12 @@ impl Case<'_> {
                     format!("Machine/{} did not join within {} min", self.machine(), spec.token_minutes);
                 return self.deploy_anew(instance, &cluster, &token, coded("join.token-late", message)).await;
             }
-            cluster.ensure_token(self.machine(), &token).await?;
+            // Once a deployment: while it goes on, the machine is looked at many times.
+            let made = json!({ "token": instance.id });
+            if self.record.work.as_ref() != Some(&made) {
+                cluster.ensure_token(self.machine(), &token).await?;
+                self.life.store.remember(self.machine(), self.guard, Some(&made)).await?;
+            }
         }
         if let Some(outcome) = self.run_image(instance, &spec, &cluster, &token).await? {
             return Ok(outcome);

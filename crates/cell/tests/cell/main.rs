@@ -7,5 +7,6 @@ mod enrolment;
 mod firmware;
 mod lifecycle;
 mod line;
+mod node;
 mod publishing;
 mod support;

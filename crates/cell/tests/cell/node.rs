@@ -1,0 +1,153 @@
+//! Real kubelets join a real control plane with what the cell gives their machines, and with nothing else.
+
+use crate::line::{Line, pool};
+use crate::support::document;
+use serde_json::{Value, json};
+use sim::ironic::NodeEvent;
+use std::time::Duration;
+use testbed::{ControlPlane, Node, NodeOptions};
+use tokio::sync::mpsc;
+
+const CELL_USER: &str = "bailiwick-cell";
+
+/// What the image of the tests reads: both files of the kubelet, as JSON.
+const USER_DATA: &str =
+    r#"{"kubeconfig": "{{bootstrapKubeconfig.base64}}", "kubelet": "{{kubeletConfiguration.base64}}"}"#;
+
+/// A line whose base cluster is a real control plane.
+struct Real {
+    plane: ControlPlane,
+    line: Line,
+    /// User data of machines that were deployed.
+    deployed: mpsc::UnboundedReceiver<(String, String)>,
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> String {
+    plane.kubectl(arguments, None).await.unwrap().success().unwrap()
+}
+
+impl Real {
+    async fn start(machines: usize) -> Self {
+        let plane = ControlPlane::start().await.unwrap();
+        let roles = testbed::repository_root().join("manifests/basecluster-clusterrole.yaml");
+        kubectl(&plane, &["apply", "-f", roles.to_str().unwrap()]).await;
+        let user = format!("--user={CELL_USER}");
+        kubectl(&plane, &["create", "clusterrolebinding", "nodes", "--clusterrole=bailiwick-nodes", &user])
+            .await;
+        let tokens =
+            ["create", "rolebinding", "tokens", "-n", "kube-system", "--role=bailiwick-tokens", &user];
+        kubectl(&plane, &tokens).await;
+        let kubeconfig = std::fs::read_to_string(plane.kubeconfig_for(CELL_USER, &[]).unwrap()).unwrap();
+        let (sender, deployed) = mpsc::unbounded_channel();
+        let hook = move |event| {
+            if let NodeEvent::Deployed(instance) = event {
+                let user_data = instance.config_drive.as_ref().and_then(|drive| drive.user_data());
+                let sent = (instance.name.unwrap_or_default(), user_data.unwrap_or_default().to_owned());
+                // Nobody listens once the test is over.
+                let _ = sender.send(sent);
+            }
+        };
+        let line = Line::with(
+            machines,
+            |ironic| ironic.on_event(hook),
+            |settings| {
+                let secret = settings.secrets_dir.as_ref().unwrap().join("pool/kubeconfig");
+                std::fs::write(secret, kubeconfig).unwrap();
+            },
+        )
+        .await;
+        line.declare().await;
+        let mut pool = pool();
+        pool["spec"]["endpoint"] = plane.server_url().into();
+        pool["spec"]["join"] = json!({ "template": { "userData": USER_DATA } });
+        line.client.apply(vec![pool], &[]).await;
+        line.arrive("available").await;
+        Self { plane, line, deployed }
+    }
+
+    /// Has a machine provisioned; gives its user data once it is deployed.
+    async fn deploy(&mut self, name: &str) -> Value {
+        let assignment = document("Assignment", name, json!({ "baseCluster": "pool" }));
+        self.line.client.apply(vec![assignment], &[]).await;
+        let (deployed, user_data) = self.deployed.recv().await.unwrap();
+        assert_eq!(deployed, name);
+        serde_json::from_str(&user_data).unwrap()
+    }
+
+    /// A kubelet of this name, on a machine with this UUID, with what a machine was given.
+    async fn boot(&self, name: &str, uuid: &str, user_data: &Value) -> Node {
+        use base64::Engine as _;
+        let text = |key: &str| {
+            let bytes =
+                base64::engine::general_purpose::STANDARD.decode(user_data[key].as_str().unwrap()).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let options = NodeOptions::new(name, &text("kubeconfig"), &text("kubelet")).system_uuid(uuid);
+        options.start(&self.plane).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_joins_is_verified_labelled_and_ready_and_its_token_serves_no_other() {
+    let mut real = Real::start(2).await;
+    let (name, other) = (real.line.names()[0].clone(), real.line.names()[1].clone());
+    let uuid = real.line.site.machines()[0].uuid.clone();
+    let user_data = real.deploy(&name).await;
+    let node = real.boot(&name, &uuid, &user_data).await;
+    real.line.until(&name, |machine| machine["state"] == "in-service").await;
+
+    let shown: Value =
+        serde_json::from_str(&kubectl(&real.plane, &["get", "node", &name, "-o", "json"]).await).unwrap();
+    assert_eq!(shown["metadata"]["labels"]["node-restriction.kubernetes.io/jurisdiction"], "de");
+    assert_eq!(shown["metadata"]["labels"]["node-restriction.kubernetes.io/machine"], name.as_str());
+    assert!(!shown["spec"]["taints"].to_string().contains("unverified"), "{}", shown["spec"]);
+    let ready = shown["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True");
+    assert!(ready, "{}", shown["status"]["conditions"]);
+    drop(node);
+
+    // The token was used once: a copy of it lets nobody in, under whatever name.
+    let requests = kubectl(&real.plane, &["get", "csr", "-o", "name"]).await;
+    let thief = real.boot(&other, &uuid, &user_data).await;
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while !thief.log().contains("Unauthorized") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("the copied token is not refused: {}", thief.log()));
+    assert_eq!(kubectl(&real.plane, &["get", "csr", "-o", "name"]).await, requests);
+    assert!(!kubectl(&real.plane, &["get", "nodes", "-o", "name"]).await.contains(&other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_on_another_machine_is_quarantined_and_never_loses_its_taint() {
+    let mut real = Real::start(1).await;
+    let name = real.line.names()[0].clone();
+    let user_data = real.deploy(&name).await;
+    let _node = real.boot(&name, "11111111-2222-3333-4444-555555555555", &user_data).await;
+    real.line.until(&name, |machine| machine["state"] == "quarantined").await;
+    let shown = kubectl(&real.plane, &["get", "node", &name, "-o", "json"]).await;
+    assert!(shown.contains("bailiwick.dev/unverified"), "{shown}");
+    assert!(!shown.contains("node-restriction.kubernetes.io/"), "{shown}");
+    let assignment = real.line.client.get(&format!("/api/v1/declarations/Assignment/{name}")).await;
+    assert!(
+        assignment["spec"]["quarantine"]["reason"].as_str().unwrap().contains("node.other-machine"),
+        "{assignment}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_used_for_another_machines_name_is_denied_and_its_machine_quarantined() {
+    let mut real = Real::start(2).await;
+    let (name, other) = (real.line.names()[0].clone(), real.line.names()[1].clone());
+    let user_data = real.deploy(&name).await;
+    let _thief = real.boot(&other, "11111111-2222-3333-4444-555555555555", &user_data).await;
+    real.line.until(&name, |machine| machine["state"] == "quarantined").await;
+    let requests = kubectl(&real.plane, &["get", "csr", "-o", "json"]).await;
+    assert!(requests.contains("BailiwickDenied") && !requests.contains("\"Approved\""), "{requests}");
+    assert!(!kubectl(&real.plane, &["get", "nodes", "-o", "name"]).await.contains(&other));
+}
