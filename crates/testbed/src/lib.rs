@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod cluster_api;
 mod control_plane;
 mod error;
 mod https;
@@ -31,6 +32,7 @@ mod process;
 mod shared;
 mod sushy;
 
+pub use cluster_api::ClusterApiCrds;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::Error;
 pub use ironic::{Ironic, IronicOptions};

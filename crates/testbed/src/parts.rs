@@ -24,6 +24,8 @@ pub enum Part {
     BaremetalOperator,
     /// What a kubelet needs beside itself: containerd, runc, CNI plugins and images.
     Node,
+    /// The definitions of Cluster API's resources.
+    ClusterApiCrds,
 }
 
 impl Part {
@@ -37,6 +39,7 @@ impl Part {
             Self::Ironic => "ironic",
             Self::BaremetalOperator => "baremetal-operator",
             Self::Node => "node",
+            Self::ClusterApiCrds => "cluster-api-crds",
         }
     }
 
