@@ -12,7 +12,7 @@ use crate::server::Reply;
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 fn patience() -> Patience {
-    Patience { effect: Duration::from_millis(50), every: Duration::from_millis(1) }
+    Patience { effect: Duration::from_secs(1), every: Duration::from_millis(10) }
 }
 
 async fn set(running: &Running) -> Result<Report, ClockError> {

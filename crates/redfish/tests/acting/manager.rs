@@ -10,7 +10,7 @@ use crate::server::Reply;
 
 fn patience() -> Patience {
     let ms = Duration::from_millis;
-    Patience { every: ms(1), effect: ms(100), back: ms(5_000), good: 3 }
+    Patience { every: ms(1), effect: ms(20_000), back: ms(20_000), good: 3 }
 }
 
 async fn reset(running: &Running, patience: Patience) -> Result<(), ResetError> {
@@ -59,7 +59,8 @@ async fn a_bmc_that_restarts_between_two_looks_is_noticed_by_what_it_forgot() {
 async fn quirk_38_a_restart_that_is_ignored_is_an_error() {
     let running =
         Running::start(|_, seen| seen.is("POST", MANAGER_RESET).then(|| Reply::new(200, &[], "{}"))).await;
-    assert_eq!(reset(&running, patience()).await.unwrap_err().code(), "bmc.reset-no-effect");
+    let soon = Patience { effect: Duration::from_millis(100), ..patience() };
+    assert_eq!(reset(&running, soon).await.unwrap_err().code(), "bmc.reset-no-effect");
 }
 
 #[tokio::test]
@@ -70,7 +71,8 @@ async fn a_bmc_that_does_not_come_back_is_an_error() {
         down.then(|| Reply::Cut(Vec::new()))
     })
     .await;
-    let hurried = Patience { back: Duration::from_millis(200), ..patience() };
+    let soon = Duration::from_millis(200);
+    let hurried = Patience { effect: soon, back: soon, ..patience() };
     assert_eq!(reset(&running, hurried).await.unwrap_err().code(), "bmc.reset-not-back");
 }
 

@@ -9,15 +9,29 @@ use serde_json::json;
 use crate::machine::{RESET, Running, SYSTEM};
 use crate::server::{Reply, Seen};
 
-/// Long enough for a machine in memory, short enough for a test.
+/// Looks often, and gives a loaded test machine all the time it wants.
 fn patience() -> Patience {
-    let ms = Duration::from_millis;
-    Patience { poll: ms(1), graceful: ms(40), effect: ms(60), refusal: ms(400), retry: ms(1), rest: ms(1) }
+    let (ms, long) = (Duration::from_millis(1), Duration::from_secs(20));
+    Patience { poll: ms, graceful: long, effect: long, refusal: long, retry: ms, rest: ms }
+}
+
+/// Gives up soon, for what never comes.
+fn hurried() -> Patience {
+    let soon = Duration::from_millis(50);
+    Patience { graceful: soon, effect: soon, refusal: soon, ..patience() }
 }
 
 async fn set(running: &Running, target: Target) -> Result<Vec<&'static str>, power::PowerError> {
+    set_with(running, target, patience()).await
+}
+
+async fn set_with(
+    running: &Running,
+    target: Target,
+    patience: Patience,
+) -> Result<Vec<&'static str>, power::PowerError> {
     let (client, host) = running.connect().await;
-    let report = power::set(&client, &host, target, patience()).await;
+    let report = power::set(&client, &host, target, patience).await;
     client.close().await;
     report.map(|report| report.commands)
 }
@@ -69,7 +83,7 @@ async fn quirk_14_on_is_tried_again_while_it_is_refused_after_power_off() {
 async fn quirk_14_on_that_stays_refused_is_an_error_with_the_message_of_the_bmc() {
     let running =
         Running::start(|_, seen| is_reset(seen, "On").then(|| Reply::message(409, "IDRAC.2.9.SYS403"))).await;
-    let error = set(&running, Target::On).await.unwrap_err();
+    let error = set_with(&running, Target::On, hurried()).await.unwrap_err();
     assert_eq!(error.code(), "bmc.power-refused");
     assert_eq!(error.problem().found.as_deref(), Some("IDRAC.2.9.SYS403"));
 }
@@ -146,13 +160,17 @@ async fn quirk_38_a_restart_without_effect_goes_off_and_on() {
     let running =
         Running::start(|_, seen| is_reset(seen, "ForceRestart").then(|| Reply::new(204, &[], ""))).await;
     running.machine().set(SYSTEM, &json!({"PowerState": "On", "LastResetTime": "2026-11-20T00:00:00Z"}));
-    assert_eq!(set(&running, Target::ForceRestarted).await.unwrap(), ["ForceRestart", "ForceOff", "On"]);
+    let soon = Patience { effect: Duration::from_secs(1), ..patience() };
+    assert_eq!(
+        set_with(&running, Target::ForceRestarted, soon).await.unwrap(),
+        ["ForceRestart", "ForceOff", "On"]
+    );
 }
 
 #[tokio::test]
 async fn quirk_38_a_success_without_effect_is_an_error_that_tells_both_states() {
     let running = Running::start(|_, seen| seen.is("POST", RESET).then(|| Reply::new(204, &[], ""))).await;
-    let error = set(&running, Target::On).await.unwrap_err();
+    let error = set_with(&running, Target::On, hurried()).await.unwrap_err();
     assert_eq!(error.code(), "bmc.power-no-effect");
     let problem = error.problem();
     assert_eq!((problem.found.as_deref(), problem.expected.as_deref()), (Some("Off"), Some("On")));
@@ -165,7 +183,8 @@ async fn an_operating_system_that_does_not_hear_is_cut_off() {
     let running =
         Running::start(|_, seen| is_reset(seen, "GracefulShutdown").then(|| Reply::new(204, &[], ""))).await;
     is_on(&running);
-    assert_eq!(set(&running, Target::Off).await.unwrap(), ["GracefulShutdown", "ForceOff"]);
+    let deaf = Patience { graceful: Duration::from_millis(50), ..patience() };
+    assert_eq!(set_with(&running, Target::Off, deaf).await.unwrap(), ["GracefulShutdown", "ForceOff"]);
 }
 
 #[tokio::test]

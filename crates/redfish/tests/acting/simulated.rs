@@ -28,15 +28,8 @@ fn bootable() -> BmcBuilder {
 }
 
 fn patience() -> Patience {
-    let ms = Duration::from_millis;
-    Patience {
-        poll: ms(2),
-        graceful: ms(500),
-        effect: ms(5_000),
-        refusal: ms(5_000),
-        retry: ms(20),
-        rest: ms(1),
-    }
+    let (ms, long) = (Duration::from_millis, Duration::from_secs(20));
+    Patience { poll: ms(2), graceful: long, effect: long, refusal: long, retry: ms(20), rest: ms(1) }
 }
 
 fn of(bmc: &RunningBmc) -> Options {
@@ -75,7 +68,7 @@ async fn the_host_of_a_simulated_dgx_goes_off_and_on() {
 async fn quirk_14_a_simulated_bmc_that_refuses_on_for_a_while_is_switched_on() {
     let bmc = dgx().start().await.unwrap();
     bmc.set_behaviour(|behaviour| {
-        behaviour.power.on_refused_after_off = Duration::from_millis(200);
+        behaviour.power.on_refused_after_off = Duration::from_secs(2);
         behaviour.power.delay = Duration::from_millis(30);
     });
     let client = connect(&bmc, of(&bmc)).await.unwrap();
@@ -138,7 +131,7 @@ async fn quirk_34_a_simulated_bmc_is_restarted_and_back() {
     bmc.set_behaviour(|behaviour| behaviour.restart.takes = Duration::from_millis(150));
     let (client, host) = found(&bmc).await;
     let ms = Duration::from_millis;
-    let patience = manager::Patience { every: ms(20), effect: ms(5_000), back: ms(20_000), good: 3 };
+    let patience = manager::Patience { every: ms(20), effect: ms(20_000), back: ms(20_000), good: 3 };
     let took = manager::reset(&client, &host, patience).await.unwrap();
     assert!(took >= ms(150) && bmc.counters().restarts == 1, "{took:?}");
     assert!(client.get(&host.system).await.is_ok());
@@ -252,7 +245,7 @@ async fn quirks_17_and_18_tasks_of_a_simulated_bmc_end_however_they_are_told() {
             power::set(&client, &host, target, patience()).await.unwrap();
         }
         let ms = Duration::from_millis;
-        let patience = task::Patience { every: ms(1), appears: ms(500), deadline: ms(5_000) };
+        let patience = task::Patience { every: ms(1), appears: ms(500), deadline: ms(20_000) };
         let end = task::follow(&client, &receipt, patience).await.unwrap();
         let expected = matches!(end, task::TaskEnd::Completed { .. } | task::TaskEnd::Vanished);
         assert!(expected, "{style:?}: {end:?}");
