@@ -346,7 +346,8 @@ fn select<'i>(selector: &Selector, inventory: &'i Inventory) -> Box<dyn Iterator
             Entry {
                 fact: format!("gpus/{label}/firmwareVersion"),
                 version: gpu.firmware_version.as_deref(),
-                source: gpu.sources.first().map(String::as_str),
+                // of the views, sorted, the chassis comes first and has no version; the processor comes last
+                source: gpu.sources.last().map(String::as_str),
             }
         })),
         Selector::Reported(Part::Tpm) => {
