@@ -33,7 +33,6 @@ mod files;
 mod handler;
 mod host;
 pub mod ironic;
-pub mod ironic;
 pub mod legacy;
 mod machine;
 mod media;
