@@ -81,6 +81,10 @@ impl BaseClusters {
             }
         }
         let opened = open(&text).await.map_err(missing)?;
+        if opened.ca.is_empty() {
+            // Nodes would be told to trust whoever answers.
+            return Err(missing("the kubeconfig names no CA of the API server".into()));
+        }
         let cluster = Arc::new(opened);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(name.clone(), (digest, Arc::clone(&cluster)));
@@ -89,6 +93,12 @@ impl BaseClusters {
 }
 
 async fn open(kubeconfig: &str) -> Result<BaseCluster, String> {
+    let (client, ca) = connect(kubeconfig).await?;
+    Ok(BaseCluster { client, ca, ready: tokio::sync::OnceCell::new(), listed: tokio::sync::Mutex::default() })
+}
+
+/// A client of the API server that a kubeconfig names, and the CA of that server (PEM).
+pub(crate) async fn connect(kubeconfig: &str) -> Result<(Client, String), String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     let file = Kubeconfig::from_yaml(kubeconfig).map_err(|error| told(&error))?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -99,7 +109,7 @@ async fn open(kubeconfig: &str) -> Result<BaseCluster, String> {
     config.write_timeout = Some(PATIENCE);
     let ca = config.root_cert.iter().flatten().map(|der| pem(der)).collect();
     let client = Client::try_from(config).map_err(|error| told(&error))?;
-    Ok(BaseCluster { client, ca, ready: tokio::sync::OnceCell::new(), listed: tokio::sync::Mutex::default() })
+    Ok((client, ca))
 }
 
 fn pem(der: &[u8]) -> String {

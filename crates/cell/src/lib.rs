@@ -16,6 +16,6 @@ mod trouble;
 mod world;
 
 pub use error::{CODES, CellError};
-pub use provision::{IronicSettings, ProvisionerSettings, ServiceSettings};
+pub use provision::{IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings};
 pub use service::{Cell, RunningCell};
 pub use settings::{Settings, SinkSettings};

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use cell::{IronicSettings, ProvisionerSettings, ServiceSettings, Settings, SinkSettings};
+use cell::{IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings, Settings, SinkSettings};
 use clap::{Args, ValueEnum};
 use domain::{Name, Problem, manifest};
 use serde::Deserialize;
@@ -94,6 +94,15 @@ pub(crate) struct Keys {
     /// Have Ironic check the certificates of BMCs by the CAs of its system
     #[arg(long, env = "BAILIWICK_IRONIC_VERIFY_BMC", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) ironic_verify_bmc: Option<bool>,
+    /// Kubeconfig of the management cluster in which baremetal-operator provisions machines; instead of ironic-url
+    #[arg(long, env = "BAILIWICK_METAL3_KUBECONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(crate) metal3_kubeconfig: Option<PathBuf>,
+    /// Namespace of the BareMetalHosts [default: metal3]
+    #[arg(long, env = "BAILIWICK_METAL3_NAMESPACE", hide_env_values = true, value_name = "NAME")]
+    pub(crate) metal3_namespace: Option<String>,
+    /// Ironic behind baremetal-operator is configured to erase whole disks: BareMetalHosts do not tell
+    #[arg(long, env = "BAILIWICK_METAL3_ERASES_DISKS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) metal3_erases_disks: Option<bool>,
     /// Steps at once that speak with the provisioning service [default: 32]
     #[arg(long, env = "BAILIWICK_PROVISIONER_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) provisioner_at_once: Option<usize>,
@@ -156,6 +165,9 @@ impl Keys {
             ironic_insecure: self.ironic_insecure.or(file.ironic_insecure),
             ironic_agent_iso: self.ironic_agent_iso.or(file.ironic_agent_iso),
             ironic_verify_bmc: self.ironic_verify_bmc.or(file.ironic_verify_bmc),
+            metal3_kubeconfig: self.metal3_kubeconfig.or(file.metal3_kubeconfig),
+            metal3_namespace: self.metal3_namespace.or(file.metal3_namespace),
+            metal3_erases_disks: self.metal3_erases_disks.or(file.metal3_erases_disks),
             provisioner_at_once: self.provisioner_at_once.or(file.provisioner_at_once),
             requests_per_bmc: self.requests_per_bmc.or(file.requests_per_bmc),
             requests_at_once: self.requests_at_once.or(file.requests_at_once),
@@ -189,23 +201,37 @@ impl Keys {
     }
 
     fn provisioners(&self) -> Vec<ProvisionerSettings> {
-        let Some(url) = self.ironic_url.clone() else { return Vec::new() };
-        let ironic = IronicSettings {
-            url,
-            username: self.ironic_username.clone(),
-            password_file: self.ironic_password_file.clone(),
-            ca_file: self.ironic_ca_file.clone(),
-            insecure: self.ironic_insecure.unwrap_or_default(),
-            agent_iso: self.ironic_agent_iso.clone(),
-            verify_bmc: self.ironic_verify_bmc.unwrap_or_default(),
-            driver: None,
-        };
-        vec![ProvisionerSettings {
-            name: "ironic".to_owned(),
+        let service = |name: &str, service| ProvisionerSettings {
+            name: name.to_owned(),
             sites: Vec::new(),
-            service: ServiceSettings::Ironic(ironic),
+            service,
             at_once: self.provisioner_at_once.unwrap_or(32),
-        }]
+        };
+        let metal3 = self.metal3_kubeconfig.clone().map(|kubeconfig| {
+            let settings = Metal3Settings {
+                kubeconfig,
+                namespace: self.metal3_namespace.clone().unwrap_or_else(|| "metal3".to_owned()),
+                inspect: true,
+                clean: true,
+                erases_disks: self.metal3_erases_disks.unwrap_or_default(),
+                verify_bmc: self.ironic_verify_bmc.unwrap_or_default(),
+            };
+            service("metal3", ServiceSettings::Metal3(settings))
+        });
+        let ironic = self.ironic_url.clone().map(|url| {
+            let settings = IronicSettings {
+                url,
+                username: self.ironic_username.clone(),
+                password_file: self.ironic_password_file.clone(),
+                ca_file: self.ironic_ca_file.clone(),
+                insecure: self.ironic_insecure.unwrap_or_default(),
+                agent_iso: self.ironic_agent_iso.clone(),
+                verify_bmc: self.ironic_verify_bmc.unwrap_or_default(),
+                driver: None,
+            };
+            service("ironic", ServiceSettings::Ironic(settings))
+        });
+        metal3.into_iter().chain(ironic).collect()
     }
 
     fn sinks(&self) -> Vec<SinkSettings> {
@@ -316,6 +342,9 @@ ironic-ca-file = "/c"
 ironic-insecure = true
 ironic-agent-iso = "http://a/a.iso"
 ironic-verify-bmc = true
+metal3-kubeconfig = "/m"
+metal3-namespace = "n"
+metal3-erases-disks = true
 provisioner-at-once = 5
 requests-per-bmc = 2
 requests-at-once = 3

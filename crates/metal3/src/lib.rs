@@ -30,7 +30,7 @@ pub use registration::{
     Algorithm, BootMode, Cleaning, Deployment, DiskFormat, Inspection, Payload, Place, Power, Registration,
     Wish, label_value,
 };
-pub use run::{Action, Progress, facts, follow, standing, step};
+pub use run::{Action, Progress, Standing, facts, follow, standing, step};
 pub use secret::{Credentials, Secret, SecretText, SeenSecret};
 pub use states::{ErrorType, OperationalStatus, ProvisioningState};
 

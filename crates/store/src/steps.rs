@@ -56,7 +56,9 @@ impl Store {
             });
         }
         let leaves = to == MachineState::Available || record.state == MachineState::Wiping;
-        if leaves && advance.erasure.as_ref().is_none_or(|erasure| erasure.gap().is_some()) {
+        // Before its first use a machine holds nothing of anybody here: then the record tells, and keeps nobody waiting.
+        let gap = |erasure: &Erasure| record.instance.is_some() && erasure.gap().is_some();
+        if leaves && advance.erasure.as_ref().is_none_or(gap) {
             return Err(StoreError::NoErasure { machine: machine.clone(), to });
         }
         let instance =

@@ -80,10 +80,11 @@ impl Case<'_> {
             at: Timestamp::now(),
             items,
         };
-        if let Some(problem) = erasure.gap() {
-            return Err(Trouble::Passing(problem));
-        }
+        // Before its first use a machine holds nothing of anybody here: then the record tells, and keeps nobody waiting.
         if instance.is_some() {
+            if let Some(problem) = erasure.gap() {
+                return Err(Trouble::Passing(problem));
+            }
             self.leave_cluster().await?;
         }
         self.advance(MachineState::Available, |advance| advance.erasure = Some(erasure)).await

@@ -3,6 +3,7 @@
 //! Each call observes and does at most one thing, so that a step of the lifecycle may be repeated (DESIGN §3.5).
 
 mod ironic;
+mod metal3;
 
 use crate::trouble::Trouble;
 use domain::base_cluster::Image;
@@ -16,6 +17,7 @@ use store::Zeroizing;
 use uuid::Uuid;
 
 pub(crate) use self::ironic::Ironic;
+pub(crate) use self::metal3::Metal3;
 
 /// A provisioning service, and which sites it serves.
 #[derive(Clone, Debug)]
@@ -35,6 +37,25 @@ pub struct ProvisionerSettings {
 pub enum ServiceSettings {
     /// Ironic's API.
     Ironic(IronicSettings),
+    /// BareMetalHosts in a management cluster.
+    Metal3(Metal3Settings),
+}
+
+/// How baremetal-operator is reached.
+#[derive(Clone, Debug, Default)]
+pub struct Metal3Settings {
+    /// Kubeconfig of the management cluster.
+    pub kubeconfig: PathBuf,
+    /// Namespace of the BareMetalHosts.
+    pub namespace: String,
+    /// Whether the operator's agent reads the hardware.
+    pub inspect: bool,
+    /// Whether disks are cleaned.
+    pub clean: bool,
+    /// Whether that cleaning erases whole disks, by Ironic's configuration: baremetal-operator does not tell.
+    pub erases_disks: bool,
+    /// Whether the certificates of BMCs are checked.
+    pub verify_bmc: bool,
 }
 
 /// How Ironic is reached.
@@ -116,12 +137,14 @@ pub(crate) struct Provisioner {
 #[derive(Debug)]
 enum Service {
     Ironic(Ironic),
+    Metal3(Metal3),
 }
 
 impl Provisioner {
     pub(crate) fn new(settings: &ProvisionerSettings) -> Result<Self, domain::Problem> {
         let service = match &settings.service {
             ServiceSettings::Ironic(ironic) => Service::Ironic(Ironic::new(ironic)?),
+            ServiceSettings::Metal3(metal3) => Service::Metal3(Metal3::new(metal3)),
         };
         Ok(Self {
             name: settings.name.clone(),
@@ -149,6 +172,7 @@ impl Provisioner {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.inspect(subject).await,
+            Service::Metal3(metal3) => metal3.inspect(subject).await,
         }
     }
 
@@ -163,6 +187,7 @@ impl Provisioner {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.erase(subject, use_of, work).await,
+            Service::Metal3(metal3) => metal3.erase(subject).await,
         }
     }
 
@@ -175,6 +200,7 @@ impl Provisioner {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.deploy(subject, deployment).await,
+            Service::Metal3(metal3) => metal3.deploy(subject, deployment).await,
         }
     }
 
@@ -183,6 +209,7 @@ impl Provisioner {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.remove(subject).await,
+            Service::Metal3(metal3) => metal3.remove(subject).await,
         }
     }
 
@@ -195,6 +222,7 @@ impl Provisioner {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.hold(subject, reason).await,
+            Service::Metal3(metal3) => metal3.hold(subject, reason.is_some()).await,
         }
     }
 }
