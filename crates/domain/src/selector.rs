@@ -41,7 +41,7 @@ impl FromStr for MachineSelector {
             match part.split_once('=') {
                 Some((key, _)) if key.trim().is_empty() => return Err(no("")),
                 Some((key, value)) => {
-                    selector.terms.push((key.trim().to_owned(), value.parse().map_err(no)?))
+                    selector.terms.push((key.trim().to_owned(), value.parse().map_err(no)?));
                 }
                 None => selector.names.push(part.parse().map_err(no)?),
             }
