@@ -6,7 +6,7 @@ use domain::declaration::{MachineSpec, SiteSpec};
 use domain::inventory::Inventory;
 use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Spec, fact};
 use jiff::Timestamp;
-use redfish::{Client, Credentials, LoginBudget, Options, SpkiPin, Target, Trust, WalkOptions};
+use redfish::{BmcGuard, Client, Credentials, Guards, Options, SpkiPin, Target, Trust, WalkOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 pub(crate) struct Enroller {
     pub store: Store,
     pub secrets_dir: Option<PathBuf>,
+    pub guards: Guards,
     pub requests_per_bmc: usize,
     pub requests: Arc<Semaphore>,
 }
@@ -27,16 +28,11 @@ const DEADLINE: Duration = Duration::from_mins(10);
 
 impl Enroller {
     /// Declared → discovered → enrolled, or what an enrolled machine says now.
-    pub(crate) async fn step(
-        &self,
-        record: &MachineRecord,
-        guard: Guard,
-        budget: &Arc<LoginBudget>,
-    ) -> Result<Outcome, Trouble> {
+    pub(crate) async fn step(&self, record: &MachineRecord, guard: Guard) -> Result<Outcome, Trouble> {
         let (spec, site) = self.declared(&record.name).await?;
         match record.state {
-            MachineState::Declared => self.discover(record, guard, &spec, &site, budget).await,
-            _ => self.enrol(record, guard, &spec, &site, budget).await,
+            MachineState::Declared => self.discover(record, guard, &spec, &site).await,
+            _ => self.enrol(record, guard, &spec, &site).await,
         }
     }
 
@@ -60,13 +56,12 @@ impl Enroller {
         guard: Guard,
         spec: &MachineSpec,
         site: &SiteSpec,
-        budget: &Arc<LoginBudget>,
     ) -> Result<Outcome, Trouble> {
         let trust = match spec.bmc.pin.or(record.pin) {
             Some(pin) => Trust::Pin(spki(&pin)?),
             None => Trust::FirstUse,
         };
-        let client = self.connect(spec, site, trust, None, budget).await?;
+        let client = self.connect(spec, site, trust, None).await?;
         let pin = client.peer_pin();
         client.close().await;
         let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the BMC showed no key")))?;
@@ -81,13 +76,12 @@ impl Enroller {
         guard: Guard,
         spec: &MachineSpec,
         site: &SiteSpec,
-        budget: &Arc<LoginBudget>,
     ) -> Result<Outcome, Trouble> {
         let pin =
             record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
         let password = self.password(&record.name, spec).await?;
         let credentials = Credentials::new(spec.bmc.username.clone(), password.as_str());
-        let client = self.connect(spec, site, Trust::Pin(spki(&pin)?), Some(credentials), budget).await?;
+        let client = self.connect(spec, site, Trust::Pin(spki(&pin)?), Some(credentials)).await?;
         let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;
         let inventory = read.map_err(|error| Trouble::from(error.problem()))?;
@@ -104,19 +98,38 @@ impl Enroller {
         site: &SiteSpec,
         trust: Trust,
         credentials: Option<Credentials>,
-        budget: &Arc<LoginBudget>,
     ) -> Result<Client, Trouble> {
         let target =
             Target { url: spec.bmc.address.clone(), trust, networks: Some(site.bmc_networks.clone()) };
         let options = Options {
             credentials,
-            login_budget: Arc::clone(budget),
+            guard: Some(self.guard(spec).await?),
             concurrency: self.requests_per_bmc,
             shared: Some(Arc::clone(&self.requests)),
             deadline: Some(DEADLINE),
             ..Options::default()
         };
         Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))
+    }
+
+    /// What all that talk to this BMC share: pace, fence, and how many logins may still fail. The count of failures is kept
+    /// in the database before a password is sent, so that neither a crash nor another replica forgets one.
+    async fn guard(&self, spec: &MachineSpec) -> Result<Arc<BmcGuard>, Trouble> {
+        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
+        let budget = guard.budget(&spec.bmc.username);
+        let (bmc, account) = (guard.address().to_owned(), spec.bmc.username.to_lowercase());
+        let stored = self.store.failed_logins(&bmc, &account).await?;
+        budget.import(stored.and_then(|stored| serde_json::from_value(stored).ok()));
+        let store = self.store.clone();
+        budget.record_with(Box::new(move |failed| {
+            let (store, bmc, account) = (store.clone(), bmc.clone(), account.clone());
+            Box::pin(async move {
+                let failed = failed.and_then(|failed| serde_json::to_value(failed).ok());
+                let recorded = store.record_failed_logins(&bmc, &account, failed.as_ref()).await;
+                recorded.map_err(|error| error.to_string())
+            })
+        }));
+        Ok(guard)
     }
 
     pub(crate) async fn password(

@@ -11,6 +11,7 @@ use crate::reconcile::{self, Limits};
 use crate::settings::Settings;
 use domain::Name;
 use domain::principal::Role;
+use redfish::Guards;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -65,6 +66,7 @@ impl Cell {
         let enroller = Enroller {
             store: store.clone(),
             secrets_dir: settings.secrets_dir.clone(),
+            guards: Guards::default(),
             requests_per_bmc: settings.requests_per_bmc.max(1),
             requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
         };

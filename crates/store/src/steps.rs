@@ -160,6 +160,39 @@ impl Store {
         write.commit().await
     }
 
+    /// Failed logins of an account at a BMC, as they were recorded last; all replicas of the cell share the count.
+    pub async fn failed_logins(&self, bmc: &str, account: &str) -> Result<Option<Value>, StoreError> {
+        let row = sqlx::query("SELECT document FROM failed_logins WHERE bmc = $1 AND account = $2")
+            .bind(bmc)
+            .bind(account)
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.map(|row| row.json("document")).transpose()
+    }
+
+    /// Records them; `None`: there are none any more.
+    pub async fn record_failed_logins(
+        &self,
+        bmc: &str,
+        account: &str,
+        failed: Option<&Value>,
+    ) -> Result<(), StoreError> {
+        let query = match failed {
+            Some(failed) => sqlx::query(
+                "INSERT INTO failed_logins (bmc, account, document) VALUES ($1, $2, $3) \
+                 ON CONFLICT (bmc, account) DO UPDATE SET document = excluded.document",
+            )
+            .bind(bmc)
+            .bind(account)
+            .bind(failed.to_string()),
+            None => sqlx::query("DELETE FROM failed_logins WHERE bmc = $1 AND account = $2")
+                .bind(bmc)
+                .bind(account),
+        };
+        query.execute(&self.inner.writer).await?;
+        Ok(())
+    }
+
     /// The records of a machine's erasures, newest first.
     pub async fn erasures(&self, machine: &Name) -> Result<Vec<Erasure>, StoreError> {
         let rows = sqlx::query("SELECT document FROM erasures WHERE machine = $1 ORDER BY id DESC")

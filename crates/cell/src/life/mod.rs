@@ -13,9 +13,6 @@ use case::Case;
 use domain::lifecycle::{self, MachineState, Step};
 use domain::{Goal, Kind, Name, Outcome, Spec};
 use jiff::{SignedDuration, Timestamp};
-use redfish::LoginBudget;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::{Lease, MachineRecord, Store, StoreError};
 
@@ -30,8 +27,6 @@ pub(crate) struct Life {
     pub clusters: BaseClusters,
     /// How long an inventory stays fresh.
     pub refresh: Duration,
-    /// Failed logins, by BMC and account: a changed password does not make a BMC forget them.
-    budgets: Mutex<HashMap<(String, String), (i64, Arc<LoginBudget>)>>,
 }
 
 /// When a machine's next step is due.
@@ -69,15 +64,7 @@ impl Life {
         refresh: Duration,
     ) -> Self {
         let clusters = BaseClusters::new(enroller.secrets_dir.clone());
-        Self {
-            store: enroller.store.clone(),
-            enroller,
-            cell,
-            provisioners,
-            clusters,
-            refresh,
-            budgets: Mutex::default(),
-        }
+        Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, refresh }
     }
 
     /// Takes the next step of a machine and records what came of it.
@@ -149,21 +136,7 @@ impl Life {
     }
 
     async fn enrol(&self, record: &MachineRecord, lease: &Lease) -> Result<Outcome, Trouble> {
-        let (spec, _) = self.enroller.declared(&record.name).await?;
-        let budget = self.budget(&spec.bmc.address, &spec.bmc.username, record.generation);
-        self.enroller.step(record, lease.guard(record.generation), &budget).await
-    }
-
-    /// What may still be tried at a BMC. Other credentials are tried once more; older budgets of the same BMC are forgotten.
-    fn budget(&self, bmc: &str, account: &str, generation: i64) -> Arc<LoginBudget> {
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (of, budget) = budgets
-            .entry((bmc.to_owned(), account.to_owned()))
-            .or_insert_with(|| (generation, Arc::default()));
-        if *of < generation {
-            (*of, *budget) = (generation, Arc::default());
-        }
-        Arc::clone(budget)
+        self.enroller.step(record, lease.guard(record.generation)).await
     }
 
     async fn goal(&self, machine: &Name) -> Result<Goal, Trouble> {
