@@ -77,7 +77,7 @@ pub(crate) fn post(bmc: &Bmc, behaviour: &Behaviour, path: &str, body: Option<&V
     if behaviour.virtual_media.patch_only {
         return not_found(path);
     }
-    let style = behaviour.virtual_media;
+    let style = &behaviour.virtual_media;
     let (slot, change) = if let Some(slot) = slot_of(paths, path, INSERT) {
         (slot, media::insert(given, style))
     } else if let Some(slot) = slot_of(paths, path, EJECT) {
@@ -132,7 +132,7 @@ pub(crate) fn patch(bmc: &Bmc, behaviour: &Behaviour, path: &str, body: &Value) 
     }
     let paths = bmc.tree().boot_paths()?;
     if let Some(slot) = paths.media.iter().find(|slot| *slot == path) {
-        let change = media::patch(body, behaviour.virtual_media).map_err(bad_request);
+        let change = media::patch(body, &behaviour.virtual_media).map_err(bad_request);
         return Some(answer(change, |change| {
             bmc.change_media(slot, change);
             shown(bmc, path)
@@ -197,7 +197,7 @@ fn check_settings(bmc: &Bmc, behaviour: &Behaviour, path: &str, body: &Value) ->
 
 fn check_boot(bmc: &Bmc, behaviour: &Behaviour, path: &str, change: &Value) -> Result<(), Refusal> {
     let now = bmc.resource(path).map(|mut value| value["Boot"].take()).unwrap_or_default();
-    boot::check(change, &now, behaviour.boot).map_err(|refused| (StatusCode::BAD_REQUEST, refused))
+    boot::check(change, &now, &behaviour.boot).map_err(|refused| (StatusCode::BAD_REQUEST, refused))
 }
 
 /// A manager's `DateTime` is what its clock is set to; it is shown as the clock goes on.

@@ -1,9 +1,12 @@
-//! How a BMC behaves where vendors differ.
+//! How a BMC behaves where vendors differ. Site files hold the same words in kebab case, times in milliseconds.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The behaviours of one BMC. The default is an orderly one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Behaviour {
     /// What `ETag` headers look like.
     pub etags: Etags,
@@ -15,6 +18,7 @@ pub struct Behaviour {
     /// [`crate::Bmc::unlock`] is called.
     pub lockout_after: Option<u32>,
     /// How long a lock-out lasts; without end if `None`.
+    #[serde(rename = "lockout-for-ms", with = "milliseconds::optional")]
     pub lockout_for: Option<Duration>,
     /// How accounts come and go.
     pub accounts: AccountStyle,
@@ -39,7 +43,8 @@ pub struct Behaviour {
 }
 
 /// What `ETag` headers look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Etags {
     /// What the resource's `@odata.etag` says; none where it says nothing.
     #[default]
@@ -55,7 +60,8 @@ pub enum Etags {
 }
 
 /// What `$expand` does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Expand {
     /// What the service root's `ProtocolFeaturesSupported` says; where it says nothing, 501.
     #[default]
@@ -69,7 +75,8 @@ pub enum Expand {
 }
 
 /// How accounts come and go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AccountStyle {
     /// POST creates one, DELETE removes it.
     #[default]
@@ -80,23 +87,27 @@ pub enum AccountStyle {
 }
 
 /// How resets go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct PowerStyle {
     /// How long a change takes.
+    #[serde(rename = "delay-ms", with = "milliseconds")]
     pub delay: Duration,
     /// Whether a reset into the present state is 409 (Dell) instead of 204 (quirk 15).
     pub conflict_if_already: bool,
     /// For how long after a power-off `On` is refused with 409 (quirk 14).
+    #[serde(rename = "on-refused-after-off-ms", with = "milliseconds")]
     pub on_refused_after_off: Duration,
     /// Whether `ForceRestart` leaves a host that is on and boots nothing, until it is switched off and on (quirk 35).
     pub force_restart_hangs: bool,
 }
 
 /// What a client must do to set the boot source (quirks 10, 12).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct BootStyle {
     /// What a change of `Boot` must hold, or is 400: all of it (AMI, ASRock), or `BootSourceOverrideEnabled` (Supermicro).
-    pub demands: &'static [&'static str],
+    pub demands: Vec<String>,
     /// Whether `BootSourceOverrideEnabled` is 400 where it says what is already so.
     pub refuses_unchanged: bool,
     /// Whether `Continuous` is accepted.
@@ -108,7 +119,8 @@ pub struct BootStyle {
 }
 
 /// Which resource takes a change of the boot source (quirk 10).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BootResource {
     /// The system, which has no settings object.
     #[default]
@@ -120,22 +132,25 @@ pub enum BootResource {
 }
 
 /// What a client must do to put an image into virtual media (quirk 32).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct VirtualMediaStyle {
     /// Whether there are no actions, and PATCH of `Image` and `Inserted` does it (Lenovo).
     pub patch_only: bool,
     /// Parameters that are 400 (`Inserted` and `WriteProtected` on Supermicro).
-    pub refuses: &'static [&'static str],
+    pub refuses: Vec<String>,
     /// Parameters without which it is 400 (`TransferProtocolType` on Nokia, `UserName` and `Password` on NVIDIA).
-    pub demands: &'static [&'static str],
+    pub demands: Vec<String>,
     /// Whether ejecting without a body is 400 (HPE wants `{}`).
     pub eject_needs_body: bool,
     /// For how long media still read as inserted after they were ejected.
+    #[serde(rename = "inserted-after-eject-ms", with = "milliseconds")]
     pub inserted_after_eject: Duration,
 }
 
 /// What a client must do to change BIOS settings (quirks 10, 11, 17, 18).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct SettingsStyle {
     /// Whether a change without `@Redfish.SettingsApplyTime` is 400 (iDRAC).
     pub apply_time_required: bool,
@@ -144,7 +159,8 @@ pub struct SettingsStyle {
 }
 
 /// What the task of a change looks like.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TaskStyle {
     /// The `Location` of the answer.
     pub location: TaskLocation,
@@ -159,7 +175,8 @@ pub struct TaskStyle {
 }
 
 /// The `Location` header of an answer that made a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TaskLocation {
     /// The task's path.
     #[default]
@@ -171,12 +188,23 @@ pub enum TaskLocation {
 }
 
 /// What a restart does to a BMC. Sessions and virtual media are always lost, the host's power never.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct RestartStyle {
     /// For how long it does not answer.
+    #[serde(rename = "takes-ms", with = "milliseconds")]
     pub takes: Duration,
     /// Whether accounts are as at the factory afterwards (quirk 42).
     pub factory_accounts: bool,
+}
+
+impl Behaviour {
+    /// The same behaviour with these words of a site file changed (RFC 7396).
+    pub(crate) fn changed(&self, change: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        crate::fault::merge(&mut value, change);
+        serde_json::from_value(value)
+    }
 }
 
 impl Default for Behaviour {
@@ -215,7 +243,7 @@ impl Default for PowerStyle {
 impl Default for BootStyle {
     fn default() -> Self {
         Self {
-            demands: &[],
+            demands: Vec::new(),
             refuses_unchanged: false,
             persistent: true,
             usb_cd: false,
@@ -226,6 +254,47 @@ impl Default for BootStyle {
 
 impl BootStyle {
     /// What AMI and ASRock demand of every change (quirk 12).
-    pub const FULL: &'static [&'static str] =
-        &["BootSourceOverrideEnabled", "BootSourceOverrideMode", "BootSourceOverrideTarget"];
+    pub const FULL: [&'static str; 3] =
+        ["BootSourceOverrideEnabled", "BootSourceOverrideMode", "BootSourceOverrideTarget"];
+}
+
+/// Durations as whole milliseconds.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    fn whole(time: Duration) -> u64 {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(whole(*time))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+
+    pub(super) mod optional {
+        use super::{Deserialize, Deserializer, Duration, Serializer, whole};
+
+        // The signature is serde's.
+        #[allow(clippy::ref_option)]
+        pub(in super::super) fn serialize<S: Serializer>(
+            time: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => serializer.serialize_some(&whole(*time)),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+        }
+    }
 }

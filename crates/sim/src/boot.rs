@@ -9,8 +9,8 @@ use crate::messages;
 pub(crate) type Refused = Value;
 
 /// Whether this change of `Boot` is accepted where `now` is shown.
-pub(crate) fn check(change: &Value, now: &Value, style: BootStyle) -> Result<(), Refused> {
-    if let Some(property) = style.demands.iter().find(|property| change.get(**property).is_none()) {
+pub(crate) fn check(change: &Value, now: &Value, style: &BootStyle) -> Result<(), Refused> {
+    if let Some(property) = style.demands.iter().find(|property| change.get(property.as_str()).is_none()) {
         return Err(messages::property_missing(property));
     }
     let enabled = change["BootSourceOverrideEnabled"].as_str();
@@ -51,7 +51,7 @@ pub(crate) struct Inserted {
 }
 
 /// What a host with this `Boot` tries, in order: the override, then its disk, then whatever medium there is.
-pub(crate) fn sources(boot: &Value, media: &Inserted, style: BootStyle) -> Vec<Source> {
+pub(crate) fn sources(boot: &Value, media: &Inserted, style: &BootStyle) -> Vec<Source> {
     let mut out = Vec::new();
     if matches!(boot["BootSourceOverrideEnabled"].as_str(), Some("Once" | "Continuous")) {
         let iso = |image: &Option<String>| image.clone().map(Source::Iso);
@@ -98,17 +98,17 @@ mod tests {
     fn the_override_comes_first_and_the_disk_before_other_media() {
         let (cd, disk) = (Source::Iso("http://a/cd.iso".to_owned()), Source::Disk);
         let style = BootStyle::default();
-        assert_eq!(sources(&boot("Once", "Cd"), &with_cd(), style), [cd.clone(), disk.clone()]);
-        assert_eq!(sources(&boot("Continuous", "Hdd"), &with_cd(), style), [disk.clone(), cd.clone()]);
-        assert_eq!(sources(&boot("Disabled", "None"), &with_cd(), style), [disk.clone(), cd]);
-        assert_eq!(sources(&boot("Once", "Cd"), &Inserted::default(), style), [disk]);
+        assert_eq!(sources(&boot("Once", "Cd"), &with_cd(), &style), [cd.clone(), disk.clone()]);
+        assert_eq!(sources(&boot("Continuous", "Hdd"), &with_cd(), &style), [disk.clone(), cd.clone()]);
+        assert_eq!(sources(&boot("Disabled", "None"), &with_cd(), &style), [disk.clone(), cd]);
+        assert_eq!(sources(&boot("Once", "Cd"), &Inserted::default(), &style), [disk]);
     }
 
     #[test]
     fn where_virtual_media_are_a_usb_cd_a_cd_boots_nothing() {
         let style = BootStyle { usb_cd: true, ..BootStyle::default() };
-        assert_eq!(sources(&boot("Once", "Cd"), &with_cd(), style), [Source::Disk]);
-        assert_eq!(sources(&boot("Once", "UsbCd"), &with_cd(), style).len(), 2);
+        assert_eq!(sources(&boot("Once", "Cd"), &with_cd(), &style), [Source::Disk]);
+        assert_eq!(sources(&boot("Once", "UsbCd"), &with_cd(), &style).len(), 2);
     }
 
     #[test]
@@ -126,13 +126,18 @@ mod tests {
             change(&mut style);
             style
         };
-        assert!(check(&target, &now, BootStyle::default()).is_ok());
-        assert!(check(&target, &now, strict(|s| s.demands = BootStyle::FULL)).is_err());
-        assert!(check(&target, &now, strict(|s| s.demands = &["BootSourceOverrideEnabled"])).is_err());
+        assert!(check(&target, &now, &BootStyle::default()).is_ok());
+        assert!(
+            check(&target, &now, &strict(|s| s.demands = BootStyle::FULL.map(str::to_owned).into())).is_err()
+        );
+        assert!(
+            check(&target, &now, &strict(|s| s.demands = vec!["BootSourceOverrideEnabled".to_owned()]))
+                .is_err()
+        );
         let persistent = json!({"BootSourceOverrideEnabled": "Continuous"});
-        assert!(check(&persistent, &now, strict(|s| s.persistent = false)).is_err());
+        assert!(check(&persistent, &now, &strict(|s| s.persistent = false)).is_err());
         let same = json!({"BootSourceOverrideEnabled": "Disabled"});
-        assert!(check(&same, &now, strict(|s| s.refuses_unchanged = true)).is_err());
-        assert!(check(&json!({"BootSourceOverrideTarget": "Tape"}), &now, BootStyle::default()).is_err());
+        assert!(check(&same, &now, &strict(|s| s.refuses_unchanged = true)).is_err());
+        assert!(check(&json!({"BootSourceOverrideTarget": "Tape"}), &now, &BootStyle::default()).is_err());
     }
 }

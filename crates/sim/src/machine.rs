@@ -55,7 +55,7 @@ impl Bmc {
 
     /// Puts an image into a slot or takes it out.
     pub(crate) fn change_media(&self, slot: &str, change: media::Change) {
-        self.media.apply(slot, change, self.behaviour().virtual_media);
+        self.media.apply(slot, change, &self.behaviour().virtual_media);
     }
 
     /// The slots with something in them, and the URL of what that is.
@@ -224,6 +224,15 @@ impl Bmc {
         self.merge_resource(&paths.system, &json!({"Boot": left}));
         if self.behaviour().boot.resource == BootResource::Settings {
             self.merge_resource(&paths.system_settings, &json!({"Boot": left}));
+        }
+    }
+
+    /// Switches the machine on or off at its front, whatever its BMC makes of resets; what its host boots is what it would have booted.
+    pub fn switch(&self, on: bool) {
+        let kind = if on { "On" } else { "ForceOff" };
+        if let Some(paths) = self.tree().boot_paths() {
+            // In the state asked for already: nothing to do.
+            let _ = self.reset(&paths.system, kind);
         }
     }
 

@@ -35,7 +35,7 @@ impl Media {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn apply(&self, slot: &str, change: Change, style: VirtualMediaStyle) {
+    pub(crate) fn apply(&self, slot: &str, change: Change, style: &VirtualMediaStyle) {
         let mut slots = self.lock();
         let slot = slots.entry(slot.to_owned()).or_default();
         let before = slot.image.take();
@@ -71,18 +71,18 @@ impl Media {
 }
 
 /// What an `InsertMedia` action asks for.
-pub(crate) fn insert(body: &Value, style: VirtualMediaStyle) -> Result<Change, Refused> {
-    if let Some(parameter) = style.refuses.iter().find(|parameter| body.get(**parameter).is_some()) {
+pub(crate) fn insert(body: &Value, style: &VirtualMediaStyle) -> Result<Change, Refused> {
+    if let Some(parameter) = style.refuses.iter().find(|parameter| body.get(parameter.as_str()).is_some()) {
         return Err(messages::parameter_unknown(parameter));
     }
-    if let Some(parameter) = style.demands.iter().find(|parameter| body.get(**parameter).is_none()) {
+    if let Some(parameter) = style.demands.iter().find(|parameter| body.get(parameter.as_str()).is_none()) {
         return Err(messages::parameter_missing(parameter));
     }
     image(body).map(Change::Insert).ok_or_else(|| messages::parameter_missing("Image"))
 }
 
 /// What a PATCH of a slot asks for.
-pub(crate) fn patch(body: &Value, style: VirtualMediaStyle) -> Result<Change, Refused> {
+pub(crate) fn patch(body: &Value, style: &VirtualMediaStyle) -> Result<Change, Refused> {
     if !style.patch_only {
         return Err(messages::property_not_writable("Image"));
     }
@@ -105,30 +105,29 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: VirtualMediaStyle = VirtualMediaStyle {
-        patch_only: false,
-        refuses: &[],
-        demands: &[],
-        eject_needs_body: false,
-        inserted_after_eject: Duration::ZERO,
-    };
+    fn plain() -> VirtualMediaStyle {
+        VirtualMediaStyle::default()
+    }
 
     #[test]
     fn what_was_ejected_may_linger_without_being_there() {
         let media = Media::default();
-        let style = VirtualMediaStyle { inserted_after_eject: Duration::from_hours(1), ..PLAIN };
-        media.apply("/cd", Change::Insert("http://a/x.iso".to_owned()), style);
+        let style = VirtualMediaStyle { inserted_after_eject: Duration::from_hours(1), ..plain() };
+        media.apply("/cd", Change::Insert("http://a/x.iso".to_owned()), &style);
         assert_eq!(media.shown("/cd").unwrap()["ImageName"], "x.iso");
-        media.apply("/cd", Change::Eject, style);
+        media.apply("/cd", Change::Eject, &style);
         assert_eq!(media.shown("/cd").unwrap()["Inserted"], true);
         assert_eq!(media.image("/cd"), None);
     }
 
     #[test]
     fn parameters_are_demanded_and_refused() {
-        let strict =
-            VirtualMediaStyle { refuses: &["Inserted"], demands: &["TransferProtocolType"], ..PLAIN };
-        let code = |body: Value| match insert(&body, strict) {
+        let strict = VirtualMediaStyle {
+            refuses: vec!["Inserted".to_owned()],
+            demands: vec!["TransferProtocolType".to_owned()],
+            ..plain()
+        };
+        let code = |body: Value| match insert(&body, &strict) {
             Ok(change) => format!("{change:?}"),
             Err(error) => error["error"]["code"].as_str().unwrap().rsplit('.').next().unwrap().to_owned(),
         };
@@ -143,13 +142,13 @@ mod tests {
 
     #[test]
     fn a_patch_needs_inserted_to_attach() {
-        let style = VirtualMediaStyle { patch_only: true, ..PLAIN };
-        assert!(patch(&json!({"Image": "a"}), style).is_err());
+        let style = VirtualMediaStyle { patch_only: true, ..plain() };
+        assert!(patch(&json!({"Image": "a"}), &style).is_err());
         assert_eq!(
-            patch(&json!({"Image": "a", "Inserted": true}), style),
+            patch(&json!({"Image": "a", "Inserted": true}), &style),
             Ok(Change::Insert("a".to_owned()))
         );
-        assert_eq!(patch(&json!({"Image": null, "Inserted": false}), style), Ok(Change::Eject));
-        assert!(patch(&json!({"Image": "a", "Inserted": true}), PLAIN).is_err());
+        assert_eq!(patch(&json!({"Image": null, "Inserted": false}), &style), Ok(Change::Eject));
+        assert!(patch(&json!({"Image": "a", "Inserted": true}), &plain()).is_err());
     }
 }

@@ -78,8 +78,8 @@ async fn quirk_32_where_only_patch_inserts_there_is_no_action() {
 #[tokio::test]
 async fn quirk_32_parameters_are_demanded_and_refused_by_name() {
     let style = VirtualMediaStyle {
-        refuses: &["Inserted", "WriteProtected"],
-        demands: &["TransferProtocolType"],
+        refuses: ["Inserted", "WriteProtected"].map(str::to_owned).into(),
+        demands: vec!["TransferProtocolType".to_owned()],
         eject_needs_body: true,
         ..VirtualMediaStyle::default()
     };
@@ -101,7 +101,9 @@ async fn quirk_32_parameters_are_demanded_and_refused_by_name() {
 async fn quirk_12_changes_of_the_boot_source_are_held_to_what_the_vendor_wants() {
     let target = json!({"BootSourceOverrideTarget": "Cd"});
     let strict = |boot: BootStyle| with(move |behaviour| behaviour.boot = boot);
-    let full = strict(BootStyle { demands: BootStyle::FULL, ..BootStyle::default() }).await;
+    let full =
+        strict(BootStyle { demands: BootStyle::FULL.map(str::to_owned).into(), ..BootStyle::default() })
+            .await;
     assert_eq!(set_boot(&full, SYSTEM, target.clone()).await, 400);
     let all = json!({"BootSourceOverrideTarget": "Cd", "BootSourceOverrideEnabled": "Once", "BootSourceOverrideMode": "UEFI"});
     assert_eq!(set_boot(&full, SYSTEM, all.clone()).await, 200);

@@ -276,6 +276,25 @@ async fn a_site_file_makes_machines_bootable_and_recordings_only_where_it_says_s
     assert!(manager["VirtualMedia"].is_object());
 }
 
+#[tokio::test]
+async fn a_site_file_changes_what_some_machines_do() {
+    let file = |word: &str| {
+        format!(
+            "seed='x'\nstate-directory='s'\n[[rack]]\nname='a'\n[[rack.machines]]\nmodel='poweredge-xe'\ncount=2\n\
+             [[behaviour]]\nmachines='a-u02'\nclock-skew-s=-60\nset={{ {word}=7, power={{ delay-ms=5 }} }}\n"
+        )
+    };
+    let (_directory, site) = site_file(&file("lockout-after"));
+    let site = site.unwrap().start().await.unwrap();
+    let (one, two) = (site.bmc("a-u01").unwrap(), site.bmc("a-u02").unwrap());
+    assert_eq!((one.behaviour().lockout_after, two.behaviour().lockout_after), (None, Some(7)));
+    assert_eq!(two.behaviour().power.delay, std::time::Duration::from_millis(5));
+    assert!(two.behaviour().power.conflict_if_already, "what is not said stays the model's");
+    assert_eq!((one.clock_skew().as_secs(), two.clock_skew().as_secs()), (0, -60));
+    let (_directory, unknown) = site_file(&file("lockout-afterwards"));
+    assert!(unknown.unwrap_err().to_string().contains("lockout-afterwards"));
+}
+
 #[test]
 fn a_site_file_with_an_unknown_field_is_refused_with_its_line() {
     let (_directory, site) = site_file("seed = \"x\"\nstate-directory = \"s\"\nporrt = 1\n");

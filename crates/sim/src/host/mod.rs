@@ -235,7 +235,7 @@ impl Host {
             return;
         }
         let media = inserted(bmc);
-        for source in boot::sources(boot, &media, bmc.behaviour().boot) {
+        for source in boot::sources(boot, &media, &bmc.behaviour().boot) {
             match self.try_source(bmc, source, &media).await {
                 Some(Bootable::Agent { iso, api }) => {
                     self.report(bmc, generation, "OSRunning", Booted::Agent { iso });

@@ -4,9 +4,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::{DEFAULT_BASE, DEFAULT_USERNAME, Group, Identities, MachineKind, Password, Site, SiteFault};
+use super::{
+    DEFAULT_BASE, DEFAULT_USERNAME, Group, Identities, MachineKind, Password, Site, SiteBehaviour, SiteFault,
+};
+use crate::behaviour::Behaviour;
 use crate::error::Error;
 use crate::fault::{Action, Fault, Selector};
 use crate::host::HostOptions;
@@ -34,6 +38,8 @@ struct SiteFile {
     rack: Vec<RackTable>,
     #[serde(default)]
     fault: Vec<FaultTable>,
+    #[serde(default)]
+    behaviour: Vec<BehaviourTable>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +107,26 @@ struct FaultTable {
     remaining: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct BehaviourTable {
+    #[serde(default)]
+    machines: Option<String>,
+    #[serde(default)]
+    clock_skew_s: i64,
+    #[serde(default)]
+    set: serde_json::Map<String, serde_json::Value>,
+}
+
+impl BehaviourTable {
+    fn change(self) -> Result<SiteBehaviour, Error> {
+        let (set, machines) = (serde_json::Value::Object(self.set), self.machines);
+        // Tried here, so that a word that no behaviour has is told with the file and not when machines start.
+        Behaviour::default().changed(&set).map_err(|error| Error::Site(format!("a behaviour: {error}")))?;
+        Ok(SiteBehaviour { machines, set, clock_skew: SignedDuration::from_secs(self.clock_skew_s) })
+    }
+}
+
 fn default_base() -> Ipv4Addr {
     DEFAULT_BASE
 }
@@ -138,6 +164,7 @@ pub(super) fn read(path: &Path) -> Result<Site, Error> {
         machines: table.machines,
         fault: Fault { selector: table.selector, action: table.action, remaining: table.remaining },
     });
+    let behaviours = file.behaviour.into_iter().map(BehaviourTable::change).collect::<Result<_, _>>()?;
     Ok(Site {
         seed: file.seed,
         state_directory: directory.join(file.state_directory),
@@ -151,6 +178,7 @@ pub(super) fn read(path: &Path) -> Result<Site, Error> {
         groups,
         faults: faults.collect(),
         hosts: file.hosts.map(HostsTable::options),
+        behaviours,
     })
 }
 

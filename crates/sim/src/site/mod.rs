@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::behaviour::Behaviour;
 use crate::error::Error;
-use crate::fault::Fault;
+use crate::fault::{Fault, glob_matches};
 use crate::host::HostOptions;
 use crate::model::Model;
 use crate::tree::Tree;
@@ -33,6 +33,16 @@ pub struct Site {
     pub(crate) faults: Vec<SiteFault>,
     /// How hosts boot, where machines are bootable.
     pub(crate) hosts: Option<HostOptions>,
+    pub(crate) behaviours: Vec<SiteBehaviour>,
+}
+
+/// What some machines of the site do otherwise than their model, or all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct SiteBehaviour {
+    pub(crate) machines: Option<String>,
+    /// The words of [`Behaviour`] that change.
+    pub(crate) set: serde_json::Value,
+    pub(crate) clock_skew: jiff::SignedDuration,
 }
 
 /// Where the password of all BMCs of a site comes from.
@@ -122,6 +132,7 @@ impl Site {
                 groups: Vec::new(),
                 faults: Vec::new(),
                 hosts: None,
+                behaviours: Vec::new(),
             },
             rack: "r1".to_owned(),
         }
@@ -141,6 +152,12 @@ impl Site {
     /// How many machines it has.
     pub fn machine_count(&self) -> usize {
         self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// What the machine of this name does otherwise.
+    pub(crate) fn changes(&self, machine: &str) -> impl Iterator<Item = &SiteBehaviour> {
+        let named = move |glob: &String| glob_matches(glob, machine);
+        self.behaviours.iter().filter(move |change| change.machines.as_ref().is_none_or(named))
     }
 
     /// Whether machines of this group boot.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::state::State;
-use super::{Group, Identities, MachineKind, Site, SiteFault};
+use super::{Group, Identities, MachineKind, Site, SiteBehaviour, SiteFault};
 use crate::behaviour::Behaviour;
 use crate::bmc::{Bmc, Parts};
 use crate::error::Error;
@@ -153,12 +153,13 @@ impl Prepared {
                 let name = format!("{}{:02}", group.prefix, *number);
                 let address = nth_address(site.base_address, bmcs.len());
                 let addresses = vec![IpAddr::V4(address)];
+                let changes: Vec<&SiteBehaviour> = site.changes(&name).collect();
                 let identity = store.load_or_generate(&name, &addresses)?;
                 let pin = identity.pin().to_owned();
                 let bmc = Bmc::new(Parts {
                     seed: Seed::new(&[&site.seed, &name]),
                     tree: Arc::clone(&tree),
-                    behaviour: Arc::clone(&behaviour),
+                    behaviour: changed(&behaviour, &changes)?,
                     username: site.username.clone(),
                     password: password.clone(),
                     site_faults: Arc::clone(&faults),
@@ -170,6 +171,9 @@ impl Prepared {
                     addresses,
                 });
                 add_faults(&bmc, &site.faults);
+                if let Some(change) = changes.iter().rev().find(|change| !change.clock_skew.is_zero()) {
+                    bmc.set_clock_skew(change.clock_skew);
+                }
                 machines.push(describe(&bmc, group, address, pin));
                 bmcs.push((address, bmc));
             }
@@ -263,6 +267,16 @@ fn add_faults(bmc: &Bmc, faults: &[SiteFault]) {
             bmc.add_fault(rule.fault.clone());
         }
     }
+}
+
+/// A model's behaviour, its own where the site changes nothing.
+fn changed(behaviour: &Arc<Behaviour>, changes: &[&SiteBehaviour]) -> Result<Arc<Behaviour>, Error> {
+    let mut out = Arc::clone(behaviour);
+    for change in changes {
+        let changed = out.changed(&change.set);
+        out = Arc::new(changed.map_err(|error| Error::Site(format!("a behaviour: {error}")))?);
+    }
+    Ok(out)
 }
 
 fn describe(bmc: &Bmc, group: &Group, address: Ipv4Addr, pin: String) -> SimMachine {

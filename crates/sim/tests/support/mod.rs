@@ -157,3 +157,8 @@ pub fn recording(name: &str) -> Option<PathBuf> {
     println!("not run: no recording {}", path.display());
     None
 }
+
+/// A port that nothing listens on.
+pub fn unused_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
