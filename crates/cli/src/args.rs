@@ -20,6 +20,7 @@ use crate::output::Format;
 use crate::plan::PlanArgs;
 use crate::quickstart::QuickstartArgs;
 use crate::reference::ReferenceArgs;
+use crate::render::RenderArgs;
 use crate::serve::ServeArgs;
 use crate::sim::SimArgs;
 use crate::token::TokenArgs;
@@ -91,7 +92,7 @@ pub(crate) enum Colour {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Try everything at once: a simulated rack, enrolled and published, in one process
+    /// Try everything at once: a simulated rack, enrolled, provisioned and published, in one process
     Quickstart(QuickstartArgs),
     /// Read the whole inventory of one BMC, with no cell and no database
     Inspect(InspectArgs),
@@ -105,7 +106,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Take objects away: shows the plan and asks
     Delete(DeleteArgs),
-    /// List machines, GPUs, classes, sites, jurisdictions or legal entities
+    /// List machines, GPUs, classes, base clusters, and what else there is
     Get(GetArgs),
     /// Show all that is known of one machine, GPU or class
     Describe(DescribeArgs),
@@ -127,6 +128,8 @@ pub(crate) enum Command {
     Quarantine(QuarantineArgs),
     /// Let machines back in: they are checked and erased anew
     Unquarantine(UnquarantineArgs),
+    /// Make objects for a GitOps repository from what is declared
+    Render(RenderArgs),
     /// Hold machines against the firmware profiles of their models
     Firmware(FirmwareArgs),
     /// List the fields of a kind of declaration
@@ -166,6 +169,7 @@ impl Command {
             Self::Retire(args) => args.target.output,
             Self::Quarantine(args) => args.target.output,
             Self::Unquarantine(args) => args.target.output,
+            Self::Render(args) => args.output(),
             Self::Firmware(args) => args.output(),
             Self::Token(args) => args.output(),
             Self::Context(args) => args.output(),

@@ -22,6 +22,7 @@ Examples:
   bailiwick get machines --watch
   bailiwick get gpus -o json | jq -r '.items[] | [.machine, .gpu.serial] | @tsv'
   bailiwick get classes
+  bailiwick get baseclusters
   bailiwick get publications
   bailiwick get site fra1 -o yaml > site.yaml
 
@@ -57,6 +58,10 @@ enum What {
     LegalEntities,
     #[value(name = "firmwareprofiles", aliases = ["firmwareprofile"])]
     FirmwareProfiles,
+    #[value(name = "baseclusters", aliases = ["basecluster", "clusters", "cluster"])]
+    BaseClusters,
+    #[value(alias = "assignment")]
+    Assignments,
     /// How the last publication to each sink went, and what was left out
     #[value(alias = "publication")]
     Publications,
@@ -103,6 +108,8 @@ fn word(what: What) -> &'static str {
         What::Jurisdictions => "jurisdictions",
         What::LegalEntities => "legal entities",
         What::FirmwareProfiles => "firmware profiles",
+        What::BaseClusters => "base clusters",
+        What::Assignments => "assignments",
         What::Publications => "publications",
     }
 }
@@ -160,6 +167,8 @@ async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<I
         (What::Jurisdictions, _) => declared(client, Kind::Jurisdiction, name).await?,
         (What::LegalEntities, _) => declared(client, Kind::LegalEntity, name).await?,
         (What::FirmwareProfiles, _) => declared(client, Kind::FirmwareProfile, name).await?,
+        (What::BaseClusters, _) => declared(client, Kind::BaseCluster, name).await?,
+        (What::Assignments, _) => declared(client, Kind::Assignment, name).await?,
         (What::Publications, _) => {
             let publications = client.publications().await?;
             let kept = publications.iter().filter(|item| name.is_none_or(|name| item.sink == name));
@@ -222,6 +231,8 @@ fn header(what: What) -> &'static [&'static str] {
         What::Jurisdictions => &["NAME", "WITHIN", "DISPLAY NAME"],
         What::LegalEntities => &["NAME", "LEGAL NAME", "COUNTRY", "LEI", "ULTIMATE PARENT"],
         What::FirmwareProfiles => &["NAME", "MANUFACTURER", "MODEL", "PRODUCT", "NUMBERS FROM"],
+        What::BaseClusters => &["NAME", "JURISDICTION", "SITE", "KUBERNETES", "ENDPOINT", "ZONE"],
+        What::Assignments => &["MACHINE", "BASE CLUSTER", "QUARANTINED BECAUSE"],
         What::Publications => &["SINK", "IN LINE", "OBJECTS", "WHAT IS WRONG OR LEFT OUT"],
     }
 }
@@ -345,11 +356,15 @@ fn declared_item(kind: Kind, document: Value) -> Item {
         Kind::FirmwareProfile => {
             &["/spec/match/manufacturer", "/spec/match/model", "/spec/match/product", "/spec/source"]
         }
+        Kind::BaseCluster => {
+            &["/spec/jurisdiction", "/spec/site", "/spec/kubernetesVersion", "/spec/endpoint"]
+        }
+        Kind::Assignment => &["/spec/baseCluster", "/spec/quarantine/reason"],
         _ => &["/spec/jurisdiction", "/spec/operator", "/spec/country", "/spec/bmcNetworks"],
     };
     let mut row: Vec<String> =
         std::iter::once(name.clone()).chain(fields.iter().map(|path| text(path))).collect();
-    if kind == Kind::Site {
+    if matches!(kind, Kind::Site | Kind::BaseCluster) {
         let declared =
             document.pointer("/spec/zone").and_then(|value| serde_json::from_value(value.clone()).ok());
         row.push(zone(declared.as_ref()));

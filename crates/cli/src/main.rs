@@ -34,6 +34,7 @@ mod progress;
 mod quickstart;
 mod rack;
 mod reference;
+mod render;
 mod serve;
 mod shell;
 mod signals;
@@ -110,6 +111,7 @@ async fn simple(global: &Global, command: Command) -> Outcome {
         Command::Retire(args) => assign::retire(global, &args).await,
         Command::Quarantine(args) => assign::quarantine(global, &args).await,
         Command::Unquarantine(args) => assign::unquarantine(global, &args).await,
+        Command::Render(args) => render::run(global, &args).await,
         Command::Firmware(args) => firmware::run(global, &args).await,
         Command::Explain(args) => explain::run(&args),
         Command::Token(args) => token::run(global, &args).await,
