@@ -4,7 +4,9 @@
 
 use std::process::ExitCode;
 
-use bailiwick_testbed::{ControlPlane, Ironic, Postgres, SushyEmulator};
+use bailiwick_testbed::{
+    BaremetalOperator, ControlPlane, Error, Ironic, Node, NodeOptions, Postgres, SushyEmulator,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -34,8 +36,12 @@ async fn keep(part: &str) -> ExitCode {
         "postgresql" => Postgres::start().await.map(Counterpart::PostgreSql),
         "sushy-tools" => SushyEmulator::start().await.map(Counterpart::SushyTools),
         "ironic" => Ironic::start().await.map(|ironic| Counterpart::Ironic(Box::new(ironic))),
+        "baremetal-operator" => start_operator().await,
+        "node" => start_node().await,
         _ => {
-            println!("usage: bailiwick-testbed kubernetes|postgresql|sushy-tools|ironic");
+            println!(
+                "usage: bailiwick-testbed kubernetes|node|baremetal-operator|ironic|postgresql|sushy-tools"
+            );
             return ExitCode::from(2);
         }
     };
@@ -51,7 +57,33 @@ async fn keep(part: &str) -> ExitCode {
     }
 }
 
+/// An operator, with what it works on.
+async fn start_operator() -> Result<Counterpart, Error> {
+    let (control_plane, ironic) = tokio::try_join!(ControlPlane::start(), Ironic::start())?;
+    let operator = BaremetalOperator::start(&control_plane, &ironic).await?;
+    Ok(Counterpart::Operator(Box::new((operator, ironic, control_plane))))
+}
+
+/// A cluster of one node. Its kubelet comes with the administrator's credentials, whose requests for
+/// certificates the controller manager approves by itself.
+async fn start_node() -> Result<Counterpart, Error> {
+    let control_plane = ControlPlane::options().node_lifecycle(true).start().await?;
+    let path = control_plane.kubeconfig_admin();
+    let kubeconfig = std::fs::read_to_string(path).map_err(|source| Error::File {
+        doing: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let configuration = "{ apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration }";
+    let mut node = NodeOptions::new("node", &kubeconfig, configuration).start(&control_plane).await?;
+    node.wait_until_ready(&control_plane).await?;
+    Ok(Counterpart::Node(Box::new((node, control_plane))))
+}
+
 enum Counterpart {
+    // Dropped in order: what works on something before that.
+    Operator(Box<(BaremetalOperator, Ironic, ControlPlane)>),
+    Node(Box<(Node, ControlPlane)>),
     Kubernetes(Box<ControlPlane>),
     PostgreSql(Postgres),
     SushyTools(SushyEmulator),
@@ -61,14 +93,20 @@ enum Counterpart {
 impl Counterpart {
     /// How to reach it.
     fn place(&self) -> String {
+        let kubeconfig = |plane: &ControlPlane| format!("KUBECONFIG={}", plane.kubeconfig_admin().display());
         match self {
-            Self::Kubernetes(control_plane) => {
-                format!("KUBECONFIG={}", control_plane.kubeconfig_admin().display())
+            Self::Kubernetes(control_plane) => kubeconfig(control_plane),
+            Self::Node(both) => {
+                format!("{}\nkubelet in {}", kubeconfig(&both.1), both.0.kubelet_dir().display())
             }
+            Self::Operator(all) => format!(
+                "{}\nnamespace {}\n{}",
+                kubeconfig(&all.2),
+                all.0.namespace(),
+                place_of_ironic(&all.1)
+            ),
             Self::PostgreSql(postgres) => format!("DATABASE_URL={}", postgres.url("postgres")),
-            Self::Ironic(ironic) => {
-                format!("OS_AUTH_TYPE=none OS_ENDPOINT={}\nimages at {}", ironic.url(), ironic.images_url())
-            }
+            Self::Ironic(ironic) => place_of_ironic(ironic),
             Self::SushyTools(emulator) => format!(
                 "https://{} as {} with password {}\n{}",
                 emulator.address(),
@@ -78,4 +116,9 @@ impl Counterpart {
             ),
         }
     }
+}
+
+fn place_of_ironic(ironic: &Ironic) -> String {
+    let images = format!("{} at {}", ironic.images_dir().display(), ironic.images_url());
+    format!("OS_AUTH_TYPE=none OS_ENDPOINT={}\nimages of {images}", ironic.url())
 }
