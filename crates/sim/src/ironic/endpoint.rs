@@ -58,8 +58,16 @@ impl Shared {
 
     /// After anything that may have moved nodes: tells the owner, and the task that waits for the next alarm.
     pub(crate) fn moved(&self) {
-        self.deliver();
-        self.wake.notify_one();
+        let (happened, alarmed) = {
+            let mut fleet = self.fleet();
+            (!fleet.events.is_empty(), std::mem::take(&mut fleet.has_new_alarm))
+        };
+        if happened {
+            self.deliver();
+        }
+        if alarmed {
+            self.wake.notify_one();
+        }
     }
 
     /// Tells the owner what has happened, in order and outside the lock, so that hooks may ask the endpoint.

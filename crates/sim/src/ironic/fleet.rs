@@ -51,6 +51,8 @@ pub(crate) struct Fleet {
     pub(crate) ports: Ports,
     /// What the owner is still to be told.
     pub(crate) events: VecDeque<NodeEvent>,
+    /// Whether something became due that the keeper of time does not know of.
+    pub(crate) has_new_alarm: bool,
     clock: Arc<Clock>,
     nodes: BTreeMap<u64, Node>,
     last_id: u64,
@@ -70,6 +72,7 @@ impl Fleet {
             records: Records::default(),
             ports: Ports::default(),
             events: VecDeque::new(),
+            has_new_alarm: false,
             clock,
             nodes: BTreeMap::new(),
             last_id: 0,
@@ -214,6 +217,7 @@ impl Fleet {
 
     fn set_alarm(&mut self, node: u64, ticket: u64, at: Duration, power: Option<Power>) {
         self.alarms.push(Reverse(Alarm { at, ticket, node, power }));
+        self.has_new_alarm = true;
     }
 
     fn ticket(&mut self) -> u64 {

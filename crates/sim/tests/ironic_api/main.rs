@@ -7,6 +7,7 @@ mod behaviour;
 mod contract;
 mod events;
 mod faults;
+mod invariants;
 mod speed;
 mod support;
 mod time;
