@@ -8,6 +8,7 @@ mod faults;
 mod machines;
 mod opening;
 mod plans;
+mod queue;
 mod secrets;
 mod tokens;
 
@@ -101,6 +102,22 @@ cases! {
         the_same_password_again_is_no_change
         a_password_taken_from_elsewhere_is_forgotten_here
         a_plan_that_fails_half_way_leaves_nothing
+        ;
+    queue:
+        replicas_that_claim_at_once_never_share_a_machine
+        the_longest_overdue_is_claimed_first_and_no_more_than_asked_for
+        what_a_dead_replica_held_is_taken_over_and_what_it_records_is_refused
+        what_a_replica_held_that_left_is_free_at_once
+        a_machine_given_back_is_due_when_that_was_said
+        a_machine_woken_while_a_step_ran_is_due_at_once
+        a_changed_declaration_or_assignment_makes_a_machine_due
+        a_step_that_does_not_follow_is_refused
+        a_used_machine_is_available_after_a_whole_erasure_alone
+        no_statement_changes_the_record_of_an_erasure
+        a_machine_set_aside_has_that_written_into_its_assignment
+        a_machine_without_an_assignment_gets_one_when_it_is_set_aside
+        a_machine_that_is_handed_over_is_neither_deleted_nor_moved
+        what_a_step_remembers_is_forgotten_with_the_state
         ;
     secrets:
         passwords_and_tokens_are_nowhere_in_the_database
