@@ -321,8 +321,14 @@ async fn follow(
                     None => machine.state.to_string(),
                 });
             }
-            let is_there = machine.state == end && (end != MachineState::Draining || waits.is_none());
-            let is_set_aside = machine.state == MachineState::Quarantined && end != machine.state;
+            let is_there = match end {
+                // Let back in, it goes on at once.
+                MachineState::Inspected => machine.state != MachineState::Quarantined,
+                MachineState::Draining => machine.state == end && waits.is_none(),
+                _ => machine.state == end,
+            };
+            let is_set_aside = machine.state == MachineState::Quarantined
+                && !matches!(end, MachineState::Quarantined | MachineState::Inspected);
             let needs_people = waits.is_some_and(|waiting| waiting.until.is_none());
             if is_there {
                 arrived.insert(machine.name.clone());
@@ -353,7 +359,8 @@ fn told(
 ) -> Outcome {
     let document = json!({ "state": end, "arrived": arrived, "stuck": stuck });
     output::value(format, &document, |_| {
-        let mut text = format!("{} of {} machines are {end}.\n", arrived.len(), concerned.len());
+        let so = if end == MachineState::Inspected { "back".to_owned() } else { end.to_string() };
+        let mut text = format!("{} of {} machines are {so}.\n", arrived.len(), concerned.len());
         for (name, why) in stuck {
             text += &format!("Machine/{name}: {}\n  `bailiwick why {name}` says more\n", output::clean(why));
         }
