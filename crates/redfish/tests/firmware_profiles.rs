@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::needless_pass_by_value,
     reason = "tests fail by panicking; clippy.toml covers test functions, not the helpers of an integration test"
 )]
 
