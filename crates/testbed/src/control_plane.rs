@@ -74,9 +74,9 @@ impl ControlPlaneOptions {
         write_keys(here, &authority)?;
 
         let etcd = start_etcd(etcd, here).await?;
-        let probe = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
-        let client = Client::new(authority.certificate(), Some((probe.certificate.clone(), probe.key())))?;
-        let (server, port) = start_api_server(&programs, here, &client).await?;
+        let client = readiness_client(&authority)?;
+        let (server, port) =
+            on_free_port(async |port| start_api_server(&programs, here, port, &client).await).await?;
         let server_url = format!("https://127.0.0.1:{port}");
         let authority_pem = authority.certificate_pem();
         let admin = authority.client("bailiwick-testbed-admin", &["system:masters"])?;
@@ -85,9 +85,10 @@ impl ControlPlaneOptions {
 
         let mut control_plane = ControlPlane {
             others: Vec::new(),
-            _server: server,
+            server: Some(server),
             _etcd: etcd,
-            kubectl: programs.join("kubectl"),
+            programs: programs.clone(),
+            port,
             kubeconfig_admin,
             server_url,
             authority,
@@ -122,9 +123,11 @@ impl ControlPlaneOptions {
 pub struct ControlPlane {
     // Dropped in this order: clients before what they talk to, files last.
     others: Vec<Process>,
-    _server: Process,
+    // `None` while it is killed.
+    server: Option<Process>,
     _etcd: Process,
-    kubectl: PathBuf,
+    programs: PathBuf,
+    port: u16,
     kubeconfig_admin: PathBuf,
     server_url: String,
     authority: Authority,
@@ -190,7 +193,7 @@ impl ControlPlane {
         let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
         let arguments: Vec<&str> =
             std::iter::once(kubeconfig.as_str()).chain(arguments.iter().copied()).collect();
-        run(None, &self.kubectl, &arguments, self.directory.path(), stdin).await
+        run(None, &self.programs.join("kubectl"), &arguments, self.directory.path(), stdin).await
     }
 
     /// Makes a Node that is ready and has this system UUID, as its kubelet would report it; there is no
@@ -214,6 +217,22 @@ impl ControlPlane {
         // Admission taints every new Node; the controller that would lift it is off (see below).
         let untaint = r#"{"spec":{"taints":null}}"#;
         self.kubectl(&["patch", "node", name, "--type=merge", "-p", untaint], None).await?.success()?;
+        Ok(())
+    }
+
+    /// Kills the API server, as a power cut would; what it stored stays. Nothing answers at its address
+    /// until [`start_api_server_again`](Self::start_api_server_again). The scheduler ends by itself when
+    /// that takes more than 10 seconds; the controller manager waits.
+    pub fn kill_api_server(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the API server at its address again, after [`kill_api_server`](Self::kill_api_server).
+    pub async fn start_api_server_again(&mut self) -> Result<(), Error> {
+        self.kill_api_server();
+        let client = readiness_client(&self.authority)?;
+        let started = start_api_server(&self.programs, self.directory.path(), self.port, &client);
+        self.server = Some(started.await?);
         Ok(())
     }
 
@@ -275,6 +294,11 @@ impl ControlPlane {
     }
 }
 
+fn readiness_client(authority: &Authority) -> Result<Client, Error> {
+    let identity = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
+    Client::new(authority.certificate(), Some((identity.certificate.clone(), identity.key())))
+}
+
 fn kubernetes<'a>(
     name: &'static str,
     path: PathBuf,
@@ -324,16 +348,14 @@ async fn start_etcd(path: PathBuf, directory: &Path) -> Result<Process, Error> {
 async fn start_api_server(
     programs: &Path,
     directory: &Path,
+    port: u16,
     client: &Client,
-) -> Result<(Process, u16), Error> {
+) -> Result<Process, Error> {
     let path = programs.join("kube-apiserver");
-    on_free_port(async |port| {
-        let arguments = api_server_arguments(directory, port);
-        let mut process = Process::start(kubernetes("kube-apiserver", path.clone(), arguments, directory))?;
-        process.wait_until(START_WITHIN, async || client.answers(port, "/readyz").await).await?;
-        Ok(process)
-    })
-    .await
+    let arguments = api_server_arguments(directory, port);
+    let mut process = Process::start(kubernetes("kube-apiserver", path, arguments, directory))?;
+    process.wait_until(START_WITHIN, async || client.answers(port, "/readyz").await).await?;
+    Ok(process)
 }
 
 fn api_server_arguments(directory: &Path, port: u16) -> Vec<String> {

@@ -94,6 +94,18 @@ async fn the_scheduler_allocates_a_published_device_to_a_claim() {
 }
 
 #[tokio::test]
+async fn an_api_server_killed_and_started_again_still_has_its_objects() {
+    let mut control_plane =
+        ControlPlane::options().scheduler(false).controller_manager(false).start().await.unwrap();
+    control_plane.create_namespace("kept").await.unwrap();
+    control_plane.kill_api_server();
+    let unanswered = control_plane.kubectl(&["get", "namespace", "kept"], None).await.unwrap();
+    assert!(unanswered.stderr.contains("refused"), "{}", unanswered.stderr);
+    control_plane.start_api_server_again().await.unwrap();
+    control_plane.kubectl(&["get", "namespace", "kept"], None).await.unwrap().success().unwrap();
+}
+
+#[tokio::test]
 async fn a_dropped_control_plane_leaves_no_process_and_no_file() {
     let control_plane = ControlPlane::options().scheduler(false).start().await.unwrap();
     let directory = control_plane.kubeconfig_admin().parent().unwrap().to_path_buf();
