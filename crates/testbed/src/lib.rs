@@ -1,5 +1,5 @@
 //! Starts the real counterparts for tests: a Kubernetes control plane, real nodes, PostgreSQL,
-//! Ironic, baremetal-operator, sushy-emulator.
+//! Ironic, baremetal-operator, sushy-emulator, `ipmi_sim`.
 //!
 //! `hack/testbed/build` makes the programs; this crate finds them, starts them on ports and sockets
 //! that the system chooses, with all their state in a temporary directory, and kills them when the
@@ -20,6 +20,7 @@ mod control_plane;
 mod error;
 mod https;
 mod images;
+mod ipmi;
 mod ironic;
 mod kubectl;
 mod node;
@@ -35,6 +36,7 @@ mod sushy;
 pub use cluster_api::ClusterApiCrds;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::Error;
+pub use ipmi::{IpmiSim, Ipmitool};
 pub use ironic::{Ironic, IronicOptions};
 pub use kubectl::Output;
 pub use node::{Node, NodeOptions};

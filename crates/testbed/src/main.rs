@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use bailiwick_testbed::{
-    BaremetalOperator, ControlPlane, Error, Ironic, Node, NodeOptions, Postgres, SushyEmulator,
+    BaremetalOperator, ControlPlane, Error, IpmiSim, Ironic, Node, NodeOptions, Postgres, SushyEmulator,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,12 +35,13 @@ async fn keep(part: &str) -> ExitCode {
         "kubernetes" => ControlPlane::start().await.map(|plane| Counterpart::Kubernetes(Box::new(plane))),
         "postgresql" => Postgres::start().await.map(Counterpart::PostgreSql),
         "sushy-tools" => SushyEmulator::start().await.map(Counterpart::SushyTools),
+        "openipmi" => IpmiSim::start().await.map(Counterpart::OpenIpmi),
         "ironic" => Ironic::start().await.map(|ironic| Counterpart::Ironic(Box::new(ironic))),
         "baremetal-operator" => start_operator().await,
         "node" => start_node().await,
         _ => {
             println!(
-                "usage: bailiwick-testbed kubernetes|node|baremetal-operator|ironic|postgresql|sushy-tools"
+                "usage: bailiwick-testbed kubernetes|node|baremetal-operator|ironic|postgresql|openipmi|sushy-tools"
             );
             return ExitCode::from(2);
         }
@@ -87,6 +88,7 @@ enum Counterpart {
     Kubernetes(Box<ControlPlane>),
     PostgreSql(Postgres),
     SushyTools(SushyEmulator),
+    OpenIpmi(IpmiSim),
     Ironic(Box<Ironic>),
 }
 
@@ -107,6 +109,13 @@ impl Counterpart {
             ),
             Self::PostgreSql(postgres) => format!("DATABASE_URL={}", postgres.url("postgres")),
             Self::Ironic(ironic) => place_of_ironic(ironic),
+            Self::OpenIpmi(bmc) => format!(
+                "ipmitool -I lanplus -H {} -p {} -U {} -P {} -C 3",
+                bmc.address().ip(),
+                bmc.address().port(),
+                bmc.username(),
+                bmc.password()
+            ),
             Self::SushyTools(emulator) => format!(
                 "https://{} as {} with password {}\n{}",
                 emulator.address(),

@@ -20,6 +20,8 @@ pub enum Part {
     SushyTools,
     /// Ironic, OpenStack's bare metal service.
     Ironic,
+    /// The simulated BMC of OpenIPMI, and ipmitool.
+    OpenIpmi,
     /// Metal3's baremetal-operator, with the definitions of its resources.
     BaremetalOperator,
     /// What a kubelet needs beside itself: containerd, runc, CNI plugins and images.
@@ -37,6 +39,7 @@ impl Part {
             Self::PostgreSql => "postgresql",
             Self::SushyTools => "sushy-tools",
             Self::Ironic => "ironic",
+            Self::OpenIpmi => "openipmi",
             Self::BaremetalOperator => "baremetal-operator",
             Self::Node => "node",
             Self::ClusterApiCrds => "cluster-api-crds",
