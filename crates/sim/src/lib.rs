@@ -32,6 +32,7 @@ mod fault;
 mod files;
 mod handler;
 mod host;
+pub mod ipmi;
 pub mod ironic;
 pub mod legacy;
 mod machine;
