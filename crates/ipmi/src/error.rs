@@ -339,6 +339,53 @@ mod tests {
         assert!(CODES.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
 
+    /// One of each.
+    fn one_of_each() -> Vec<Error> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 623));
+        let (command, after) = ("Get Device ID", Duration::from_secs(1));
+        let malformed = Malformed { what: "it", why: "is cut off" };
+        vec![
+            Error::Socket { address, source: io::Error::other("no route") },
+            Error::Unreachable { address },
+            Error::Timeout { address, awaited: command, after },
+            Error::Malformed { command, source: malformed },
+            Error::TooLong { what: "the password", limit: 20 },
+            Error::NoCipherSuite { wanted: "17".to_owned() },
+            Error::Unauthorized,
+            Error::KeyMismatch,
+            Error::Privilege { wanted: Privilege::Operator },
+            Error::SessionsExhausted,
+            Error::SessionRefused { status: Status(0x12) },
+            Error::Busy { command },
+            Error::Unsupported { command },
+            Error::Forbidden { command },
+            Error::Refused { command, completion: Completion(0xff) },
+            Error::Unstable { what: "the log" },
+            Error::OutcomeUnknown { command },
+            Error::PowerUnchanged { found: Power::Off, expected: Power::On, after },
+            Error::BootDeviceUnchanged { found: BootDevice::None, expected: BootDevice::Pxe },
+        ]
+    }
+
+    #[test]
+    fn every_error_has_a_code_of_the_list_and_of_its_own() {
+        let mut codes: Vec<&str> = one_of_each().iter().map(Error::code).collect();
+        assert!(codes.iter().all(|code| CODES.iter().any(|(known, ..)| known == code)), "{codes:?}");
+        let all = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_transient() {
+        let transient: Vec<&str> =
+            one_of_each().iter().filter(|error| error.is_transient()).map(Error::code).collect();
+        let expected =
+            ["ipmi.unreachable", "ipmi.timeout", "ipmi.sessions-exhausted", "ipmi.busy", "ipmi.unstable"];
+        assert_eq!(transient, expected);
+    }
+
     #[test]
     fn a_problem_has_hint_and_difference() {
         let error =

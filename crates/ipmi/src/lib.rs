@@ -48,7 +48,7 @@ mod text;
 pub use chassis::{BootDevice, BootFlags, ChassisStatus, Power, PowerAction};
 pub use client::Client;
 pub use device::{AuthCapabilities, DeviceId, GuidLayout, SystemGuid};
-pub use error::Error;
+pub use error::{CODES, Error};
 pub use fru::Fru;
 pub use machine::{Evidence, Identity, PowerChange};
 pub use ping::{Presence, SweepOptions, auth_capabilities, ping, sweep};
