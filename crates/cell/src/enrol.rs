@@ -61,7 +61,7 @@ impl Enroller {
             Some(pin) => Trust::Pin(spki(&pin)?),
             None => Trust::FirstUse,
         };
-        let client = self.connect(spec, site, trust, None).await?;
+        let client = self.connect(spec, site, trust, None, 1).await?;
         let pin = client.peer_pin();
         client.close().await;
         let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the BMC showed no key")))?;
@@ -81,7 +81,11 @@ impl Enroller {
             record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
         let password = self.password(&record.name, spec).await?;
         let credentials = Credentials::new(spec.bmc.username.clone(), password.as_str());
-        let client = self.connect(spec, site, Trust::Pin(spki(&pin)?), Some(credentials)).await?;
+        // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried; one
+        // that did may be refused now and then (quirk 3).
+        let strikes = if record.state.is_enrolled() { 2 } else { 1 };
+        let trust = Trust::Pin(spki(&pin)?);
+        let client = self.connect(spec, site, trust, Some(credentials), strikes).await?;
         let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;
         let inventory = read.map_err(|error| Trouble::from(error.problem()))?;
@@ -98,12 +102,14 @@ impl Enroller {
         site: &SiteSpec,
         trust: Trust,
         credentials: Option<Credentials>,
+        strikes: u32,
     ) -> Result<Client, Trouble> {
         let target =
             Target { url: spec.bmc.address.clone(), trust, networks: Some(site.bmc_networks.clone()) };
         let options = Options {
             credentials,
             guard: Some(self.guard(spec).await?),
+            strikes,
             concurrency: self.requests_per_bmc,
             shared: Some(Arc::clone(&self.requests)),
             deadline: Some(DEADLINE),

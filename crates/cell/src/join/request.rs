@@ -55,15 +55,6 @@ fn check(request: &CertificateSigningRequest, expected: &Expected<'_>) -> Result
     if !request.spec.groups.iter().flatten().any(|group| group == GROUP) {
         return deny("join.wrong-group", format!("the token of Machine/{machine} is not of group {GROUP}"));
     }
-    if expected.state != MachineState::Provisioning {
-        return deny(
-            "join.not-provisioning",
-            format!(
-                "a certificate is asked for with the token of Machine/{machine}, which is {}",
-                expected.state
-            ),
-        );
-    }
     let key = key_for(request, machine)?;
     let name = request.metadata.name.as_deref().unwrap_or_default();
     match expected.approved {
@@ -72,6 +63,13 @@ fn check(request: &CertificateSigningRequest, expected: &Expected<'_>) -> Result
         Some(_) => deny(
             "join.token-reused",
             format!("a second certificate is asked for with the token of Machine/{machine}"),
+        ),
+        None if expected.state != MachineState::Provisioning => deny(
+            "join.not-provisioning",
+            format!(
+                "a certificate is asked for with the token of Machine/{machine}, which is {}",
+                expected.state
+            ),
         ),
         None if expected.now > expected.token.until => deny(
             "join.token-late",

@@ -227,6 +227,12 @@ impl Case<'_> {
                 request::Decision::Deny(problem) => {
                     cluster.answer(asked, false, "BailiwickDenied", &problem.message).await?;
                     cluster.forget_token(token).await?;
+                    // Somebody has a certificate already: its node is found and deleted when the machine is wiped.
+                    if let (None, Some(approval)) = (&instance.approved, approved) {
+                        let data = json!({ "request": approval.request, "key": approval.key });
+                        let next = Instance { approved: Some(approval), ..instance.clone() };
+                        self.note(Some(&next), "machine.certificate-approved", &data).await?;
+                    }
                     return Ok(Approved::Denied(problem));
                 }
             }
@@ -245,10 +251,39 @@ impl Case<'_> {
         }
     }
 
+    /// What is still asked for with a token that was used: the API server takes it for some seconds after it was deleted.
+    async fn token_in_wrong_hands(
+        &self,
+        instance: &Instance,
+        cluster: &BaseCluster,
+    ) -> Result<Option<Box<Problem>>, Trouble> {
+        let token = Token::of(&self.life.store, instance, SignedDuration::ZERO);
+        let user = token.user();
+        let requests = cluster.requests().await?;
+        let open = requests.iter().filter(|asked| !is_decided(asked));
+        for asked in open.filter(|asked| asked.spec.username.as_deref() == Some(&user)) {
+            let expected = request::Expected {
+                machine: self.machine(),
+                state: self.record.state,
+                token: &token,
+                approved: instance.approved.as_ref(),
+                now: Timestamp::now(),
+            };
+            if let request::Decision::Deny(problem) = request::decide(asked, &expected) {
+                cluster.answer(asked, false, "BailiwickDenied", &problem.message).await?;
+                return Ok(Some(problem));
+            }
+        }
+        Ok(None)
+    }
+
     /// Verifying → in service: the node is the machine, and is given its labels.
     pub(crate) async fn verify(&self) -> Result<Outcome, Trouble> {
         let instance = self.instance()?;
         let (cluster, found) = self.found_node(instance).await?;
+        if let Some(problem) = self.token_in_wrong_hands(instance, &cluster).await? {
+            return self.quarantine(*problem).await;
+        }
         let Some(found) = found else {
             let message = format!("Node/{} has gone before it was verified", self.machine());
             return Err(Trouble::Passing(coded("node.missing", message)));
@@ -277,6 +312,9 @@ impl Case<'_> {
     pub(crate) async fn watch(&self) -> Result<Outcome, Trouble> {
         let instance = self.instance()?;
         let (cluster, found) = self.found_node(instance).await?;
+        if let Some(problem) = self.token_in_wrong_hands(instance, &cluster).await? {
+            return self.quarantine(*problem).await;
+        }
         let Some(found) = found else {
             let message = format!("Node/{} is not in the base cluster any more", self.machine());
             return Err(Trouble::Passing(coded("node.missing", message)));
