@@ -7,6 +7,7 @@ use sim::ironic::{IronicBuilder, IronicEndpoint, NodeEvent};
 use sim::{Cluster, Model, RunningSite, Site};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 /// Everything between a rack and a base cluster. Goes with the test.
@@ -15,27 +16,41 @@ pub(crate) struct Line {
     pub site: RunningSite,
     pub ironic: IronicEndpoint,
     pub cluster: Cluster,
+    pub hosts: Hosts,
     pub settings: Settings,
     pub cell: RunningCell,
     pub client: Client,
 }
 
-/// What a simulated host does when Ironic has deployed it: its kubelet joins with what the configuration drive holds.
+/// What a simulated host does when Ironic has deployed it, told its name, its system UUID and its user data.
+pub(crate) type Boot = Box<dyn Fn(&Cluster, &str, &str, &str) + Send + Sync>;
+
+/// What all hosts do from now on.
+pub(crate) type Hosts = Arc<Mutex<Boot>>;
+
+/// Unless told otherwise, a host's kubelet joins with what the configuration drive holds.
 pub(crate) fn boots(
     cluster: &Cluster,
     uuids: BTreeMap<String, String>,
+    hosts: &Hosts,
 ) -> impl Fn(NodeEvent) + Send + Sync + 'static {
-    let cluster = cluster.clone();
+    let (cluster, hosts) = (cluster.clone(), Arc::clone(hosts));
     move |event| match event {
         NodeEvent::Deployed(instance) => {
             let name = instance.name.unwrap_or_default();
             let drive = instance.config_drive.as_ref();
             let user_data = drive.and_then(|drive| drive.user_data()).unwrap_or_default();
-            cluster.boot(&name, uuids.get(&name).map_or("", String::as_str), user_data);
+            let uuid = uuids.get(&name).map_or("", String::as_str);
+            (hosts.lock().unwrap())(&cluster, &name, uuid, user_data);
         }
         NodeEvent::Undeployed(instance) => cluster.switch_off(&instance.name.unwrap_or_default()),
         _ => {}
     }
+}
+
+/// Its kubelet joins.
+pub(crate) fn joins(cluster: &Cluster, name: &str, uuid: &str, user_data: &str) {
+    cluster.boot(name, uuid, user_data);
 }
 
 impl Line {
@@ -56,7 +71,9 @@ impl Line {
         let cluster = Cluster::start().await.unwrap();
         let uuids =
             site.machines().iter().map(|machine| (machine.name.clone(), machine.uuid.clone())).collect();
-        let ironic = ironic(IronicEndpoint::builder()).on_event(boots(&cluster, uuids)).start().unwrap();
+        let hosts: Hosts = Arc::new(Mutex::new(Box::new(joins)));
+        let ironic =
+            ironic(IronicEndpoint::builder()).on_event(boots(&cluster, uuids, &hosts)).start().unwrap();
         let secrets = dir.path().join("secrets");
         std::fs::create_dir_all(secrets.join("pool")).unwrap();
         std::fs::write(secrets.join("pool/kubeconfig"), cluster.kubeconfig()).unwrap();
@@ -73,7 +90,7 @@ impl Line {
         change(&mut settings);
         let cell = Cell::start(settings.clone()).await.unwrap();
         let client = Client::of(&cell);
-        Self { dir, site, ironic, cluster, settings, cell, client }
+        Self { dir, site, ironic, cluster, hosts, settings, cell, client }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -130,7 +147,7 @@ impl Line {
 
     /// Waits until a machine is so; the list is looked at after each event.
     pub(crate) async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(3);
         loop {
             let machine = self.client.get(&format!("/api/v1/machines/{name}")).await;
             if wanted(&machine) {
@@ -145,6 +162,43 @@ impl Line {
             );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+    }
+
+    /// Hosts that boot from now on do this.
+    pub(crate) fn hosts_do(&self, boot: impl Fn(&Cluster, &str, &str, &str) + Send + Sync + 'static) {
+        *self.hosts.lock().unwrap() = Box::new(boot);
+    }
+
+    /// Asks for one machine to be this, and does not wait.
+    pub(crate) async fn want(&self, name: &str, spec: Value) {
+        self.client.apply(vec![document("Assignment", name, spec)], &[]).await;
+    }
+
+    /// Waits until a machine waits with this code; `why` says so, and what helps.
+    pub(crate) async fn waits_for(&self, name: &str, code: &str) -> Value {
+        self.until(name, |machine| machine["waiting"]["problem"]["code"] == code).await;
+        let why = self.client.get(&format!("/api/v1/machines/{name}/why")).await;
+        let waiting = &why["waiting"];
+        // It may go on between the two questions; what is told then is of the next try.
+        if waiting["problem"]["code"] == code {
+            assert!(waiting["problem"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{why}");
+            assert!(waiting["until"].is_string() || why["unblock"].is_string(), "{why}");
+        }
+        why
+    }
+
+    /// What was wrong is mended, and somebody says so: nobody waits for the next try.
+    pub(crate) async fn mended(&self, name: &str, state: &str) {
+        let (status, answer) =
+            self.client.call("POST", &format!("/api/v1/machines/{name}/refresh"), None).await;
+        assert!(status < 300, "{answer}");
+        self.until(name, |machine| machine["state"] == state).await;
+    }
+
+    /// Each use ended with one whole record, and there was one before the first.
+    pub(crate) async fn erased(&self, name: &str, uses: usize) {
+        let erasures = self.client.get(&format!("/api/v1/machines/{name}/erasures")).await;
+        assert_eq!(erasures.as_array().unwrap().len(), uses + 1, "{erasures:#}");
     }
 
     /// Kinds of what happened to a machine, in order.

@@ -4,6 +4,7 @@
 mod access;
 mod cluster;
 mod enrolment;
+mod faults;
 mod firmware;
 mod lifecycle;
 mod line;

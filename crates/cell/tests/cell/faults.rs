@@ -1,0 +1,246 @@
+//! What goes wrong on the way: each time the machine waits with a code and a remedy, nothing is lost or doubled, and it goes
+//! on once the cause is gone.
+
+use crate::line::{Line, joins, pool};
+use serde_json::{Value, json};
+use sim::ironic::{NodeFault, Operation, ProvisionState};
+use sim::{Action, Fault};
+
+const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
+
+/// One machine on the shelf.
+async fn shelved() -> (Line, String) {
+    let line = Line::start(1).await;
+    line.declare().await;
+    line.arrive("available").await;
+    let name = line.names().remove(0);
+    (line, name)
+}
+
+fn serve() -> Value {
+    json!({ "baseCluster": "pool" })
+}
+
+fn deploys(line: &Line, name: &str) -> u32 {
+    line.ironic.deploys(&line.ironic.node(name).unwrap().uuid)
+}
+
+fn node(line: &Line, name: &str) -> Option<Value> {
+    line.cluster.object(&format!("/api/v1/nodes/{name}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ironic_that_fails_or_is_away_is_waited_for() {
+    let (line, name) = shelved().await;
+    let status = |code, body: &str| Action::Status { code, body: body.into(), headers: [].into() };
+    let rounds = [
+        (status(500, "boom"), "ironic.server-error"),
+        (status(503, "{}"), "ironic.busy"),
+        (Action::Reset, "ironic.unreachable"),
+    ];
+    let uses = rounds.len();
+    for (done, (action, code)) in rounds.into_iter().enumerate() {
+        line.ironic.faults().add(Fault::on("**", action));
+        line.want(&name, serve()).await;
+        line.waits_for(&name, code).await;
+        assert_eq!(deploys(&line, &name), u32::try_from(done).unwrap());
+        line.ironic.faults().clear();
+        line.mended(&name, "in-service").await;
+        line.release().await;
+    }
+    assert_eq!(deploys(&line, &name), u32::try_from(uses).unwrap());
+    line.erased(&name, uses).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_another_conductor_has_locked_is_waited_for() {
+    let (line, name) = shelved().await;
+    assert!(line.ironic.reserve(&name, "another-conductor"));
+    line.want(&name, serve()).await;
+    let why = line.waits_for(&name, "machine.under-way").await;
+    assert!(why["waiting"]["problem"]["message"].as_str().unwrap().contains("lock"), "{why}");
+    assert_eq!(deploys(&line, &name), 0);
+    assert!(line.ironic.release(&name));
+    line.mended(&name, "in-service").await;
+    assert_eq!(deploys(&line, &name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_in_a_foreign_state_or_in_maintenance_is_left_alone_until_it_is_back() {
+    let (line, name) = shelved().await;
+    line.ironic.set_state(&name, ProvisionState::Rescue);
+    line.want(&name, serve()).await;
+    line.waits_for(&name, "ironic.state-foreign").await;
+    line.ironic.set_state(&name, ProvisionState::Available);
+    line.ironic.set_maintenance(&name, "a disk is exchanged", None);
+    let (status, _) = line.client.call("POST", &format!("/api/v1/machines/{name}/refresh"), None).await;
+    assert_eq!(status, 200);
+    let why = line.waits_for(&name, "ironic.maintenance").await;
+    assert!(why.to_string().contains("a disk is exchanged"), "{why}");
+    assert_eq!(deploys(&line, &name), 0);
+    let path = format!("/v1/nodes/{name}/maintenance");
+    line.ironic.request(http::Method::DELETE, &path, None);
+    line.mended(&name, "in-service").await;
+    assert_eq!(deploys(&line, &name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_deleted_behind_our_back_is_told_and_never_taken_for_erased() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    line.ironic.delete_node(&name);
+    let delete = json!({ "delete": [{ "kind": "Assignment", "name": name }] });
+    let (_, plan) = line.client.call("POST", "/api/v1/plans", Some(delete)).await;
+    let digest = plan["digest"].as_str().unwrap();
+    line.client.call("POST", &format!("/api/v1/plans/{digest}/apply"), None).await;
+    let why = line.waits_for(&name, "ironic.node-gone").await;
+    assert_eq!(why["state"], "wiping");
+    assert!(why["unblock"].is_string(), "{why}");
+    line.erased(&name, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_fails_without_a_reason_is_made_anew_and_people_are_asked_after_three() {
+    let (line, name) = shelved().await;
+    line.ironic.add_node_fault(NodeFault::fails(Operation::Deploy, None).times(1));
+    line.assign(serve(), "in-service").await;
+    assert_eq!(deploys(&line, &name), 2);
+    let failed =
+        |history: Vec<String>| history.into_iter().filter(|kind| kind == "machine.deployment-failed").count();
+    assert_eq!(failed(line.history(&name).await), 1);
+    line.release().await;
+
+    line.ironic.add_node_fault(NodeFault::fails(Operation::Deploy, None).times(3));
+    line.want(&name, serve()).await;
+    let asked = line.until(&name, |machine| {
+        machine["waiting"]["problem"]["code"] == "ironic.deploy-failed"
+            && machine["waiting"]["until"].is_null()
+    });
+    asked.await;
+    let why = line.waits_for(&name, "ironic.deploy-failed").await;
+    assert!(why["unblock"].as_str().unwrap().contains("bailiwick release"), "{why}");
+    assert_eq!(deploys(&line, &name), 5);
+    line.release().await;
+    line.assign(serve(), "in-service").await;
+    assert_eq!(deploys(&line, &name), 6);
+    assert!(line.cluster.list(SECRETS).is_empty());
+}
+
+/// The machine is quarantined for this; once people say so it is erased, on the shelf, and can be used again.
+async fn quarantined_and_back(line: &Line, name: &str, code: &str) {
+    let machine = line.until(name, |machine| machine["state"] == "quarantined").await;
+    let declared = line.client.get(&format!("/api/v1/declarations/assignment/{name}")).await;
+    let reason = declared.to_string();
+    assert!(reason.contains(code), "{reason} {machine}");
+    let why = line.client.get(&format!("/api/v1/machines/{name}/why")).await;
+    assert!(why["unblock"].as_str().unwrap().contains("unquarantine"), "{why}");
+    assert!(line.ironic.node(name).unwrap().maintenance, "the provisioning service leaves it alone");
+    if let Some(node) = node(line, name) {
+        assert_eq!(node["spec"]["unschedulable"], true, "no pod goes there: {node}");
+    }
+    line.hosts_do(joins);
+    line.release().await;
+    line.erased(name, 1).await;
+    assert!(node(line, name).is_none());
+    assert!(line.cluster.list(SECRETS).is_empty());
+    line.assign(serve(), "in-service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_certificate_asked_for_with_the_same_token_quarantines_the_machine() {
+    let (line, name) = shelved().await;
+    line.hosts_do(|cluster, name, uuid, user_data| {
+        cluster.boot(name, uuid, user_data);
+        cluster.boot(name, "00000000-0000-0000-0000-00000000beef", user_data);
+    });
+    line.want(&name, serve()).await;
+    quarantined_and_back(&line, &name, "join.token-reused").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_runs_on_another_machine_is_quarantined() {
+    let (line, name) = shelved().await;
+    line.hosts_do(|cluster, name, _, user_data| {
+        cluster.boot(name, "00000000-0000-0000-0000-00000000beef", user_data);
+    });
+    line.want(&name, serve()).await;
+    quarantined_and_back(&line, &name, "node.other-machine").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_claims_another_jurisdiction_by_its_label_is_quarantined() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    let path = format!("/api/v1/nodes/{name}");
+    let mut liar = line.cluster.object(&path).unwrap();
+    liar["metadata"]["labels"]["bailiwick.dev/jurisdiction"] = "fr".into();
+    line.cluster.put(&path, liar);
+    line.mended(&name, "quarantined").await;
+    quarantined_and_back(&line, &name, "node.false-claim").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_released_while_it_is_provisioned_is_erased_and_its_token_serves_no_more() {
+    let (line, name) = shelved().await;
+    line.hosts_do(|_, _, _, _| {});
+    line.want(&name, serve()).await;
+    line.until(&name, |machine| {
+        machine["waiting"]["problem"]["message"].as_str().is_some_and(|told| told.contains("certificate"))
+    })
+    .await;
+    assert_eq!(line.cluster.list(SECRETS).len(), 1);
+    line.release().await;
+    assert!(line.cluster.list(SECRETS).is_empty());
+    assert_eq!(deploys(&line, &name), 1);
+    line.erased(&name, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_machine_keeps_its_node_loses_its_pods_and_comes_back_without_a_deployment() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    let uid = node(&line, &name).unwrap()["metadata"]["uid"].clone();
+    let pod = |owner: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "default", "ownerReferences": owner },
+            "spec": { "nodeName": name, "containers": [] }, "status": { "phase": "Running" },
+        })
+    };
+    let daemon = json!([{ "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "1", "controller": true }]);
+    line.cluster.put("/api/v1/namespaces/default/pods/work", pod(json!([])));
+    line.cluster.put("/api/v1/namespaces/default/pods/daemon", pod(daemon));
+    line.want(&name, json!({ "baseCluster": "pool", "drain": true })).await;
+    line.until(&name, |machine| machine["state"] == "draining" && machine["waiting"].is_null()).await;
+    line.until(&name, |_| line.cluster.object("/api/v1/namespaces/default/pods/work").is_none()).await;
+    assert!(line.cluster.object("/api/v1/namespaces/default/pods/daemon").is_some());
+    assert_eq!(node(&line, &name).unwrap()["spec"]["unschedulable"], true);
+
+    line.assign(serve(), "in-service").await;
+    let back = node(&line, &name).unwrap();
+    assert_eq!((&back["metadata"]["uid"], &back["spec"]["unschedulable"]), (&uid, &Value::Null));
+    assert_eq!(deploys(&line, &name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_base_cluster_is_reached_through_wiping_alone() {
+    let (line, name) = shelved().await;
+    let mut other = pool();
+    other["metadata"]["name"] = "other".into();
+    line.client.apply(vec![other], &[]).await;
+    line.assign(serve(), "in-service").await;
+    let label = |line: &Line| {
+        node(line, &name)
+            .map(|node| node["metadata"]["labels"]["node-restriction.kubernetes.io/base-cluster"].clone())
+    };
+    assert_eq!(label(&line), Some(json!("pool")));
+    line.want(&name, json!({ "baseCluster": "other" })).await;
+    line.until(&name, |machine| machine["state"] == "in-service" && label(&line) == Some(json!("other")))
+        .await;
+    let history = line.history(&name).await;
+    let place = |kind: &str| history.iter().rposition(|seen| seen == kind).unwrap();
+    assert!(place("machine.draining") < place("machine.wiping"));
+    assert!(place("machine.wiping") < place("machine.erased"));
+    assert!(place("machine.erased") < place("machine.provisioning"));
+    line.erased(&name, 1).await;
+    assert_eq!(deploys(&line, &name), 2);
+}
