@@ -12,7 +12,7 @@ use redfish::rotation::{self, Rotation, Which};
 use redfish::write::Outcome;
 use redfish::{Client, Credentials, Guards, Options, Reader as _, Trust, clock, manager, task};
 use serde_json::json;
-use sim::{AccountStyle, Bmc, BmcBuilder, HostOptions, Model, RunningBmc, TaskLocation, TaskStyle};
+use sim::{AccountStyle, Bmc, BmcBuilder, BootStyle, HostOptions, Model, RunningBmc, TaskLocation, TaskStyle};
 
 use crate::server::options;
 
@@ -142,7 +142,7 @@ async fn quirk_12_a_simulated_bmc_that_wants_the_whole_override_gets_it() {
     let bmc = bootable().start().await.unwrap();
     bmc.set_behaviour(|behaviour| {
         behaviour.boot.demands =
-            &["BootSourceOverrideTarget", "BootSourceOverrideEnabled", "BootSourceOverrideMode"];
+            BootStyle::FULL.map(str::to_owned).into();
     });
     let (client, host) = found(&bmc).await;
     let mode = Some(boot::BootMode::Uefi);
