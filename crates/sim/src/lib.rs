@@ -5,6 +5,8 @@
 //!   [`Site::quickstart_rack`].
 //! * [`Tree`] is what a BMC shows: a recording, a [`Model`], or resources made up in a test.
 //! * [`Fault`] is a rule for what goes wrong; [`Behaviour`] is what one vendor does and another does not.
+//! * A machine started with [`HostOptions`] is bootable: Ironic can drive it through virtual media, its host boots what is there, and
+//!   [`Bmc::booted`], [`Bmc::watch_booted`] and [`OnBoot`] tell what that was.
 //! * [`decoy`] and [`legacy`] are servers that are no BMCs, or have certificates that no Rust library serves.
 //!
 //! A site file:
