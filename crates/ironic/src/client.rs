@@ -357,7 +357,7 @@ impl Client {
         absent(self.read(&Request::get(&["nodes", &node.to_string(), "inventory"])).await)
     }
 
-    /// The errors of a node that Ironic still keeps, oldest first.
+    /// The events of a node that Ironic still keeps, oldest first.
     pub async fn history(&self, node: Uuid) -> Result<Vec<HistoryEvent>, Error> {
         let request = Request::get(&["nodes", &node.to_string(), "history"]).query("detail", "true");
         self.pages(request, "history").await

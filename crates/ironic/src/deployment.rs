@@ -36,6 +36,13 @@ pub enum DeployKind {
         /// URL of the ISO image, as the conductor reaches it.
         boot_iso: String,
     },
+    /// By another deploy interface, with what it needs.
+    Other {
+        /// Its name: `custom-agent`, `anaconda`, `fake`, …
+        interface: String,
+        /// `instance_info`.
+        info: Map<String, Value>,
+    },
 }
 
 /// A disk image with its checksum.
@@ -184,10 +191,11 @@ impl std::fmt::Debug for ConfigDrive {
 
 impl Deployment {
     /// The deploy interface that it needs.
-    pub fn deploy_interface(&self) -> &'static str {
-        match self.kind {
+    pub fn deploy_interface(&self) -> &str {
+        match &self.kind {
             DeployKind::Direct(_) => "direct",
             DeployKind::Ramdisk { .. } => "ramdisk",
+            DeployKind::Other { interface, .. } => interface,
         }
     }
 
@@ -209,6 +217,7 @@ impl Deployment {
             DeployKind::Ramdisk { boot_iso } => {
                 put("boot_iso", json!(boot_iso));
             }
+            DeployKind::Other { info: other, .. } => info.clone_from(other),
         }
         info
     }

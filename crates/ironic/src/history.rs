@@ -1,11 +1,11 @@
-//! A node's history. Ironic keeps errors only, at most 300 a node, and prunes them.
+//! A node's history. Ironic keeps errors, and of late the beginning and end of cleanings; at most 300 events a node.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::lenient::lenient;
 
-/// One event, by default an error.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEvent {
     /// Its UUID.

@@ -78,14 +78,16 @@ const SENSITIVE: [&str; 8] =
 impl fmt::Debug for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = |key: &str| SENSITIVE.iter().any(|part| key.to_ascii_lowercase().contains(part));
-        f.debug_map()
-            .entries(self.0.iter().map(|(key, value)| match value {
-                Value::Bool(_) | Value::Null => (key, value.to_string()),
-                _ if hidden(key) => (key, MASK.to_owned()),
-                Value::Object(members) => (key, format!("{:?}", Self(members.clone()))),
-                _ => (key, value.to_string()),
-            }))
-            .finish()
+        let mut map = f.debug_map();
+        for (key, value) in &self.0 {
+            match value {
+                Value::Bool(_) | Value::Null => map.entry(key, &format_args!("{value}")),
+                _ if hidden(key) => map.entry(key, &format_args!("{MASK}")),
+                Value::Object(members) => map.entry(key, &Self(members.clone())),
+                _ => map.entry(key, &format_args!("{value}")),
+            };
+        }
+        map.finish()
     }
 }
 

@@ -140,18 +140,44 @@ impl Refusal {
         }
     }
 
+    /// Whether something that Ironic tried has failed.
+    pub fn is_failure(&self) -> bool {
+        self.last_error().is_some()
+    }
+
+    /// Where Ironic's reason stands, in a failure.
+    fn last_error(&self) -> Option<&Option<String>> {
+        match self {
+            Self::VerifyFailed { last_error }
+            | Self::InspectFailed { last_error }
+            | Self::CleanFailed { last_error }
+            | Self::DeployFailed { last_error }
+            | Self::UndeployFailed { last_error } => Some(last_error),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a failure whose reason Ironic has lost.
+    pub(crate) fn lacks_reason(&self) -> bool {
+        self.last_error().is_some_and(Option::is_none)
+    }
+
+    /// The same failure with a reason.
+    pub(crate) fn with_reason(mut self, reason: String) -> Self {
+        match &mut self {
+            Self::VerifyFailed { last_error }
+            | Self::InspectFailed { last_error }
+            | Self::CleanFailed { last_error }
+            | Self::DeployFailed { last_error }
+            | Self::UndeployFailed { last_error } => *last_error = Some(reason),
+            _ => {}
+        }
+        self
+    }
+
     /// Whether it may pass by itself, or by a try that the caller decides on. What does not needs people.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Maintenance { .. }
-                | Self::VerifyFailed { .. }
-                | Self::InspectFailed { .. }
-                | Self::CleanFailed { .. }
-                | Self::DeployFailed { .. }
-                | Self::UndeployFailed { .. }
-                | Self::StateForeign { .. }
-        )
+        self.is_failure() || matches!(self, Self::Maintenance { .. } | Self::StateForeign { .. })
     }
 }
 

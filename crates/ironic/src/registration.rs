@@ -209,6 +209,9 @@ pub struct Marks {
     /// The manual cleaning last asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean: Option<CleanMark>,
+    /// `provision_updated_at` of the failure that the caller was told of last, and may leave behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<String>,
 }
 
 /// A manual cleaning that was decided on.
@@ -238,7 +241,7 @@ impl Marks {
 pub(crate) enum Scope {
     /// Idle: everything.
     All,
-    /// Deployed, or failed: how the BMC is reached, and our marks.
+    /// Deployed, or failed: how the BMC is reached, whether it is cleaned, and our marks.
     Access,
 }
 
@@ -314,7 +317,7 @@ impl Registration {
     /// The marks that a node of ours should have: what was done to it last stays.
     pub(crate) fn marks_for(&self, node: &Node) -> Marks {
         let known = Marks::of(node).unwrap_or_default();
-        Marks { instance: known.instance, clean: known.clean, ..self.marks() }
+        Marks { instance: known.instance, clean: known.clean, told: known.told, ..self.marks() }
     }
 
     /// The node to create.
@@ -350,6 +353,10 @@ impl Registration {
         let wanted = self.marks_for(node);
         if Marks::of(node).as_ref() != Some(&wanted) {
             patch = wanted.set(patch);
+        }
+        // Also in use: it must be known before the instance is taken away.
+        if self.automated_clean.is_some() && node.automated_clean != self.automated_clean {
+            patch = patch.set(&["automated_clean"], json!(self.automated_clean));
         }
         if scope == Scope::All { self.other_differences(node, patch) } else { patch }
     }
@@ -396,9 +403,6 @@ impl Registration {
         if self.owner.is_some() && node.owner != self.owner {
             patch = patch.set(&["owner"], json!(self.owner));
         }
-        if self.automated_clean.is_some() && node.automated_clean != self.automated_clean {
-            patch = patch.set(&["automated_clean"], json!(self.automated_clean));
-        }
         patch
     }
 
@@ -415,7 +419,7 @@ impl Registration {
         match &self.bmc {
             Bmc::Redfish { address, system_id, .. } => BmcPlace::redfish(address, system_id.as_deref()),
             Bmc::Ipmi { address, port, .. } => BmcPlace::ipmi(address, *port),
-            Bmc::Other { .. } => None,
+            Bmc::Other { info, .. } => BmcPlace::of_info(&info.clone().into()),
         }
     }
 }
@@ -466,7 +470,10 @@ impl BmcPlace {
 
     /// Of a node.
     pub fn of(node: &Node) -> Option<Self> {
-        let info = &node.driver_info;
+        Self::of_info(&node.driver_info)
+    }
+
+    fn of_info(info: &Info) -> Option<Self> {
         if let Some(address) = info.text("redfish_address") {
             return Self::redfish(address, info.text("redfish_system_id"));
         }

@@ -1,11 +1,13 @@
 //! One step with one node: observe, do at most one thing, say what is waited for.
 
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::client::{Client, Provision};
 use crate::drive::{self, Action, Next, Task, Wait};
 use crate::error::Error;
 use crate::find::{Directory, Found, Identity, find};
+use crate::history::HistoryEvent;
 use crate::node::Node;
 use crate::refusal::Refusal;
 
@@ -59,8 +61,32 @@ pub async fn step(client: &Client, directory: &Directory, task: &Task) -> Result
             }
         }
         (Next::Wait(wait), Some(node)) => Ok(Progress::Waiting { wait, node }),
-        (Next::Refuse(refusal), _) => Err(refusal.into()),
+        (Next::Tell { refusal, note }, Some(node)) => {
+            // Not noted, it is told once more.
+            if let Err(error) = client.patch_node(node.uuid, &note).await {
+                tracing::debug!(node = %task.registration.name, code = error.code(), "a failure is not noted");
+            }
+            Err(reasoned(client, &node, refusal).await.into())
+        }
+        (Next::Refuse(refusal), Some(node)) => Err(reasoned(client, &node, refusal).await.into()),
+        (Next::Refuse(refusal) | Next::Tell { refusal, .. }, _) => Err(refusal.into()),
         (Next::Reached | Next::Wait(_), node) => Ok(Progress::Reached(node)),
+    }
+}
+
+/// A failure with its reason: where `last_error` is lost (facts/metal3-ironic §8.3), Ironic's history may have it, from about
+/// the time at which the node failed.
+async fn reasoned(client: &Client, node: &Node, refusal: Refusal) -> Refusal {
+    const ABOUT: SignedDuration = SignedDuration::from_mins(5);
+    let failed_at: Option<Timestamp> = node.provision_updated_at.as_deref().and_then(|at| at.parse().ok());
+    let (true, Some(failed_at)) = (refusal.lacks_reason(), failed_at) else { return refusal };
+    let history = client.history(node.uuid).await.unwrap_or_default();
+    let of_this = |event: &HistoryEvent| {
+        event.is_error() && event.created_at.is_some_and(|at| at.duration_since(failed_at).abs() <= ABOUT)
+    };
+    match history.into_iter().rfind(of_this) {
+        Some(event) => refusal.with_reason(format!("{} (from the node's history)", event.event)),
+        None => refusal,
     }
 }
 

@@ -149,11 +149,10 @@ impl Case<'_> {
         if let Some(action) = self.prepare() {
             return Next::Do(action);
         }
+        let manage = provision(Provision::Manage);
         match &self.node.last_error {
-            Some(_) if !self.task.retry => {
-                Next::Refuse(Refusal::VerifyFailed { last_error: self.node.last_error.clone() })
-            }
-            _ => provision(Provision::Manage),
+            None => manage,
+            last_error => self.failed(Refusal::VerifyFailed { last_error: last_error.clone() }, manage),
         }
     }
 
@@ -253,9 +252,12 @@ impl Case<'_> {
     }
 
     fn active(&self) -> Next {
+        if let Some(next) = self.reconnect() {
+            return next;
+        }
         match &self.task.wish {
-            Wish::Deployed(deployment) if self.has(deployment) => self.reconnect().unwrap_or(Next::Reached),
-            Wish::Registered => self.reconnect().unwrap_or(Next::Reached),
+            Wish::Deployed(deployment) if self.has(deployment) => Next::Reached,
+            Wish::Registered => Next::Reached,
             Wish::Deployed(_) | Wish::Released => self.undeploy(),
             Wish::Inspected { .. } if self.is_inspected() => Next::Reached,
             _ => self.in_use(),
@@ -273,31 +275,40 @@ impl Case<'_> {
 
     fn inspect_failed(&self) -> Next {
         match &self.task.wish {
-            Wish::Inspected { .. } if !self.is_inspected() => self.reconnect().unwrap_or_else(|| {
-                if self.task.retry {
-                    return provision(Provision::Inspect);
-                }
-                Next::Refuse(Refusal::InspectFailed { last_error: self.node.last_error.clone() })
-            }),
+            Wish::Inspected { .. } if !self.is_inspected() => {
+                let refusal = Refusal::InspectFailed { last_error: self.node.last_error.clone() };
+                self.reconnect().unwrap_or_else(|| self.failed(refusal, provision(Provision::Inspect)))
+            }
             _ => provision(Provision::Manage),
         }
     }
 
-    /// Ironic puts the node into maintenance. Ending that is the decision to try again; what follows needs no further one.
+    /// Most failures of cleaning put the node into maintenance, but not all: a step that does not exist fails without.
     fn clean_failed(&self) -> Next {
-        if self.node.maintenance {
-            return match self.reconnect() {
-                Some(next) => next,
-                None if self.task.retry => Next::Do(Action::EndMaintenance),
-                None => Next::Refuse(Refusal::CleanFailed { last_error: self.node.last_error.clone() }),
-            };
+        let leave = if self.node.maintenance {
+            Next::Do(Action::EndMaintenance)
+        } else {
+            provision(Provision::Manage)
+        };
+        let refusal = Refusal::CleanFailed { last_error: self.node.last_error.clone() };
+        self.reconnect().unwrap_or_else(|| self.failed(refusal, leave))
+    }
+
+    /// A failure is told once before it is left, and that is noted at the node with the failure's time: a caller that allows
+    /// every try still hears of every failure, and none is repeated without a pause.
+    fn failed(&self, refusal: Refusal, leave: Next) -> Next {
+        if !self.task.retry {
+            return Next::Refuse(refusal);
         }
+        let failed_at = self.node.provision_updated_at.as_ref();
         let marks = self.task.registration.marks_for(self.node);
-        if marks.clean.is_some() {
-            // What was noted did not come to pass.
-            return Next::Do(Action::Patch(Marks { clean: None, ..marks }.set(Patch::new())));
+        if failed_at.is_none() || marks.told.as_ref() == failed_at {
+            return leave;
         }
-        provision(Provision::Manage)
+        // A cleaning that was noted did not come to pass: it begins anew.
+        let clean = marks.clean.filter(|_| self.node.provision_state != State::CleanFailed);
+        let marks = Marks { told: failed_at.cloned(), clean, ..marks };
+        Next::Tell { refusal, note: marks.set(Patch::new()) }
     }
 
     fn deploy_failed(&self) -> Next {
@@ -315,13 +326,11 @@ impl Case<'_> {
     }
 
     fn undeploy_failed(&self) -> Next {
-        match self.reconnect() {
-            Some(next) => next,
-            None if self.task.retry && matches!(self.task.wish, Wish::Deployed(_) | Wish::Released) => {
-                self.undeploy()
-            }
-            None => Next::Refuse(Refusal::UndeployFailed { last_error: self.node.last_error.clone() }),
-        }
+        let refusal = Refusal::UndeployFailed { last_error: self.node.last_error.clone() };
+        self.reconnect().unwrap_or_else(|| match self.task.wish {
+            Wish::Deployed(_) | Wish::Released => self.failed(refusal, self.undeploy()),
+            _ => Next::Refuse(refusal),
+        })
     }
 
     fn undeploy(&self) -> Next {

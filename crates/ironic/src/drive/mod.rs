@@ -33,8 +33,9 @@ pub struct Task {
     pub instances: Vec<Uuid>,
     /// Where the node should go.
     pub wish: Wish,
-    /// Whether to leave a failed state now. Without it a failed state is refused as [`Refusal::VerifyFailed`] and its kin;
-    /// the caller counts attempts and decides when. A failed deploy is left by wishing for another instance instead.
+    /// Whether a failed state may be left. Each failure is refused once all the same ([`Refusal::VerifyFailed`] and its kin),
+    /// so that the caller counts it and stays away for a while; the call after that tries again. Without it a failure is
+    /// refused every time. A failed deploy is left by wishing for another instance instead.
     pub retry: bool,
 }
 
@@ -79,6 +80,13 @@ pub enum Next {
     Reached,
     /// Nothing: see why.
     Refuse(Refusal),
+    /// The same, and note at the node that this failure was told, so that the next call may leave it.
+    Tell {
+        /// Why nothing is done now.
+        refusal: Refusal,
+        /// The note.
+        note: Patch,
+    },
 }
 
 /// What is waited for.
@@ -148,8 +156,10 @@ impl Action {
 pub fn next(node: Option<&Node>, ports: &[Port], task: &Task) -> Next {
     let Some(node) = node else { return decide::absent(task) };
     match decide::present(node, ports, task) {
-        // Whoever holds the lock changes the node: decide again when it is done.
-        Next::Do(_) if node.reservation.is_some() => Next::Wait(locked()),
+        // Whoever holds the lock changes the node: decide again when it is done. A failure's reason and its maintenance come
+        // after its state.
+        Next::Do(_) | Next::Tell { .. } if node.reservation.is_some() => Next::Wait(locked()),
+        Next::Refuse(refusal) if refusal.is_failure() && node.reservation.is_some() => Next::Wait(locked()),
         next => next,
     }
 }

@@ -39,6 +39,14 @@ enum Luck {
     Well,
     ByTheAgent,
     Badly,
+    /// As steps that do not exist: a cleaning fails without maintenance.
+    AtOnce,
+}
+
+impl Luck {
+    fn is_bad(self) -> bool {
+        matches!(self, Self::Badly | Self::AtOnce)
+    }
 }
 
 impl Model {
@@ -104,28 +112,34 @@ impl Model {
         let manual = node.target_provision_state == Some(State::Manageable);
         let target = || node.target_provision_state.clone();
         match (node.provision_state.clone(), luck) {
-            (State::Verifying, Luck::Badly) => self.fail(State::Enroll, true),
+            (State::Verifying, luck) if luck.is_bad() => self.fail(State::Enroll, true),
             (State::Verifying, _) => self.go(State::Manageable, None),
             (State::Inspecting, Luck::ByTheAgent) => self.go(State::InspectWait, target()),
-            (State::Inspecting | State::InspectWait, Luck::Badly) => self.fail(State::InspectFailed, true),
+            (State::Inspecting | State::InspectWait, luck) if luck.is_bad() => {
+                self.fail(State::InspectFailed, true);
+            }
             (State::Inspecting | State::InspectWait, _) => {
                 self.go(State::Manageable, None);
                 self.set("inspection_finished_at", json!("2026-01-01T00:00:00+00:00"));
             }
             (State::Cleaning, Luck::ByTheAgent) => self.go(State::CleanWait, target()),
-            (State::Cleaning | State::CleanWait, Luck::Badly) => {
+            (State::Cleaning | State::CleanWait, luck) if luck.is_bad() => {
                 self.fail(State::CleanFailed, true);
-                self.set("maintenance", json!(true));
-                self.set("fault", json!("clean failure"));
+                if luck == Luck::Badly {
+                    self.set("maintenance", json!(true));
+                    self.set("fault", json!("clean failure"));
+                }
             }
             (State::Cleaning, _) => self.go(if manual { State::Manageable } else { State::Available }, None),
             (State::CleanWait, _) => self.go(State::Cleaning, target()),
             (State::Deploying, Luck::ByTheAgent) => self.go(State::DeployWait, target()),
             // facts/metal3-ironic §8.3: the reason may be lost.
-            (State::Deploying | State::DeployWait, Luck::Badly) => self.fail(State::DeployFailed, false),
+            (State::Deploying | State::DeployWait, luck) if luck.is_bad() => {
+                self.fail(State::DeployFailed, false);
+            }
             (State::Deploying, _) => self.go(State::Active, None),
             (State::DeployWait, _) => self.go(State::Deploying, target()),
-            (State::Deleting | State::Deleted, Luck::Badly) => self.fail(State::Error, true),
+            (State::Deleting | State::Deleted, luck) if luck.is_bad() => self.fail(State::Error, true),
             (State::Deleting | State::Deleted, _) => {
                 self.set("instance_uuid", Value::Null);
                 self.set("instance_info", json!({}));
@@ -315,8 +329,19 @@ fn states() -> Vec<State> {
     all
 }
 
-/// Steps until something is reached or refused, and says what.
+/// Steps until something is reached, or refused for good, and says what.
 fn run(model: &mut Model, task: &Task, mut luck: impl FnMut() -> Luck) -> Next {
+    loop {
+        match run_once(model, task, &mut luck) {
+            // The caller stays away for a while, and comes again.
+            Next::Tell { note, .. } => model.act(&Action::Patch(note)).unwrap(),
+            end => return end,
+        }
+    }
+}
+
+/// Steps until something is reached, refused or told.
+fn run_once(model: &mut Model, task: &Task, luck: &mut impl FnMut() -> Luck) -> Next {
     let mut trail = Vec::new();
     for _ in 0..STEPS {
         let decided = model.next(task);
@@ -342,13 +367,20 @@ fn from_every_state_every_wish_ends_and_nothing_is_asked_that_ironic_refuses() {
     for state in states() {
         for instance in [None, Some(CURRENT), Some(OLD), Some(FOREIGN)] {
             for wish in wishes() {
-                for luck in [Luck::Well, Luck::ByTheAgent, Luck::Badly] {
+                for luck in [Luck::Well, Luck::ByTheAgent, Luck::Badly, Luck::AtOnce] {
                     for retry in [false, true] {
                         let mut model = Model::at(&state, instance, &samples::registration());
                         // The agent comes once, then all goes well; bad luck strikes once.
                         let mut lucks = [luck].into_iter();
                         run(&mut model, &task(wish.clone(), retry), || lucks.next().unwrap_or(Luck::Well));
                     }
+                }
+                // Bad luck that lasts is told, even to a caller that allows every try.
+                for luck in [Luck::Badly, Luck::AtOnce] {
+                    let mut model = Model::at(&state, instance, &samples::registration());
+                    run(&mut model, &task(wish.clone(), false), || luck);
+                    let mut model = Model::at(&state, instance, &samples::registration());
+                    run_once(&mut model, &task(wish.clone(), true), &mut || luck);
                 }
             }
         }
@@ -474,11 +506,18 @@ fn maintenance_is_waited_out() {
 }
 
 #[test]
-fn a_failed_cleaning_is_repeated_when_the_caller_says_so() {
+fn every_failed_cleaning_is_told_once_and_repeated_when_the_caller_allows_it() {
     let mut model = Model::at(&State::CleanFailed, None, &samples::registration());
     let refused = model.next(&task(Wish::Released, false));
     assert!(matches!(refused, Next::Refuse(Refusal::CleanFailed { .. })), "{refused:?}");
-    assert_eq!(run(&mut model, &task(Wish::Released, true), || Luck::Well), Next::Reached);
+    let mut luck = || Luck::Badly;
+    for _ in 0..3 {
+        let told = run_once(&mut model, &task(Wish::Released, true), &mut luck);
+        let Next::Tell { refusal: Refusal::CleanFailed { .. }, note } = told else { panic!("{told:?}") };
+        model.act(&Action::Patch(note)).unwrap();
+    }
+    let reached = run_once(&mut model, &task(Wish::Released, true), &mut || Luck::Well);
+    assert_eq!(reached, Next::Reached);
 }
 
 #[test]
@@ -487,7 +526,7 @@ fn a_cleaning_that_failed_is_not_taken_for_one_that_was_done() {
     let clean = wishes().into_iter().find(|wish| matches!(wish, Wish::Cleaned { .. })).unwrap();
     let refused = run(&mut model, &task(clean.clone(), false), || Luck::Badly);
     assert!(matches!(refused, Next::Refuse(Refusal::CleanFailed { .. })), "{refused:?}");
-    // Somebody brings it back by hand.
+    // Somebody brings it back by hand. `last_error` stays.
     model.act(&Action::EndMaintenance).unwrap();
     model.act(&Action::Provision(Provision::Manage)).unwrap();
     let mut cleanings = 0;
@@ -543,7 +582,7 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<(Event, bool)>> {
     let event = prop_oneof![
-        6 => prop_oneof![Just(Luck::Well), Just(Luck::ByTheAgent), Just(Luck::Badly)].prop_map(Event::Tick),
+        6 => prop_oneof![Just(Luck::Well), Just(Luck::ByTheAgent), Just(Luck::Badly), Just(Luck::AtOnce)].prop_map(Event::Tick),
         2 => Just(Event::Lost),
         2 => Just(Event::Unanswered),
         1 => Just(Event::Maintain),
@@ -590,8 +629,12 @@ proptest! {
         let mut model = Model::at(&state, instance, &samples::registration());
         for (event, retry) in events {
             model.happen(event);
-            let decided = model.next(&task(wish.clone(), retry));
-            if let Next::Do(action) = decided
+            let action = match model.next(&task(wish.clone(), retry)) {
+                Next::Do(action) => Some(action),
+                Next::Tell { note, .. } => Some(Action::Patch(note)),
+                _ => None,
+            };
+            if let Some(action) = action
                 && !matches!(event, Event::Lost)
             {
                 let done = model.act(&action);

@@ -1,7 +1,10 @@
-//! What cleaning erased. Ironic keeps no record of a cleaning that went well: its history holds errors only, and the list
-//! of steps is wiped when the last has run. So a [`Watch`] notes the steps while they run, and [`record`] says at the end
-//! what they erased of each disk. What was not seen is not claimed.
+//! What cleaning erased. Ironic wipes the list of steps when the last has run, and its history may name them or not (`told`).
+//! So a [`Watch`] notes the steps while they run, and [`record`] says at the end what they erased of each disk. What was
+//! neither seen nor told is not claimed.
 
+mod told;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +26,8 @@ pub struct Watch {
     pub settings: Settings,
     /// How it ended, or not yet.
     pub stage: Stage,
+    /// When the watch began, by Ironic's clock: what its history tells from then on counts too.
+    pub since: Option<Timestamp>,
 }
 
 /// Where a cleaning stands.
@@ -55,8 +60,12 @@ pub struct Settings {
 }
 
 impl Watch {
-    /// Notes what a node shows. Call it with every observation from the beginning of a cleaning to its end.
+    /// Notes what a node shows. Call it with every observation from before a cleaning begins to its end.
     pub fn note(&mut self, node: &Node) {
+        if self.since.is_none() {
+            self.since = node.provision_updated_at.as_deref().and_then(|at| at.parse().ok());
+        }
+        self.note_settings(node);
         match &node.provision_state {
             State::Cleaning | State::CleanWait | State::CleanHold => self.note_running(node),
             State::CleanFailed => {
@@ -74,7 +83,12 @@ impl Watch {
 
     fn note_running(&mut self, node: &Node) {
         if self.stage != Stage::Running {
-            *self = Self { stage: Stage::Running, ..Self::default() };
+            *self = Self {
+                stage: Stage::Running,
+                since: self.since,
+                settings: self.settings.clone(),
+                ..Self::default()
+            };
         }
         self.manual = node.target_provision_state == Some(State::Manageable);
         let internal = &node.driver_internal_info;
@@ -86,6 +100,10 @@ impl Watch {
         let position =
             internal.get("clean_step_index").and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
         self.position = self.position.max(position);
+    }
+
+    fn note_settings(&mut self, node: &Node) {
+        let internal = &node.driver_internal_info;
         let flag = |key: &str| internal.get(key).and_then(Value::as_bool);
         let settings = Settings {
             overwrites: internal.get("agent_erase_devices_iterations").and_then(Value::as_u64),
@@ -102,14 +120,6 @@ impl Watch {
         if self.stage == Stage::Running {
             self.stage = stage;
         }
-    }
-
-    fn ran(&self, names: &[&str]) -> Option<&Step> {
-        self.steps.iter().find(|step| names.contains(&step.step.as_str()))
-    }
-
-    fn ran_about(&self, word: &str) -> Option<&Step> {
-        self.steps.iter().find(|step| step.step.to_ascii_lowercase().contains(word))
     }
 }
 
@@ -175,21 +185,35 @@ impl Erasure {
     }
 }
 
-/// What a cleaning erased, as far as it was seen. `history` holds the events since it began.
+/// What cleaning erased, as far as it was seen, or is told by the node's history (oldest first; what was before the watch began
+/// does not count).
 pub fn record(watch: &Watch, inventory: Option<&Inventory>, history: &[HistoryEvent]) -> Erasure {
     let disks = inventory.map(|inventory| inventory.disks.as_slice()).unwrap_or_default();
+    let told = watch.since.map(|since| told::told(history, since)).unwrap_or_default();
     let ended = match &watch.stage {
+        _ if told.completed => None,
         Stage::Done => None,
         Stage::Unseen => Some("no cleaning was seen".to_owned()),
         Stage::Running => Some("cleaning has not ended".to_owned()),
         Stage::Failed(reason) => Some(format!("cleaning failed: {reason}")),
     };
-    let of_disk = || ended.clone().map_or_else(|| disk_outcome(watch), Outcome::not);
-    let of_part = |word: &str| match (&ended, watch.ran_about(word)) {
-        (Some(reason), _) => Outcome::not(reason.clone()),
-        (None, Some(step)) => Outcome::Erased { method: label(step) },
-        (None, None) => Outcome::not("no clean step for it ran"),
+    let mut steps = if watch.stage == Stage::Done { watch.steps.clone() } else { Vec::new() };
+    for step in told.steps {
+        if !steps.iter().any(|known| (&known.interface, &known.step) == (&step.interface, &step.step)) {
+            steps.push(step);
+        }
+    }
+    let of_disk = || ended.clone().map_or_else(|| disk_outcome(&steps, &watch.settings), Outcome::not);
+    let of_part = |word: &str| {
+        let step = steps.iter().find(|step| step.step.to_ascii_lowercase().contains(word));
+        match (&ended, step) {
+            (Some(reason), _) => Outcome::not(reason.clone()),
+            (None, Some(step)) => Outcome::Erased { method: label(step) },
+            (None, None) => Outcome::not("no clean step for it ran"),
+        }
     };
+    let since =
+        |event: &&HistoryEvent| watch.since.is_none_or(|since| event.created_at.is_none_or(|at| at >= since));
     Erasure {
         disks: disks.iter().map(|disk| DiskErasure { disk: disk.clone(), outcome: of_disk() }).collect(),
         disks_unknown: match inventory {
@@ -199,43 +223,54 @@ pub fn record(watch: &Watch, inventory: Option<&Inventory>, history: &[HistoryEv
         },
         gpu_memory: of_part("gpu"),
         tpm: of_part("tpm"),
-        steps: watch.steps.iter().map(label).collect(),
-        errors: history.iter().filter(|event| event.is_error()).map(|event| event.event.clone()).collect(),
+        steps: steps.iter().map(label).collect(),
+        errors: history
+            .iter()
+            .filter(since)
+            .filter(|event| event.is_error())
+            .map(|event| event.event.clone())
+            .collect(),
     }
 }
 
 /// What the agent's disk steps do (ironic-python-agent, hardware.py): `erase_devices` uses the disk's own command where it
 /// is enabled and there, and overwrites otherwise; it fails where a disk cannot be erased. The others may leave data.
-fn disk_outcome(watch: &Watch) -> Outcome {
-    if let Some(step) = watch.ran(&["erase_devices"]) {
-        let Settings { overwrites, zeros, ata_secure_erase, nvme_secure_erase } = &watch.settings;
-        if *overwrites == Some(0) && *zeros == Some(false) {
+fn disk_outcome(steps: &[Step], settings: &Settings) -> Outcome {
+    let ran = |name: &str| steps.iter().find(|step| step.step == name);
+    if let Some(step) = ran("erase_devices") {
+        if settings.overwrites == Some(0) && settings.zeros == Some(false) {
             return Outcome::not(
                 "overwriting is switched off, and which disks have a secure erase is not told",
             );
         }
-        let told = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
-        let how: Vec<String> = [
-            told("ATA secure erase", ata_secure_erase.map(|on| on.to_string())),
-            told("NVMe secure erase", nvme_secure_erase.map(|on| on.to_string())),
-            told("overwrites", overwrites.map(|passes| passes.to_string())),
-            told("zeros", zeros.map(|on| on.to_string())),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
-        return Outcome::Erased { method: format!("{}{how}", label(step)) };
+        return Outcome::Erased { method: format!("{}{}", label(step), settings.told()) };
     }
-    if watch.ran(&["erase_devices_express"]).is_some() {
+    if ran("erase_devices_express").is_some() {
         return Outcome::not(
             "whether this disk was erased or only its metadata is not told (erase_devices_express)",
         );
     }
-    if watch.ran(&["erase_devices_metadata"]).is_some() {
+    if ran("erase_devices_metadata").is_some() {
         return Outcome::not("only metadata was erased (erase_devices_metadata)");
     }
     Outcome::not("no step that erases disks ran")
+}
+
+impl Settings {
+    /// ` (NVMe secure erase true, overwrites 1)`, as far as they are known.
+    fn told(&self) -> String {
+        let setting = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+        let all: Vec<String> = [
+            setting("ATA secure erase", self.ata_secure_erase.map(|on| on.to_string())),
+            setting("NVMe secure erase", self.nvme_secure_erase.map(|on| on.to_string())),
+            setting("overwrites", self.overwrites.map(|passes| passes.to_string())),
+            setting("zeros", self.zeros.map(|on| on.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
+    }
 }
 
 fn label(step: &Step) -> String {
@@ -365,6 +400,28 @@ mod tests {
         let mut manual = cleaning("erase_devices");
         manual.target_provision_state = Some(State::Manageable);
         assert!(seen(&[manual, node("manageable", None, &json!({}))]).disks_erased());
+    }
+
+    #[test]
+    fn the_history_tells_of_a_cleaning_that_no_poll_saw_and_of_none_before() {
+        let mut watch = Watch::default();
+        let mut active = node("active", None, &json!({}));
+        active.provision_updated_at = Some("2026-01-01T00:00:10+00:00".to_owned());
+        watch.note(&active);
+        watch.note(&available());
+        let told = |second: u8, text: &str| {
+            serde_json::from_value::<HistoryEvent>(json!({
+                "uuid": "", "created_at": format!("2026-01-01T00:00:{second:02}+00:00"), "severity": "INFO", "event": text,
+            }))
+            .unwrap()
+        };
+        let start =
+            "Starting automated cleaning with steps=[{'interface': 'deploy', 'step': 'erase_devices'}]";
+        let end = "Automated Cleaning completed successfully with steps=[]";
+        let erased = |first: u8| {
+            record(&watch, Some(&inventory()), &[told(first, start), told(first + 1, end)]).disks_erased()
+        };
+        assert!(erased(11) && !erased(1));
     }
 
     #[test]
