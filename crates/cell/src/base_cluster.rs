@@ -153,7 +153,7 @@ impl BaseCluster {
                 self.refuse_automatic_approval().await
             })
             .await
-            .map(|()| ())
+            .copied()
     }
 
     async fn apply(&self, path: &str, object: &Value) -> Result<(), Trouble> {

@@ -91,7 +91,7 @@ impl MachineState {
     pub fn may_become(self, next: Self) -> bool {
         use MachineState as S;
         match (self, next) {
-            (S::Retired, S::Quarantined) | (S::Quarantined, S::Quarantined) => false,
+            (S::Retired | S::Quarantined, S::Quarantined) => false,
             (_, S::Quarantined) => true,
             (from, to) => STEPS.iter().any(|step| step.from == from && step.to.contains(&to)),
         }

@@ -35,7 +35,7 @@ impl OnBoot for Running {
         let counted = Counted(Arc::clone(&self.0));
         Box::pin(async move {
             let _counted = counted;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     }
 }

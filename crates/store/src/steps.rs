@@ -232,13 +232,13 @@ impl Write {
             .await?;
         let before = row.map(|row| row.json::<Value>("document")).transpose()?;
         let before = before.and_then(|document| Declaration::from_json(document).ok());
-        let (metadata, mut spec) = match before {
-            Some(Declaration { metadata, spec: Spec::Assignment(spec) }) => (metadata, spec),
-            _ => {
+        let (metadata, mut spec) =
+            if let Some(Declaration { metadata, spec: Spec::Assignment(spec) }) = before {
+                (metadata, spec)
+            } else {
                 let metadata = Metadata { name: machine.clone(), labels: std::collections::BTreeMap::new() };
                 (metadata, AssignmentSpec::default())
-            }
-        };
+            };
         spec.quarantine = Some(Quarantine { reason: format!("{} [{}]", problem.message, problem.code) });
         let after = Declaration { metadata, spec: Spec::Assignment(spec) };
         let now = self.now;

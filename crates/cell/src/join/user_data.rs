@@ -157,9 +157,9 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
             return Err(Box::new(coded("join.template", message).difference(word, known.join(", "))));
         };
         if encoded {
-            filled.push_str(&STANDARD.encode(value))
+            filled.push_str(&STANDARD.encode(value));
         } else {
-            filled.push_str(value)
+            filled.push_str(value);
         }
         rest = after;
     }
@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
+    #[allow(clippy::needless_pass_by_value)] // made where it is called
     fn with<T>(join: Value, look: impl FnOnce(Result<Zeroizing<String>, Box<Problem>>) -> T) -> T {
         let spec: BaseClusterSpec = serde_json::from_value(json!({
             "jurisdiction": "de", "site": "fra1", "kubernetesVersion": "1.36.3", "controlPlane": "external",
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn braces_that_name_nothing_stay() {
         with(json!({ "template": { "userData": "a {{ b" } }), |data| {
-            assert_eq!(data.unwrap().as_str(), "a {{ b")
+            assert_eq!(data.unwrap().as_str(), "a {{ b");
         });
     }
 }

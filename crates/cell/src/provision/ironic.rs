@@ -168,7 +168,7 @@ impl Ironic {
         subject: &Subject<'_>,
         reason: Option<&str>,
     ) -> Result<Progress<()>, Trouble> {
-        let registration = self.registration(subject, None)?;
+        let registration = self.registration(subject, None);
         let identity = ironic::Identity::of(&registration);
         let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
         let ironic::Found::Ours(node) = found else { return Ok(Progress::Reached(())) };
@@ -205,7 +205,7 @@ impl Ironic {
         clean: Option<bool>,
         watch: &mut Watch,
     ) -> Result<Progress<Option<Box<Node>>>, Trouble> {
-        let registration = self.registration(subject, clean)?;
+        let registration = self.registration(subject, clean);
         // A failed state is left at every try: how often there is one, the back-off of the lifecycle decides.
         let task = Task { registration, instances: Vec::new(), wish, retry: true };
         let progress = ironic::step(&self.client, &self.directory, &task).await.map_err(trouble)?;
@@ -233,7 +233,7 @@ impl Ironic {
         })
     }
 
-    fn registration(&self, subject: &Subject<'_>, clean: Option<bool>) -> Result<Registration, Trouble> {
+    fn registration(&self, subject: &Subject<'_>, clean: Option<bool>) -> Registration {
         let machine = subject.machine.as_str();
         let uuid = Uuid::new_v5(&NODES, format!("{}\n{machine}", subject.cell).as_bytes());
         let inventory = subject.inventory;
@@ -262,7 +262,7 @@ impl Ironic {
         if matches!(bmc, Bmc::Redfish { .. }) {
             interfaces.insert("boot".to_owned(), "redfish-virtual-media".to_owned());
         }
-        Ok(Registration {
+        Registration {
             uuid,
             name: machine.to_owned(),
             cell: subject.cell.to_owned(),
@@ -277,7 +277,7 @@ impl Ironic {
             traits,
             owner: None,
             automated_clean: clean,
-        })
+        }
     }
 
     /// What was erased, part by part.
@@ -380,6 +380,8 @@ fn https(address: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("https://{address}") }
 }
 
+/// Taken by value, as `map_err` gives it.
+#[allow(clippy::needless_pass_by_value)]
 fn trouble(error: ironic::Error) -> Trouble {
     let problem = error.problem();
     if error.is_passing() { Trouble::Passing(problem) } else { Trouble::Lasting(problem) }

@@ -17,8 +17,8 @@ pub(crate) struct Line {
     pub ironic: IronicEndpoint,
     pub cluster: Cluster,
     pub hosts: Hosts,
-    pub settings: Settings,
-    pub cell: RunningCell,
+    /// Runs as long as the line is there.
+    pub _cell: RunningCell,
     pub client: Client,
 }
 
@@ -88,9 +88,9 @@ impl Line {
             }),
         }];
         change(&mut settings);
-        let cell = Cell::start(settings.clone()).await.unwrap();
+        let cell = Cell::start(settings).await.unwrap();
         let client = Client::of(&cell);
-        Self { dir, site, ironic, cluster, hosts, settings, cell, client }
+        Self { dir, site, ironic, cluster, hosts, _cell: cell, client }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {

@@ -114,7 +114,7 @@ async fn a_kubelet_joins_is_verified_labelled_and_ready_and_its_token_serves_no_
     let copy = real.line.dir.path().join("copied-kubeconfig");
     std::fs::write(&copy, text(&user_data, "kubeconfig")).unwrap();
     // The API server believes a token for ten seconds after it was deleted; asked for a certificate meanwhile, nobody approves.
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
         let answer = real.plane.kubectl_as(&copy, &["get", "csr"], None).await.unwrap();
         if !answer.status.success() {

@@ -12,7 +12,9 @@ use redfish::rotation::{self, Rotation, Which};
 use redfish::write::Outcome;
 use redfish::{Client, Credentials, Guards, Options, Reader as _, Trust, clock, manager, task};
 use serde_json::json;
-use sim::{AccountStyle, Bmc, BmcBuilder, BootStyle, HostOptions, Model, RunningBmc, TaskLocation, TaskStyle};
+use sim::{
+    AccountStyle, Bmc, BmcBuilder, BootStyle, HostOptions, Model, RunningBmc, TaskLocation, TaskStyle,
+};
 
 use crate::server::options;
 
@@ -141,8 +143,7 @@ async fn quirk_34_a_simulated_bmc_is_restarted_and_back() {
 async fn quirk_12_a_simulated_bmc_that_wants_the_whole_override_gets_it() {
     let bmc = bootable().start().await.unwrap();
     bmc.set_behaviour(|behaviour| {
-        behaviour.boot.demands =
-            BootStyle::FULL.map(str::to_owned).into();
+        behaviour.boot.demands = BootStyle::FULL.map(str::to_owned).into();
     });
     let (client, host) = found(&bmc).await;
     let mode = Some(boot::BootMode::Uefi);

@@ -96,12 +96,12 @@ fn handle(
             let node = selected(query, "spec.nodeName");
             let mut pods = objects.pods();
             pods.retain(|pod| node.as_deref().is_none_or(|node| pod["spec"]["nodeName"] == node));
-            (StatusCode::OK, list("v1", "PodList", pods))
+            (StatusCode::OK, list("v1", "PodList", &pods))
         }
-        (&Method::GET, "/api/v1/nodes") => (StatusCode::OK, list("v1", "NodeList", objects.list(path))),
+        (&Method::GET, "/api/v1/nodes") => (StatusCode::OK, list("v1", "NodeList", &objects.list(path))),
         (&Method::GET, "/apis/certificates.k8s.io/v1/certificatesigningrequests") => {
             let kind = "CertificateSigningRequestList";
-            (StatusCode::OK, list("certificates.k8s.io/v1", kind, objects.list(path)))
+            (StatusCode::OK, list("certificates.k8s.io/v1", kind, &objects.list(path)))
         }
         (&Method::GET, path) => found(objects.get(path)),
         (&Method::DELETE, path) => {
@@ -128,7 +128,7 @@ fn selected(query: &str, field: &str) -> Option<String> {
     selector.split(',').find_map(|term| term.strip_prefix(&format!("{field}="))).map(str::to_owned)
 }
 
-fn list(version: &str, kind: &str, items: Vec<Value>) -> Value {
+fn list(version: &str, kind: &str, items: &[Value]) -> Value {
     json!({ "apiVersion": version, "kind": kind, "metadata": { "resourceVersion": "0" }, "items": items })
 }
 

@@ -31,7 +31,7 @@ struct Host {
 /// All objects, by path.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    objects: BTreeMap<String, Value>,
+    by_path: BTreeMap<String, Value>,
     version: u64,
     /// Hosts that run a kubelet without a certificate.
     joining: BTreeMap<String, Host>,
@@ -41,22 +41,22 @@ pub(super) struct Objects {
 
 impl Objects {
     pub(super) fn get(&self, path: &str) -> Option<Value> {
-        self.objects.get(path).cloned()
+        self.by_path.get(path).cloned()
     }
 
     pub(super) fn save(&self) -> Value {
-        json!({ "version": self.version, "objects": self.objects })
+        json!({ "version": self.version, "objects": self.by_path })
     }
 
     pub(super) fn restore(&mut self, saved: &Value) {
         let objects = saved["objects"].as_object().cloned().unwrap_or_default();
         let version = saved["version"].as_u64().unwrap_or_default();
-        *self = Self { objects: objects.into_iter().collect(), version, ..Self::default() };
+        *self = Self { by_path: objects.into_iter().collect(), version, ..Self::default() };
     }
 
     pub(super) fn list(&self, path: &str) -> Vec<Value> {
         let prefix = format!("{path}/");
-        let under = self.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let under = self.by_path.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
         under
             .filter(|(key, _)| !key[prefix.len()..].contains('/'))
             .map(|(_, object)| object.clone())
@@ -65,7 +65,7 @@ impl Objects {
 
     /// Pods of every namespace.
     pub(super) fn pods(&self) -> Vec<Value> {
-        self.objects
+        self.by_path
             .iter()
             .filter(|(path, _)| path.contains("/pods/"))
             .map(|(_, object)| object.clone())
@@ -76,7 +76,7 @@ impl Objects {
         self.version += 1;
         let name = path.rsplit('/').next().unwrap_or_default();
         let before =
-            self.objects.get(path).and_then(|before| before["metadata"]["uid"].as_str().map(str::to_owned));
+            self.by_path.get(path).and_then(|before| before["metadata"]["uid"].as_str().map(str::to_owned));
         if !object["metadata"].is_object() {
             object["metadata"] = json!({});
         }
@@ -84,13 +84,13 @@ impl Objects {
         metadata["name"] = json!(name);
         metadata["resourceVersion"] = json!(self.version.to_string());
         metadata["uid"] = json!(before.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
-        self.objects.insert(path.to_owned(), object.clone());
+        self.by_path.insert(path.to_owned(), object.clone());
         object
     }
 
     /// Merges (RFC 7386). `Err` where the patch was made for another version than the present one.
     pub(super) fn patch(&mut self, path: &str, patch: &Value, create: bool) -> Result<Option<Value>, ()> {
-        let present = match self.objects.get(path) {
+        let present = match self.by_path.get(path) {
             Some(present) => present.clone(),
             None if create => json!({}),
             None => return Ok(None),
@@ -127,7 +127,7 @@ impl Objects {
 
     pub(super) fn delete(&mut self, path: &str) -> bool {
         self.version += 1;
-        self.objects.remove(path).is_some()
+        self.by_path.remove(path).is_some()
     }
 
     pub(super) fn boot(&mut self, machine: &str, uuid: &str, user_data: &str) -> JoinOutcome {
@@ -158,7 +158,7 @@ impl Objects {
     /// The groups of a token that is known and has not ended.
     fn groups_of(&self, token: &str) -> Option<Vec<String>> {
         let (id, secret) = token.split_once('.')?;
-        let object = self.objects.get(&format!("{SECRETS}/bootstrap-token-{id}"))?;
+        let object = self.by_path.get(&format!("{SECRETS}/bootstrap-token-{id}"))?;
         let data = &object["stringData"];
         let ended = data["expiration"].as_str().and_then(|until| until.parse::<Timestamp>().ok());
         if data["token-secret"] != secret || ended.is_none_or(|until| until <= Timestamp::now()) {
