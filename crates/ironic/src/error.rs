@@ -433,3 +433,71 @@ impl Diagnose for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ProvisionState;
+
+    #[test]
+    fn the_codes_are_sorted_and_told_once() {
+        assert!(CODES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn every_error_has_a_code_of_the_list_and_every_code_an_error() {
+        let text = String::new;
+        let (after, version) = (Duration::ZERO, crate::version::OLDEST);
+        let state = ProvisionState::Rescue;
+        let mut errors = vec![
+            Error::Address { url: text(), reason: "" },
+            Error::Trust { reason: text() },
+            Error::Unreachable { address: text(), reason: text() },
+            Error::Timeout { address: text(), after },
+            Error::Untrusted { address: text(), reason: text() },
+            Error::Unauthorized,
+            Error::Forbidden { message: text() },
+            Error::VersionUnsupported { found: version, needed: version },
+            Error::NotIronic { reason: text() },
+            Error::NotAcceptable { message: text() },
+            Error::NotFound { message: text() },
+            Error::NoConductor { message: text() },
+            Error::NodeLocked { message: text() },
+            Error::Duplicate { message: text() },
+            Error::InstanceAssociated { message: text() },
+            Error::Conflict { message: text() },
+            Error::InvalidState { message: text() },
+            Error::Invalid { message: text() },
+            Error::Busy { message: text(), retry_after: None },
+            Error::Server { status: 500, message: text() },
+            Error::Unreadable { reason: text() },
+            Error::TooLarge { limit: 0 },
+            Error::Paging { reason: "" },
+            Error::NodeInvalid { interface: text(), reason: text() },
+        ];
+        errors.extend(
+            [
+                Refusal::Maintenance { reason: None, fault: None },
+                Refusal::NodeGone,
+                Refusal::InstanceForeign { found: None },
+                Refusal::InstanceSpent { instance: uuid::Uuid::nil() },
+                Refusal::OwnedElsewhere { cell: text(), machine: text() },
+                Refusal::Ambiguous { nodes: Vec::new() },
+                Refusal::VerifyFailed { last_error: None },
+                Refusal::InspectFailed { last_error: None },
+                Refusal::CleanFailed { last_error: None },
+                Refusal::DeployFailed { last_error: None },
+                Refusal::UndeployFailed { last_error: None },
+                Refusal::StateForeign { state: state.clone() },
+                Refusal::InUse { state },
+                Refusal::Protected { reason: None },
+                Refusal::Retired { reason: None },
+            ]
+            .map(Error::Refused),
+        );
+        let mut codes: Vec<&str> = errors.iter().map(Error::code).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, CODES.iter().map(|(code, ..)| *code).collect::<Vec<_>>());
+        assert!(errors.iter().all(|error| error.problem().hint.is_some()));
+    }
+}

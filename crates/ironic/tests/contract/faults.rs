@@ -101,3 +101,15 @@ async fn trouble_of_the_server_passes() {
         bring(&site, &machine, Wish::Registered).await;
     }
 }
+
+#[tokio::test]
+async fn a_machine_from_nothing_to_active_takes_few_requests() {
+    let ironic = IronicEndpoint::builder().start().unwrap();
+    let (site, machine, deployment) = (Site::new(ironic.url()), machine(), deployment());
+    let (client, directory) = (site.client(), Directory::default());
+    for wish in [Wish::Registered, deployed(&deployment)] {
+        let task = task(&machine, wish);
+        while !matches!(step(&client, &directory, &task).await.unwrap(), Progress::Reached(_)) {}
+    }
+    assert!(ironic.requests() <= 30, "{} requests", ironic.requests());
+}
