@@ -179,14 +179,12 @@ impl Metal3 {
     pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<()>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);
         let registration = self.registration(subject)?;
-        let seen = metal3::observe(client, namespace, &registration).await.map_err(trouble)?;
-        if let Ok(seen) = seen
-            && let Some(host) = seen.host
-        {
+        let standing = metal3::standing(client, namespace, &registration).await.map_err(trouble)?;
+        if let Ok(Some(standing)) = standing {
             if on {
-                metal3::pause(client, namespace, &host.name).await.map_err(trouble)?;
+                metal3::pause(client, namespace, &standing.name).await.map_err(trouble)?;
             } else {
-                metal3::unpause(client, namespace, &host.name).await.map_err(trouble)?;
+                metal3::unpause(client, namespace, &standing.name).await.map_err(trouble)?;
             }
         }
         Ok(Progress::Reached(()))
