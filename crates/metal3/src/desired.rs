@@ -3,6 +3,7 @@
 use crate::host::BareMetalHost;
 use crate::managed::Path;
 use crate::registration::{Cleaning, Deployment, Inspection, Payload, Power, Registration};
+use crate::states::ProvisioningState;
 use crate::{
     ANNOTATION_DEPLOYMENT, ANNOTATION_INTENT, ANNOTATION_TAKEN_OVER, API_VERSION, KIND_HOST, LABEL_MACHINE,
     LABEL_OWNER,
@@ -111,7 +112,12 @@ pub(crate) fn host_object(
     let observed_online = host.is_some_and(|host| host.spec.online);
     let idle = registration.idle_power == Power::On;
     let online = match content {
-        Content::Deployment(_) | Content::External => Some(true),
+        // The operator provisions no host that is to be off.
+        Content::Deployment(deployment) => {
+            let running = host.is_some_and(|host| host.state() == &ProvisioningState::Provisioned);
+            Some(deployment.power == Power::On || !running)
+        }
+        Content::External => Some(true),
         Content::Nothing => Some(idle),
         // Power is the consumer's affair; a field that nobody else holds cannot be let go of, since it is required.
         Content::Kept | Content::Offered if theirs("online") => None,

@@ -115,6 +115,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Delete all but one of them: two of them would fight for its power.",
     ),
     ("metal3.api", "The Kubernetes API server answers with an error.", "See its message; it is tried again."),
+    ("metal3.attaching", "A detached host is put back into the provisioning service.", "Wait."),
     (
         "metal3.being-deleted",
         "Somebody is deleting the BareMetalHost.",
@@ -213,6 +214,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Rename the machine, or remove the host.",
     ),
     (
+        "metal3.no-config-drive",
+        "A live ISO is to get data that baremetal-operator would not give it.",
+        "Use a disk image, put what it needs into the ISO, or provision through Ironic's own API.",
+    ),
+    (
         "metal3.no-credentials",
         "There is no BMC account for the provisioning service.",
         "Give the machine one.",
@@ -248,7 +254,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "The operator could not switch the machine on or off.",
         "See the message; look at the BMC.",
     ),
-    ("metal3.powering-on", "The machine is being switched on.", "Wait."),
+    ("metal3.powering", "The machine is being switched on or off.", "Wait."),
     (
         "metal3.preparation-error",
         "RAID, firmware settings or the first cleaning failed.",
@@ -258,7 +264,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "metal3.provisioned-registration-error",
         "A running host could not be made known to the provisioning service again.",
-        "See the message: is the BMC reachable, and is its account right? What runs goes on running.",
+        "See the message: is the BMC reachable, and is its account right? What runs goes on running. A host with a live ISO that was detached cannot be adopted again: detach it again, remove it, and register it anew.",
     ),
     ("metal3.provisioning", "The image is put on.", "Wait."),
     (

@@ -4,8 +4,8 @@
 //! [`step`] observes, asks it, and does that one thing by server-side apply as field manager `bailiwick`; it may be repeated and
 //! interrupted at any time. [`cluster_api::render`] writes a base cluster as objects for a Git repository.
 //!
-//! What a cell's user must be allowed in the namespace of the hosts: `get, list, patch, delete` on `baremetalhosts`,
-//! `get` on `hardwaredata`, `get, patch, delete` on `secrets` (`metal3.io` and core).
+//! What a cell's user must be allowed in the namespace of the hosts: `get, list, create, patch, delete` on `baremetalhosts`,
+//! `get` on `hardwaredata` (both of `metal3.io`), `get, create, patch, delete` on `secrets`.
 
 mod address;
 pub mod cluster_api;
@@ -30,7 +30,7 @@ pub use registration::{
     Algorithm, BootMode, Cleaning, Deployment, DiskFormat, Inspection, Payload, Place, Power, Registration,
     Wish, label_value,
 };
-pub use run::{Action, Progress, Standing, facts, follow, standing, step};
+pub use run::{Action, Progress, Standing, facts, follow, observe, step};
 pub use secret::{Credentials, Secret, SecretText, SeenSecret};
 pub use states::{ErrorType, OperationalStatus, ProvisioningState};
 

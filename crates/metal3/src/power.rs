@@ -2,7 +2,8 @@
 //!
 //! While baremetal-operator manages a host, power is its own. Before a cell touches it, it holds the host: [`pause`] stops the
 //! operator, but Ironic goes on with what it has begun, and by default (`[conductor] force_power_state_during_sync`) puts back
-//! the power state that it remembers. [`detach`] takes the host out of Ironic, after which nobody else touches its power.
+//! the power state that it remembers at its next look. [`detach`] takes the host out of Ironic, after which nobody else touches its
+//! power. To have the operator itself switch a running host off, wish its deployment with [`crate::Power::Off`].
 //!
 //! These annotations are merged, never applied: the operator removes some of them, and an applied one would come back.
 
@@ -39,7 +40,9 @@ pub async fn unpause(client: &Client, namespace: &str, host: &str) -> Result<(),
 }
 
 /// Takes a host out of Ironic; what runs on it goes on running. The operator does it in the states available, provisioned and
-/// externally provisioned, and waits for them otherwise: ask again until `quiet`.
+/// externally provisioned, and waits for them otherwise: ask again until `quiet`. For a host that runs a live ISO there is no way
+/// back but to remove and register it again, since Ironic cannot adopt it (baremetal-operator 0.13.2 with Ironic 39: "Missing are:
+/// ['kernel', 'ramdisk']").
 pub async fn detach(client: &Client, namespace: &str, host: &str) -> Result<Held, Error> {
     let seen = hold(client, namespace, host, ANNOTATION_DETACHED, "detached").await?;
     let quiet = seen.status.operational_status == OperationalStatus::Detached;

@@ -95,7 +95,7 @@ pub enum Cleaning {
     Disabled,
 }
 
-/// Power of an idle machine.
+/// Power of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Power {
     /// On.
@@ -134,6 +134,8 @@ pub struct Deployment {
     pub id: Name,
     /// What is put on it.
     pub payload: Payload,
+    /// Power of the machine once it runs this: [`Power::Off`] switches it off through the operator, and keeps what it was given.
+    pub power: Power,
     /// Config drive: user data.
     pub user_data: Option<SecretText>,
     /// Config drive: network data.
@@ -156,7 +158,8 @@ pub enum Payload {
         /// The file's format.
         format: DiskFormat,
     },
-    /// An image booted from virtual media each time; nothing is written.
+    /// An image booted from virtual media each time; nothing is written. baremetal-operator gives it no config drive
+    /// (`getConfigDrive` of v0.13.2), so that what it needs to join a cluster must be in the image: data are refused.
     LiveIso {
         /// Where Ironic fetches it.
         url: String,
@@ -259,6 +262,10 @@ const ROOT_DEVICE_HINTS: &[&str] = &[
 ];
 
 impl Deployment {
+    fn has_data(&self) -> bool {
+        [&self.user_data, &self.network_data, &self.meta_data].into_iter().any(Option::is_some)
+    }
+
     /// What could never be provisioned.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let refuse = |message: String| Err(crate::error::problem("metal3.image-invalid", message));
@@ -270,6 +277,11 @@ impl Deployment {
                     return refuse(format!("`{checksum}` is no {} checksum", algorithm.as_str()));
                 }
                 url
+            }
+            Payload::LiveIso { .. } if self.has_data() => {
+                let message =
+                    "baremetal-operator gives a live ISO no config drive, so its data would be lost";
+                return Err(crate::error::problem("metal3.no-config-drive", message.into()));
             }
             Payload::LiveIso { url } => url,
             Payload::Custom { method } if method.is_empty() => {
@@ -375,6 +387,7 @@ pub(crate) mod tests {
                 algorithm: Algorithm::Sha256,
                 format: DiskFormat::Raw,
             },
+            power: Power::On,
             user_data: Some(SecretText::new("#cloud-config\n")),
             network_data: None,
             meta_data: None,
@@ -417,9 +430,17 @@ pub(crate) mod tests {
             Payload::LiveIso { url: "javascript:x".into() },
             Payload::Custom { method: String::new() },
         ] {
-            let deployment = Deployment { payload, ..deployment("d1") };
+            let deployment = Deployment { payload, user_data: None, ..deployment("d1") };
             assert_eq!(deployment.check().unwrap_err().code, "metal3.image-invalid");
         }
+    }
+
+    #[test]
+    fn a_live_iso_with_user_data_is_refused_since_the_operator_would_drop_them() {
+        let payload = Payload::LiveIso { url: "https://x/y.iso".into() };
+        let lost = Deployment { payload, ..deployment("d1") };
+        assert_eq!(lost.check().unwrap_err().code, "metal3.no-config-drive");
+        assert_eq!(Deployment { user_data: None, ..lost }.check(), Ok(()));
     }
 
     proptest! {

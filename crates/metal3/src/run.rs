@@ -152,14 +152,14 @@ pub async fn follow(
     }
 }
 
-/// The machine's host, without doing anything. `Err` within: no one host is the machine's.
-pub async fn standing(
+/// What stands in the cluster, without doing anything: for [`drive::next`], which tells what would be done. `Err` within: no one
+/// host is the machine's.
+pub async fn observe(
     client: &Client,
     namespace: &str,
     registration: &Registration,
-) -> Result<Result<Option<Standing>, Problem>, Error> {
-    let seen = Cluster { client, namespace }.observe(registration).await?;
-    Ok(seen.map(|seen| seen.host.as_ref().map(Standing::of)))
+) -> Result<Result<Snapshot, Problem>, Error> {
+    Cluster { client, namespace }.observe(registration).await
 }
 
 /// What inspection found of the host with this name, as facts ([`Hardware::facts`]); `None` before it has.
@@ -174,7 +174,8 @@ pub async fn facts(
 }
 
 impl Standing {
-    fn of(host: &BareMetalHost) -> Self {
+    /// A host in short.
+    pub fn of(host: &BareMetalHost) -> Self {
         let id = &host.status.provisioning.id;
         Self {
             name: host.name.clone(),

@@ -126,6 +126,18 @@ mod the_usual_way {
     }
 
     #[test]
+    fn a_running_machine_is_switched_off_and_on_by_a_wish_and_keeps_what_it_was_given() {
+        let (mut model, registration) = (Model::new(), registration());
+        let off = Wish::Provisioned(crate::Deployment { power: crate::Power::Off, ..deployment("d1") });
+        for (wish, on) in [(off.clone(), false), (provisioned("d1"), true), (off, false)] {
+            assert_eq!(settle(&mut model, &registration, &wish), Next::Reached);
+            let host = model.host("m1").unwrap();
+            assert_eq!((host.status.powered_on, host.spec.has_deployment()), (on, true));
+            assert_eq!(host.state(), &ProvisioningState::Provisioned);
+        }
+    }
+
+    #[test]
     fn a_host_that_was_never_inspected_is_inspected_when_asked() {
         let (mut model, mut registration) = (Model::new(), registration());
         registration.inspection = Inspection::Disabled;
@@ -254,6 +266,9 @@ mod others {
                 );
                 let refused = settle(&mut model, &registration, &wish);
                 assert_eq!(code(&refused), (expected, Some(Persistence::Lasting)));
+                if (annotation, &wish) == (crate::ANNOTATION_DETACHED, &Wish::Removed) {
+                    continue;
+                }
                 let ours = json!({ "metadata": { "annotations": { annotation: crate::HELD_BY_US } } });
                 model.edit("m1", crate::MANAGER, &ours);
                 assert_eq!(
@@ -262,6 +277,15 @@ mod others {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_host_that_we_detached_ourselves_can_be_removed() {
+        let (mut model, registration) = reached(&provisioned("d1"));
+        let ours =
+            json!({ "metadata": { "annotations": { crate::ANNOTATION_DETACHED: crate::HELD_BY_US } } });
+        model.edit("m1", crate::MANAGER, &ours);
+        assert_eq!(settle(&mut model, &registration, &Wish::Removed), Next::Reached);
     }
 
     #[test]
@@ -560,6 +584,23 @@ mod trouble {
             assert_eq!(code(&write_all(&mut model, &registration, &Wish::Available)).0, expected);
             assert!(model.host_names().is_empty() && model.secret_names().is_empty());
         }
+    }
+
+    #[test]
+    fn a_host_that_was_detached_is_not_as_wished_before_it_is_back() {
+        let (mut model, registration) = reached(&provisioned("d1"));
+        model.set("m1", "/status/operationalStatus", json!("detached"));
+        assert_eq!(code(&write_all(&mut model, &registration, &provisioned("d1"))).0, "metal3.attaching");
+    }
+
+    #[test]
+    fn data_for_a_live_iso_are_refused_before_anything_is_provisioned() {
+        let (mut model, registration) = reached(&Wish::Available);
+        let payload = crate::Payload::LiveIso { url: "http://x/y.iso".into() };
+        let wish = Wish::Provisioned(crate::Deployment { payload, ..deployment("d1") });
+        let refused = write_all(&mut model, &registration, &wish);
+        assert_eq!(code(&refused), ("metal3.no-config-drive", Some(Persistence::Lasting)));
+        assert!(!model.host("m1").unwrap().spec.has_deployment());
     }
 
     #[test]

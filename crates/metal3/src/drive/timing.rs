@@ -2,8 +2,9 @@
 //!
 //! The operator looks again every 10 s (measured: most of each transition is that), so polling faster than every 5 s tells
 //! nothing sooner. What is usual is a real server's time: firmware takes minutes to boot an agent. Ironic gives up on an agent
-//! that does not call back after 30 min (`*_callback_timeout`), after which the operator reports an error; a state that lasts
-//! much longer without one is stuck (facts: metal3-ironic, gotchas 2 and 3).
+//! that does not call back after 30 min (`*_callback_timeout`). A state that lasts much longer is stuck: where Ironic's node ends in
+//! `deploy failed` and has no `last_error` any more, which is the rule with Ironic 39, the operator asks again for ever and reports
+//! nothing (facts: metal3-ironic, gotchas 2 and 3), so that time alone tells.
 
 use super::{Next, Wait, passing};
 use crate::error::problem;
@@ -39,11 +40,14 @@ pub(super) const INSPECTING: Pace =
     pace("metal3.inspecting", "an agent boots and reads the hardware", 10, 600, 3000);
 pub(super) const PREPARING: Pace =
     pace("metal3.preparing", "RAID and firmware settings are brought in line", 10, 60, 7200);
-pub(super) const PROVISIONING: Pace = pace("metal3.provisioning", "the image is put on", 10, 900, 3600);
+pub(super) const PROVISIONING: Pace = pace("metal3.provisioning", "the image is put on", 10, 900, 2700);
 pub(super) const DEPROVISIONING: Pace =
     pace("metal3.deprovisioning", "the image is taken off and the disks are cleaned", 10, 900, 7200);
 pub(super) const DELETING: Pace = pace("metal3.deleting", "the operator lets go of the host", 5, 120, 7200);
-pub(super) const POWERING: Pace = pace("metal3.powering-on", "the machine is being switched on", 5, 60, 900);
+pub(super) const POWERING: Pace =
+    pace("metal3.powering", "the machine is being switched on or off", 5, 60, 900);
+pub(super) const ATTACHING: Pace =
+    pace("metal3.attaching", "the host is put back into the provisioning service", 5, 60, 900);
 pub(super) const SERVICING: Pace =
     pace("metal3.servicing", "firmware or settings of the running host are changed", 10, 1800, 7200);
 pub(super) const DELAYED: Pace =

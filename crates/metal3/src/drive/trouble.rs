@@ -68,7 +68,9 @@ fn is_stale(seen: &Snapshot, host: &BareMetalHost, kind: &ErrorType) -> bool {
 /// What Ironic passes on of the BMC's answer is text.
 fn refuses_credentials(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
+    // "HTTP GET … returned code 401" is what sushy says, with the BMC's own words after it.
     [
+        "code 401",
         "http 401",
         "401 unauthorized",
         "status code: 401",

@@ -1,6 +1,6 @@
 //! Wishes: what each asks of a host, in which order.
 
-use super::timing::{self, DELAYED, DELETING, POWERING, SERVICING};
+use super::timing::{self, ATTACHING, DELAYED, DELETING, POWERING, SERVICING};
 use super::trouble::failure;
 use super::{Next, Object, Snapshot, Target, lasting, passing};
 use crate::desired::{
@@ -8,7 +8,7 @@ use crate::desired::{
 };
 use crate::error::problem;
 use crate::host::BareMetalHost;
-use crate::registration::{Deployment, Inspection, Payload, Registration, Wish};
+use crate::registration::{Deployment, Inspection, Payload, Power, Registration, Wish};
 use crate::secret::{Secret, SecretText};
 use crate::states::{OperationalStatus, ProvisioningState as State};
 use crate::{
@@ -38,7 +38,7 @@ impl Drive<'_> {
         if host.deleting_since.is_some() {
             return Err(self.being_deleted(host));
         }
-        free_hands(host)?;
+        free_hands(host, self.wish)?;
         if *self.wish == Wish::Removed {
             self.unused_by_others(host)?;
             return Ok(Next::Delete(Target {
@@ -205,8 +205,11 @@ impl Drive<'_> {
 
     /// Everything is written; now the operator's work.
     fn settled(&self, host: &BareMetalHost) -> Next {
-        if host.status.operational_status == OperationalStatus::Delayed {
-            return timing::wait(&DELAYED, host, self.seen.now);
+        match host.status.operational_status {
+            OperationalStatus::Delayed => return timing::wait(&DELAYED, host, self.seen.now),
+            // The annotation is gone already, and what the status says of the power is of the past.
+            OperationalStatus::Detached => return timing::wait(&ATTACHING, host, self.seen.now),
+            _ => {}
         }
         let state = host.state();
         match self.wish {
@@ -215,8 +218,10 @@ impl Drive<'_> {
             Wish::Offered if is_foreign(self.registration, host) => Next::Reached,
             Wish::Available | Wish::Offered if is_available(host) => Next::Reached,
             Wish::Released if is_available(host) => self.leftover(&host.name).unwrap_or(Next::Reached),
-            Wish::Provisioned(_) => self.provisioned(host),
-            Wish::ExternallyProvisioned if *state == State::ExternallyProvisioned => self.powered(host),
+            Wish::Provisioned(deployment) => self.provisioned(host, deployment),
+            Wish::ExternallyProvisioned if *state == State::ExternallyProvisioned => {
+                self.powered(host, Power::On)
+            }
             _ => self.wait(host),
         }
     }
@@ -250,10 +255,10 @@ impl Drive<'_> {
         }
     }
 
-    fn provisioned(&self, host: &BareMetalHost) -> Next {
+    fn provisioned(&self, host: &BareMetalHost, deployment: &Deployment) -> Next {
         let wished = host.spec.has_deployment();
         match host.state() {
-            State::Provisioned if wished => self.powered(host),
+            State::Provisioned if wished => self.powered(host, deployment.power),
             // The operator takes a failed image off, and tries again for ever.
             State::Deprovisioning if wished => {
                 let place = format!("{KIND_HOST}/{}", host.name);
@@ -266,11 +271,15 @@ impl Drive<'_> {
         }
     }
 
-    fn powered(&self, host: &BareMetalHost) -> Next {
+    fn powered(&self, host: &BareMetalHost, wished: Power) -> Next {
         if host.status.operational_status == OperationalStatus::Servicing {
             return timing::wait(&SERVICING, host, self.seen.now);
         }
-        if host.status.powered_on { Next::Reached } else { timing::wait(&POWERING, host, self.seen.now) }
+        if host.status.powered_on == (wished == Power::On) {
+            Next::Reached
+        } else {
+            timing::wait(&POWERING, host, self.seen.now)
+        }
     }
 
     fn wait(&self, host: &BareMetalHost) -> Next {
@@ -340,14 +349,16 @@ fn deployed(host: &BareMetalHost, expected: &str) -> Next {
 }
 
 /// Neither paused nor detached.
-fn free_hands(host: &BareMetalHost) -> Step {
+fn free_hands(host: &BareMetalHost, wish: &Wish) -> Step {
     let place = format!("{KIND_HOST}/{}", host.name);
     let refuse = |code, message: String, by: &str| {
         let problem = problem(code, message).at(&place);
         // Our own hold ends when the cell lets go of it; another's when somebody does.
         Err(if by == HELD_BY_US { passing(problem) } else { lasting(problem) })
     };
-    if let Some(by) = host.annotations.get(ANNOTATION_DETACHED) {
+    let detached = host.annotations.get(ANNOTATION_DETACHED);
+    // A host that we detached ourselves may be forgotten as it is: the operator then touches nothing of the machine.
+    if let Some(by) = detached.filter(|by| *wish != Wish::Removed || *by != HELD_BY_US) {
         return refuse("metal3.detached", format!("{place} is detached from the provisioning service"), by);
     }
     if let Some(by) = host.annotations.get(ANNOTATION_PAUSED) {
