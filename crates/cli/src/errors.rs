@@ -42,11 +42,6 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Not a target that can be probed.",
         "Write HOST, HOST:PORT, [IPV6]:PORT or a network such as 10.0.0.0/24.",
     ),
-    (
-        "machine.stuck",
-        "Machines did not get where they were sent: each is named with what it waits for.",
-        "`bailiwick why MACHINE` says what would unblock it; the same command, given again, takes up following.",
-    ),
     ("input.ambiguous", "Several things are meant by the name.", "Name one by something that is its own."),
     ("input.empty", "There is nothing in what was given.", "Name at least one thing."),
     ("input.leases", "The DHCP lease file is of no known form.", "Forms read: dnsmasq, ISC dhcpd, Kea CSV."),
@@ -62,6 +57,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Give smaller ranges, one after the other.",
     ),
     ("input.unreadable", "A file cannot be read.", "Check the path and its permissions."),
+    (
+        "machine.stuck",
+        "Machines did not get where they were sent: each is named with what it waits for.",
+        "`bailiwick why MACHINE` says what would unblock it; the same command, given again, takes up following.",
+    ),
     ("output.write", "The output cannot be written.", "Check the disk and where the output goes."),
     ("plan.declined", "The plan was shown and declined; nothing was changed.", "Nothing to do."),
     (

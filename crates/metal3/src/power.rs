@@ -42,7 +42,7 @@ pub async fn unpause(client: &Client, namespace: &str, host: &str) -> Result<(),
 /// Takes a host out of Ironic; what runs on it goes on running. The operator does it in the states available, provisioned and
 /// externally provisioned, and waits for them otherwise: ask again until `quiet`. For a host that runs a live ISO there is no way
 /// back but to remove and register it again, since Ironic cannot adopt it (baremetal-operator 0.13.2 with Ironic 39: "Missing are:
-/// ['kernel', 'ramdisk']").
+/// kernel and ramdisk").
 pub async fn detach(client: &Client, namespace: &str, host: &str) -> Result<Held, Error> {
     let seen = hold(client, namespace, host, ANNOTATION_DETACHED, "detached").await?;
     let quiet = seen.status.operational_status == OperationalStatus::Detached;

@@ -157,6 +157,7 @@ impl Metal3 {
         let wish = Wish::Provisioned(metal3::Deployment {
             id,
             payload,
+            power: Power::On,
             user_data: Some(SecretText::new(deployment.user_data.as_str())),
             network_data: None,
             meta_data: Some(SecretText::new(deployment.meta_data.to_string())),
@@ -179,12 +180,14 @@ impl Metal3 {
     pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<()>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);
         let registration = self.registration(subject)?;
-        let standing = metal3::standing(client, namespace, &registration).await.map_err(trouble)?;
-        if let Ok(Some(standing)) = standing {
+        let seen = metal3::observe(client, namespace, &registration).await.map_err(trouble)?;
+        if let Ok(seen) = seen
+            && let Some(host) = seen.host
+        {
             if on {
-                metal3::pause(client, namespace, &standing.name).await.map_err(trouble)?;
+                metal3::pause(client, namespace, &host.name).await.map_err(trouble)?;
             } else {
-                metal3::unpause(client, namespace, &standing.name).await.map_err(trouble)?;
+                metal3::unpause(client, namespace, &host.name).await.map_err(trouble)?;
             }
         }
         Ok(Progress::Reached(()))

@@ -2,6 +2,7 @@
 //!
 //! The operator looks again every 10 s, so that all machines go through it at once: the first test that asks runs all scenarios,
 //! and each test tells of its own.
+#![allow(clippy::print_stdout, reason = "the seconds of each transition are shown with the test's output")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

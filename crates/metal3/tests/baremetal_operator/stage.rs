@@ -129,6 +129,7 @@ impl Subject<'_> {
         }
     }
 
+    #[allow(clippy::unused_self)] // read beside the others
     fn note(&self, progress: &Progress, begun: Instant, way: &mut Vec<String>) {
         let said = match progress {
             Progress::Acted(action) => format!("{} {}", action.verb, action.kind),
