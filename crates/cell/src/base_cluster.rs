@@ -3,6 +3,7 @@
 use crate::error::coded;
 use crate::join::request::SIGNER;
 use crate::join::{GROUP, Token};
+use crate::secrets::Secrets;
 use crate::trouble::Trouble;
 use domain::base_cluster::{BaseClusterSpec, Join};
 use domain::{Digest, Name};
@@ -14,7 +15,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Base clusters that the cell has a way into.
 #[derive(Debug, Default)]
 pub(crate) struct BaseClusters {
-    secrets_dir: Option<PathBuf>,
+    secrets: Secrets,
     known: Mutex<HashMap<Name, (Digest, Arc<BaseCluster>)>>,
 }
 
@@ -52,8 +52,8 @@ impl std::fmt::Debug for BaseCluster {
 }
 
 impl BaseClusters {
-    pub(crate) fn new(secrets_dir: Option<PathBuf>) -> Self {
-        Self { secrets_dir, known: Mutex::default() }
+    pub(crate) fn new(secrets: Secrets) -> Self {
+        Self { secrets, known: Mutex::default() }
     }
 
     /// The way in that its declaration names; opened anew when the kubeconfig changes.
@@ -64,15 +64,8 @@ impl BaseClusters {
                 format!("no way into BaseCluster/{name}: {why}"),
             ))
         };
-        let (Some(reference), Some(root)) = (&spec.kubeconfig, &self.secrets_dir) else {
-            return Err(missing("it names no secret, or the cell has no --secrets-dir".into()));
-        };
-        if reference.key.contains('/') || reference.key.starts_with('.') {
-            return Err(missing(format!("{:?} is no key of a secret", reference.key)));
-        }
-        let path: PathBuf = Path::new(root).join(reference.name.as_str()).join(&reference.key);
-        let text = tokio::fs::read_to_string(&path).await.map(store::Zeroizing::new);
-        let text = text.map_err(|error| missing(format!("cannot read {}: {error}", path.display())))?;
+        let reference = spec.kubeconfig.as_ref().ok_or_else(|| missing("it names no secret".into()))?;
+        let text = self.secrets.read(reference).await.map_err(missing)?;
         let digest = Digest::of(text.as_bytes());
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +100,9 @@ pub(crate) async fn connect(kubeconfig: &str) -> Result<(Client, String), String
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(PATIENCE);
     config.write_timeout = Some(PATIENCE);
+    // The machine waits and says for what; a client that tries for minutes by itself would keep it silent, and would try an
+    // eviction that a disruption budget refuses (429) again and again.
+    config.default_retry = false;
     let ca = config.root_cert.iter().flatten().map(|der| pem(der)).collect();
     let client = Client::try_from(config).map_err(|error| told(&error))?;
     Ok((client, ca))

@@ -1,13 +1,13 @@
 //! The steps that bring a machine from declared to enrolled (DESIGN §5.2). Each observes, does one thing, records.
 
 use crate::error::coded;
+use crate::secrets::Secrets;
 use crate::trouble::Trouble;
 use domain::declaration::{MachineSpec, SiteSpec};
 use domain::inventory::Inventory;
 use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Spec, fact};
 use jiff::Timestamp;
 use redfish::{BmcGuard, Client, Credentials, Guards, Options, SpkiPin, Target, Trust, WalkOptions};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Guard, MachineRecord, Store, StoreError};
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(crate) struct Enroller {
     pub store: Store,
-    pub secrets_dir: Option<PathBuf>,
+    pub secrets: Secrets,
     pub guards: Guards,
     pub requests_per_bmc: usize,
     pub requests: Arc<Semaphore>,
@@ -148,17 +148,7 @@ impl Enroller {
             let sealed = self.store.credentials(machine).await?;
             return sealed.ok_or_else(|| missing(format!("no password is sealed for Machine/{machine}")));
         };
-        let Some(root) = &self.secrets_dir else {
-            return Err(missing("the cell has no secrets directory; start it with --secrets-dir".to_owned()));
-        };
-        if reference.key.contains('/') || reference.key.starts_with('.') {
-            return Err(missing(format!("{:?} is no key of a secret", reference.key)));
-        }
-        let path = root.join(reference.name.as_str()).join(&reference.key);
-        let text = tokio::fs::read_to_string(&path).await.map(store::Zeroizing::new);
-        let text =
-            text.map_err(|error| missing(format!("cannot read secret {}: {error}", path.display())))?;
-        Ok(store::Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+        self.secrets.read(reference).await.map_err(missing)
     }
 }
 

@@ -10,6 +10,7 @@ mod listen;
 mod provision;
 mod publish;
 mod reconcile;
+mod secrets;
 mod service;
 pub mod settings;
 mod trouble;

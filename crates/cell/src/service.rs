@@ -8,6 +8,7 @@ use crate::listen;
 use crate::provision::Provisioner;
 use crate::publish::{Publisher, Status};
 use crate::reconcile::{self, Limits};
+use crate::secrets::Secrets;
 use crate::settings::Settings;
 use domain::Name;
 use domain::principal::Role;
@@ -65,7 +66,7 @@ impl Cell {
         let status = Status::default();
         let enroller = Enroller {
             store: store.clone(),
-            secrets_dir: settings.secrets_dir.clone(),
+            secrets: Secrets::new(settings.secrets_dir.clone()),
             guards: Guards::default(),
             requests_per_bmc: settings.requests_per_bmc.max(1),
             requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),

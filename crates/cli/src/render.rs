@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use domain::base_cluster::{self, BaseClusterSpec, Image};
+use domain::base_cluster::{self, BaseClusterSpec};
 use domain::declaration::Zone;
 use domain::{Declaration, Kind, Name, Spec};
 use ipnet::IpNet;
 use metal3::cluster_api::{self, ClusterInput};
-use metal3::{Algorithm, DiskFormat, Payload};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -123,7 +122,7 @@ fn input(
             }
         },
         workers: args.workers,
-        image: payload(&spec.image),
+        image: (&spec.image).into(),
         endpoint_host: host,
         endpoint_port: port,
         pod_cidrs: args.pod_cidrs.clone(),
@@ -137,24 +136,6 @@ fn input(
 fn endpoint(url: &str) -> Option<(String, u16)> {
     let url = url::Url::parse(url).ok()?;
     Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
-}
-
-fn payload(image: &Image) -> Payload {
-    match image {
-        Image::Live { iso } => Payload::LiveIso { url: iso.clone() },
-        Image::Disk { url, checksum, format } => Payload::Disk {
-            url: url.clone(),
-            checksum: checksum.clone(),
-            algorithm: match Image::hash_algorithm(checksum) {
-                Some("sha512") => Algorithm::Sha512,
-                _ => Algorithm::Sha256,
-            },
-            format: match format {
-                base_cluster::DiskFormat::Raw => DiskFormat::Raw,
-                base_cluster::DiskFormat::Qcow2 => DiskFormat::Qcow2,
-            },
-        },
-    }
 }
 
 #[cfg(test)]

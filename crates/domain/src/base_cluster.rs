@@ -100,6 +100,15 @@ pub enum Image {
     },
 }
 
+/// Algorithms of checksums that are good enough for an image that is trusted with a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashAlgorithm {
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
 /// Formats of disk images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -110,23 +119,13 @@ pub enum DiskFormat {
     Qcow2,
 }
 
-impl DiskFormat {
-    /// As Ironic and Metal3 write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-}
-
 impl Image {
     /// The algorithm of a checksum, by its length.
-    pub fn hash_algorithm(checksum: &str) -> Option<&'static str> {
+    pub fn hash_algorithm(checksum: &str) -> Option<HashAlgorithm> {
         let is_hex = checksum.bytes().all(|byte| byte.is_ascii_hexdigit());
         match checksum.len() {
-            64 if is_hex => Some("sha256"),
-            128 if is_hex => Some("sha512"),
+            64 if is_hex => Some(HashAlgorithm::Sha256),
+            128 if is_hex => Some(HashAlgorithm::Sha512),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! What is to be put on a node.
 
+use domain::base_cluster;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -43,6 +44,27 @@ pub enum DeployKind {
         /// `instance_info`.
         info: Map<String, Value>,
     },
+}
+
+impl From<&base_cluster::Image> for DeployKind {
+    /// What a base cluster declares. A checksum of no known length is refused when it is declared.
+    fn from(image: &base_cluster::Image) -> Self {
+        match image {
+            base_cluster::Image::Live { iso } => Self::Ramdisk { boot_iso: iso.clone() },
+            base_cluster::Image::Disk { url, checksum, format } => Self::Direct(Image {
+                source: url.clone(),
+                hash_algorithm: match base_cluster::Image::hash_algorithm(checksum) {
+                    Some(base_cluster::HashAlgorithm::Sha512) => HashAlgorithm::Sha512,
+                    _ => HashAlgorithm::Sha256,
+                },
+                hash: checksum.clone(),
+                disk_format: match format {
+                    base_cluster::DiskFormat::Raw => DiskFormat::Raw,
+                    base_cluster::DiskFormat::Qcow2 => DiskFormat::Qcow2,
+                },
+            }),
+        }
+    }
 }
 
 /// A disk image with its checksum.

@@ -2,6 +2,7 @@
 
 use crate::address::BmcAddress;
 use crate::secret::{Credentials, SecretText};
+use domain::base_cluster::{self, HashAlgorithm, Image};
 use domain::{Name, Problem};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -169,6 +170,27 @@ pub enum Payload {
         /// Its name.
         method: String,
     },
+}
+
+impl From<&Image> for Payload {
+    /// What a base cluster declares. A checksum of no known length is refused when it is declared.
+    fn from(image: &Image) -> Self {
+        match image {
+            Image::Live { iso } => Self::LiveIso { url: iso.clone() },
+            Image::Disk { url, checksum, format } => Self::Disk {
+                url: url.clone(),
+                checksum: checksum.clone(),
+                algorithm: match Image::hash_algorithm(checksum) {
+                    Some(HashAlgorithm::Sha512) => Algorithm::Sha512,
+                    _ => Algorithm::Sha256,
+                },
+                format: match format {
+                    base_cluster::DiskFormat::Raw => DiskFormat::Raw,
+                    base_cluster::DiskFormat::Qcow2 => DiskFormat::Qcow2,
+                },
+            },
+        }
+    }
 }
 
 /// Algorithms of checksums that are accepted. MD5 is not: an image can be forged to match it.

@@ -60,6 +60,14 @@ impl<'a> Case<'a> {
         self.life.provisioners.iter().find(|provisioner| provisioner.serves(&self.spec.site))
     }
 
+    /// The same, where the step cannot do without.
+    pub(crate) fn service(&self) -> Result<&'a Provisioner, Trouble> {
+        self.provisioner().ok_or_else(|| {
+            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
+            Trouble::Lasting(coded("provision.no-service", message))
+        })
+    }
+
     pub(crate) async fn account(&self) -> Result<Account, Trouble> {
         let password = self.life.enroller.password(self.machine(), &self.spec).await?;
         let username = self.spec.bmc.username.clone();

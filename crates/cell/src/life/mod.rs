@@ -63,7 +63,7 @@ impl Life {
         provisioners: Vec<Provisioner>,
         refresh: Duration,
     ) -> Self {
-        let clusters = BaseClusters::new(enroller.secrets_dir.clone());
+        let clusters = BaseClusters::new(enroller.secrets.clone());
         Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, refresh }
     }
 

@@ -93,10 +93,7 @@ impl Case<'_> {
         cluster: &BaseCluster,
         token: &Token,
     ) -> Result<Option<Outcome>, Trouble> {
-        let Some(provisioner) = self.provisioner() else {
-            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
-            return Err(Trouble::Lasting(coded("provision.no-service", message)));
-        };
+        let provisioner = self.service()?;
         let guest = join::Guest {
             machine: self.machine(),
             cluster: &instance.base_cluster,

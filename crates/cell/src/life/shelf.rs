@@ -14,13 +14,10 @@ use uuid::Uuid;
 impl Case<'_> {
     /// Enrolled → inspected.
     pub(crate) async fn inspect(&self) -> Result<Outcome, Trouble> {
-        let Some(provisioner) = self.provisioner() else {
-            if self.goal == Goal::Shelf {
-                return Ok(Outcome::Done);
-            }
-            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
-            return Err(Trouble::Lasting(coded("provision.no-service", message)));
-        };
+        if self.provisioner().is_none() && self.goal == Goal::Shelf {
+            return Ok(Outcome::Done);
+        }
+        let provisioner = self.service()?;
         let account = self.account().await?;
         let facts = match self.go_on(provisioner.inspect(&self.subject(&account)).await?).await? {
             Ok(facts) => facts,
@@ -55,10 +52,7 @@ impl Case<'_> {
 
     /// Compliant → available, and wiping → available: nothing runs on it, and all that remembers is erased or accounted for.
     pub(crate) async fn erase(&self) -> Result<Outcome, Trouble> {
-        let Some(provisioner) = self.provisioner() else {
-            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
-            return Err(Trouble::Lasting(coded("provision.no-service", message)));
-        };
+        let provisioner = self.service()?;
         let account = self.account().await?;
         let use_of = self.record.instance.as_ref().map_or_else(|| self.first_use(), |instance| instance.id);
         let mut work = self.record.work.clone();

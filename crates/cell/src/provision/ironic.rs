@@ -3,14 +3,13 @@
 use super::{Deployment, IronicSettings, Progress, Subject, Wait};
 use crate::error::coded;
 use crate::trouble::Trouble;
-use domain::base_cluster::Image;
 use domain::erasure::{Erased, Item, Part};
 use domain::fact::Source;
 use domain::{Diagnose, Fact, Problem};
-use ironic::erasure::{self, Outcome, Stage, Watch};
+use ironic::erasure::{self, Outcome, Watch};
 use ironic::{
-    Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, DeployKind, Directory, Endpoint, Mac, Node,
-    Options, Progress as Step, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
+    Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac, Node, Options,
+    Progress as Step, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,9 +32,12 @@ pub(crate) struct Ironic {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Erasing {
-    /// What was seen of the cleaning that Ironic does by itself.
+    /// What was seen since before the release.
     watch: Watch,
     phase: Phase,
+    /// How often the steps that we ask for have proven nothing.
+    #[serde(default)]
+    tries: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,13 +112,12 @@ impl Ironic {
         use_of: Uuid,
         erasing: &mut Erasing,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
+        let watch = &mut erasing.watch;
         match erasing.phase {
-            Phase::Release => match self.watched(subject, Wish::Released, None, &mut erasing.watch).await? {
+            Phase::Release => match self.watched(subject, Wish::Released, None, watch).await? {
                 Progress::Reached(Some(node)) => {
-                    let record = self.record(&node, &erasing.watch).await?;
-                    if record.iter().any(|item| {
-                        matches!(item.erased, Erased::NotErased { .. }) && item.part == Part::Disk
-                    }) {
+                    let record = self.record(&node, watch).await?;
+                    if leaves_a_disk(&record) {
                         erasing.phase = Phase::Clean;
                         return Ok(Progress::Acted("asks for the disks to be erased".to_owned()));
                     }
@@ -125,25 +126,25 @@ impl Ironic {
                 other => Ok(other.without()),
             },
             Phase::Clean => {
-                let steps = erasure::erase_disks();
-                let wish = Wish::Cleaned { request: Uuid::new_v5(&use_of, b"clean"), steps: steps.clone() };
-                let mut watch = Watch::default();
-                match self.watched(subject, wish, Some(false), &mut watch).await? {
+                let request = Uuid::new_v5(&use_of, format!("clean {}", erasing.tries).as_bytes());
+                let wish = Wish::Cleaned { request, steps: erasure::erase_disks() };
+                match self.watched(subject, wish, Some(false), watch).await? {
                     Progress::Reached(Some(_)) => {
-                        // Ironic says that the steps asked for have ended without error; whether they were watched
-                        // running or not.
-                        let steps = if watch.steps.is_empty() { steps } else { watch.steps };
-                        erasing.watch =
-                            Watch { steps, manual: true, stage: Stage::Done, ..erasing.watch.clone() };
                         erasing.phase = Phase::Return;
-                        Ok(Progress::Acted("the disks are erased".to_owned()))
+                        Ok(Progress::Acted("the steps that were asked for have ended".to_owned()))
                     }
                     other => Ok(other.without()),
                 }
             }
+            // That the steps were asked for and have ended proves nothing: what was seen of them, or is told by the node's
+            // history, does. Where neither does, they are asked for again.
             Phase::Return => match self.step(subject, Wish::Available, Some(false)).await? {
                 Progress::Reached(Some(node)) => {
-                    Ok(Progress::Reached(self.record(&node, &erasing.watch).await?))
+                    let record = self.record(&node, watch).await?;
+                    if leaves_a_disk(&record) {
+                        (erasing.phase, erasing.tries) = (Phase::Clean, erasing.tries + 1);
+                    }
+                    Ok(Progress::Reached(record))
                 }
                 other => Ok(other.without()),
             },
@@ -308,6 +309,10 @@ impl<T> Progress<T> {
     }
 }
 
+fn leaves_a_disk(record: &[Item]) -> bool {
+    record.iter().any(|item| item.part == Part::Disk && matches!(item.erased, Erased::NotErased { .. }))
+}
+
 fn items(record: &erasure::Erasure, inspected: bool) -> Vec<Item> {
     let outcome = |outcome: &Outcome| match outcome {
         Outcome::Erased { method } => Erased::Erased { method: method.clone() },
@@ -337,25 +342,6 @@ fn items(record: &erasure::Erasure, inspected: bool) -> Vec<Item> {
 }
 
 fn to_ironic(subject: &Subject<'_>, deployment: &Deployment) -> Result<ironic::Deployment, Trouble> {
-    let kind = match &deployment.image {
-        Image::Live { iso } => DeployKind::Ramdisk { boot_iso: iso.clone() },
-        Image::Disk { url, checksum, format } => {
-            let hash_algorithm = match Image::hash_algorithm(checksum) {
-                Some("sha512") => ironic::deployment::HashAlgorithm::Sha512,
-                _ => ironic::deployment::HashAlgorithm::Sha256,
-            };
-            let disk_format = match format {
-                domain::base_cluster::DiskFormat::Raw => ironic::deployment::DiskFormat::Raw,
-                domain::base_cluster::DiskFormat::Qcow2 => ironic::deployment::DiskFormat::Qcow2,
-            };
-            DeployKind::Direct(ironic::Image {
-                source: url.clone(),
-                hash_algorithm,
-                hash: checksum.clone(),
-                disk_format,
-            })
-        }
-    };
     let mut meta_data =
         json!({ "name": subject.machine, "hostname": subject.machine, "uuid": deployment.instance });
     if let (Value::Object(all), Value::Object(more)) = (&mut meta_data, deployment.meta_data.clone()) {
@@ -366,7 +352,7 @@ fn to_ironic(subject: &Subject<'_>, deployment: &Deployment) -> Result<ironic::D
     };
     Ok(ironic::Deployment {
         instance_uuid: deployment.instance,
-        kind,
+        kind: (&deployment.image).into(),
         root_device: RootDevice::default(),
         config_drive: Some(ConfigDrive {
             meta_data,

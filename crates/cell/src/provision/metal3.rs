@@ -5,7 +5,6 @@ use super::{Deployment, Metal3Settings, Progress, Subject, Wait};
 use crate::base_cluster::connect;
 use crate::error::coded;
 use crate::trouble::Trouble;
-use domain::base_cluster::Image;
 use domain::erasure::{Erased, Item, Part};
 use domain::fact::Source;
 use domain::{Diagnose, Fact, Name};
@@ -13,8 +12,8 @@ use jiff::Timestamp;
 use kube::Client;
 use metal3::drive::Persistence;
 use metal3::{
-    Algorithm, BootMode, Cleaning, Credentials, DiskFormat, Inspection, Payload, Place, Power,
-    Progress as Step, Registration, SecretText, Standing, Transport, Wish, bmc_address,
+    BootMode, Cleaning, Credentials, Inspection, Place, Power, Progress as Step, Registration, SecretText,
+    Standing, Transport, Wish, bmc_address,
 };
 use std::collections::BTreeMap;
 use tokio::sync::OnceCell;
@@ -139,24 +138,9 @@ impl Metal3 {
     ) -> Result<Progress<()>, Trouble> {
         let id = format!("i-{}", deployment.instance.simple());
         let id = Name::new(id).map_err(|error| Trouble::Lasting(coded("api.internal", error.to_string())))?;
-        let payload = match &deployment.image {
-            Image::Live { iso } => Payload::LiveIso { url: iso.clone() },
-            Image::Disk { url, checksum, format } => Payload::Disk {
-                url: url.clone(),
-                checksum: checksum.clone(),
-                algorithm: match Image::hash_algorithm(checksum) {
-                    Some("sha512") => Algorithm::Sha512,
-                    _ => Algorithm::Sha256,
-                },
-                format: match format {
-                    domain::base_cluster::DiskFormat::Raw => DiskFormat::Raw,
-                    domain::base_cluster::DiskFormat::Qcow2 => DiskFormat::Qcow2,
-                },
-            },
-        };
         let wish = Wish::Provisioned(metal3::Deployment {
             id,
-            payload,
+            payload: (&deployment.image).into(),
             power: Power::On,
             user_data: Some(SecretText::new(deployment.user_data.as_str())),
             network_data: None,
