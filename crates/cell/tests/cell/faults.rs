@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use sim::ironic::{NodeFault, Operation, ProvisionState};
 use sim::{Action, Fault};
 
-const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 
 /// One machine on the shelf.
-async fn shelved() -> (Line, String) {
+pub(crate) async fn shelved() -> (Line, String) {
     let line = Line::start(1).await;
     line.declare().await;
     line.arrive("available").await;
@@ -17,15 +17,15 @@ async fn shelved() -> (Line, String) {
     (line, name)
 }
 
-fn serve() -> Value {
+pub(crate) fn serve() -> Value {
     json!({ "baseCluster": "pool" })
 }
 
-fn deploys(line: &Line, name: &str) -> u32 {
+pub(crate) fn deploys(line: &Line, name: &str) -> u32 {
     line.ironic.deploys(&line.ironic.node(name).unwrap().uuid)
 }
 
-fn node(line: &Line, name: &str) -> Option<Value> {
+pub(crate) fn node(line: &Line, name: &str) -> Option<Value> {
     line.cluster.object(&format!("/api/v1/nodes/{name}"))
 }
 

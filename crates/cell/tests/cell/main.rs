@@ -9,6 +9,7 @@ mod firmware;
 mod lifecycle;
 mod line;
 mod node;
+mod outages;
 mod publishing;
 mod rotation;
 mod support;

@@ -89,6 +89,10 @@ fn handle(
             (StatusCode::CREATED, review)
         }
         (&Method::POST, path) => match path.strip_suffix("/eviction") {
+            Some(_) if shared.undisturbed.load(Ordering::Relaxed) => {
+                let reason = "Cannot evict pod as it would violate the pod's disruption budget.";
+                (StatusCode::TOO_MANY_REQUESTS, status(429, "TooManyRequests", reason))
+            }
             Some(pod) if objects.delete(pod) => (StatusCode::CREATED, status(201, "", "evicted")),
             _ => found(None),
         },

@@ -33,6 +33,8 @@ struct Shared {
     ca: String,
     objects: Mutex<Objects>,
     away: AtomicBool,
+    /// Whether disruption budgets allow no eviction.
+    undisturbed: AtomicBool,
     requests: AtomicU64,
 }
 
@@ -55,6 +57,7 @@ impl Cluster {
             ca: certificate_authority()?,
             objects: Mutex::default(),
             away: AtomicBool::new(false),
+            undisturbed: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         });
         let tasks = Tasks::new();
@@ -120,6 +123,11 @@ impl Cluster {
     /// Answers everything with 503, or no longer.
     pub fn set_away(&self, away: bool) {
         self.shared.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Refuses every eviction with 429, as a PodDisruptionBudget that allows none, or no longer.
+    pub fn set_undisturbed(&self, undisturbed: bool) {
+        self.shared.undisturbed.store(undisturbed, Ordering::Relaxed);
     }
 
     /// How many requests came.
