@@ -124,7 +124,11 @@ fn trouble(doing: &str, error: &kube::Error) -> Trouble {
         let message = format!("the cell may not {doing}: {}", status.message);
         return Trouble::Passing(coded("basecluster.forbidden", message));
     }
-    Trouble::Passing(coded("basecluster.unreachable", format!("the base cluster did not {doing}: {error}")))
+    let reason = match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    };
+    Trouble::Passing(coded("basecluster.unreachable", format!("the base cluster did not {doing}: {reason}")))
 }
 
 impl BaseCluster {
@@ -254,7 +258,17 @@ impl BaseCluster {
         });
         let api: Api<CertificateSigningRequest> = self.all();
         let answered = api.patch_approval(&name, &PatchParams::default(), &Patch::Merge(&body)).await;
-        answered.map(drop).map_err(|error| trouble("take an answer to a certificate request", &error))
+        // What was listed before is not what there is now; who looks next shall not answer again.
+        self.listed.lock().await.take();
+        match answered {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let message =
+                    format!("certificate request {name} has changed meanwhile; it is looked at again");
+                Err(Trouble::UnderWay(coded("machine.under-way", message), FRESH))
+            }
+            Err(error) => Err(trouble("take an answer to a certificate request", &error)),
+        }
     }
 
     pub(crate) async fn node(&self, name: &Name) -> Result<Option<Node>, Trouble> {

@@ -225,7 +225,7 @@ pub(crate) async fn choose(client: &Client, selector: &MachineSelector) -> Outco
         .filter(|machine| fits(selector, machine))
         .map(|machine| machine.name.clone())
         .collect();
-    if chosen.is_empty() { Err(not_found("machine that fits", "the selector")) } else { Ok(chosen) }
+    if chosen.is_empty() { Err(not_found("machine that fits", &selector.to_string())) } else { Ok(chosen) }
 }
 
 fn fits(selector: &MachineSelector, machine: &Machine) -> bool {

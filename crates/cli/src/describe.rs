@@ -182,13 +182,29 @@ fn reasons(why: &Why) -> String {
     let state = format!("{} is {} for {}", why.machine, why.state, age(why.since, Timestamp::now()));
     let mut text = match &why.waiting {
         Some(waiting) => format!("{state} and waits:\n{}", waits(waiting)),
-        None => format!("{state} and waits for nothing.\n"),
+        None => match (&why.reason, &why.doing) {
+            (Some(reason), _) => format!("{state}: {}\n", clean(reason)),
+            (None, Some(_)) => format!("{state}.\n"),
+            (None, None) => format!("{state} and waits for nothing.\n"),
+        },
     };
+    if let Some(doing) = &why.doing {
+        let usual = why.usual_seconds.map(|seconds| format!(", which usually takes {}", usually(seconds)));
+        text += &format!("Its step: {doing}{}.\n", usual.unwrap_or_default());
+    }
+    if let Some(unblock) = &why.unblock {
+        text += &format!("To go on: {}\n", clean(unblock));
+    }
     if !why.gpus.is_empty() {
         text += &heading("Its GPUs");
         text += &why.gpus.iter().map(reason).collect::<String>();
     }
     text
+}
+
+/// A time as people say it of something that is never exact.
+fn usually(seconds: i64) -> String {
+    if seconds < 120 { format!("about {seconds} s") } else { format!("about {} min", seconds / 60) }
 }
 
 fn waits(waiting: &Waiting) -> String {

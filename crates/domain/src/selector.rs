@@ -2,6 +2,7 @@
 
 use crate::firmware::Pattern;
 use crate::name::Name;
+use std::fmt;
 use std::str::FromStr;
 
 /// A choice of machines. Names are alternatives; terms `key=value` must all hold; `*` stands for any characters. Nothing at
@@ -47,6 +48,14 @@ impl FromStr for MachineSelector {
             }
         }
         Ok(selector)
+    }
+}
+
+impl fmt::Display for MachineSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.names.iter().map(ToString::to_string);
+        let terms = self.terms.iter().map(|(key, pattern)| format!("{key}={pattern}"));
+        f.write_str(&names.chain(terms).collect::<Vec<_>>().join(","))
     }
 }
 

@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use domain::inventory::Gpu;
 use domain::lifecycle;
 use domain::principal::Permission;
-use domain::{Fact, MachineState, Name, Problem};
+use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec};
 use dra::GpuKey;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
@@ -142,13 +142,14 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     }
     gpus.dedup();
     let node_of = known.record.instance.as_ref().map(|instance| &instance.base_cluster);
-    let step = lifecycle::next(known.record.state, &known.goal, node_of);
+    let step = lifecycle::next(known.record.state, &known.goal, node_of).filter(|_| !is_there(known));
     let info = step.and_then(|step| step.info(known.record.state));
     Ok(Json(Why {
         machine: name.clone(),
         state: known.record.state,
         since: known.record.since,
         waiting: known.record.waiting.clone(),
+        reason: set_aside(&api, name, known).await?,
         doing: info.map(|info| info.doing.to_owned()),
         usual_seconds: info.map(|info| info.usual.as_secs()),
         unblock: unblock(known),
@@ -156,11 +157,34 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     }))
 }
 
+/// Whether a machine is where it shall be, though it goes on looking after that.
+fn is_there(known: &KnownMachine) -> bool {
+    let settled = known.record.waiting.is_none();
+    match known.record.state {
+        MachineState::InService => matches!(known.goal, Goal::Serve(_)),
+        MachineState::Draining => settled && matches!(known.goal, Goal::Drained(_)),
+        MachineState::Quarantined => true,
+        _ => false,
+    }
+}
+
+/// Why people, or the cell itself, have set a machine aside.
+async fn set_aside(api: &Api, name: &Name, known: &KnownMachine) -> Result<Option<String>, Refusal> {
+    if known.record.state != MachineState::Quarantined {
+        return Ok(None);
+    }
+    let declared = api.store.declaration(Kind::Assignment, name).await?;
+    Ok(match declared.map(|declared| declared.spec) {
+        Some(Spec::Assignment(spec)) => spec.quarantine.map(|quarantine| quarantine.reason),
+        _ => None,
+    })
+}
+
 /// What a machine that only people can help needs of them.
 fn unblock(known: &KnownMachine) -> Option<String> {
     if known.record.state == MachineState::Quarantined {
         let name = &known.record.name;
-        return Some(format!("look at what is told above; then `bailiwick unquarantine {name}`"));
+        return Some(format!("look at it; then `bailiwick unquarantine {name}`"));
     }
     let waiting = known.record.waiting.as_ref().filter(|waiting| waiting.until.is_none())?;
     waiting.problem.hint.clone()

@@ -183,6 +183,8 @@ pub struct Why {
     /// What it waits for.
     #[schema(value_type = Option<schema::Waiting>)]
     pub waiting: Option<Waiting>,
+    /// Why it was set aside.
+    pub reason: Option<String>,
     /// What it is about to do, where it is not where it should be.
     pub doing: Option<String>,
     /// How long that usually takes, in seconds.

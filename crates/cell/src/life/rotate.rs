@@ -128,12 +128,12 @@ impl Case<'_> {
     pub(crate) async fn account(&self) -> Result<Account, Trouble> {
         let accounts = self.life.store.bmc_accounts(self.machine()).await?;
         let own = accounts.into_iter().find(|account| account.holder == Holder::Provisioner);
-        let (username, password) = match own.filter(|account| account.phase != Phase::Prepared) {
-            Some(account) => (account.username, account.password),
-            None => {
-                let login = self.life.enroller.login(self.machine(), &self.spec).await?;
-                (login.username, login.password)
-            }
+        let own = own.filter(|account| account.phase != Phase::Prepared);
+        let (username, password) = if let Some(account) = own {
+            (account.username, account.password)
+        } else {
+            let login = self.life.enroller.login(self.machine(), &self.spec).await?;
+            (login.username, login.password)
         };
         let subject = Zeroizing::new(format!("{username}\n{}", password.as_str()));
         let credentials = hex::encode(&self.life.store.derive("credentials", &subject)[..8]);

@@ -1,0 +1,151 @@
+//! The commands of a machine's life as people see them, on the quickstart's rack: what each prints, word for word.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::process::Stdio;
+
+use support::{Desk, Run, interrupt};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+
+/// A quickstart that serves, and what the commands need to reach it.
+struct Rack {
+    desk: Desk,
+    child: Child,
+    server: String,
+}
+
+impl Rack {
+    async fn start() -> Self {
+        let desk = Desk::new();
+        let mut child = desk
+            .command(&["quickstart", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let server = loop {
+            let line = said.next_line().await.unwrap().expect("it ended");
+            if let Some(serving) = line.strip_prefix("Serving on ") {
+                break serving.split(' ').next().unwrap().to_owned();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        Self { desk, child, server }
+    }
+
+    async fn run(&self, words: &str) -> Run {
+        let token = self.desk.path("bailiwick-data/admin.token").display().to_string();
+        let mut all = vec!["--server", &self.server, "--token-file", &token];
+        all.extend(words.split(' '));
+        self.desk.run(&all).await
+    }
+
+    /// The commands and what they print, standard error after standard output, as a person would copy it from a terminal.
+    async fn transcript(&self, commands: &[&str]) -> String {
+        let mut text = String::new();
+        for command in commands {
+            let run = self.run(command).await;
+            write!(text, "$ bailiwick {command}\n{}{}", settled(&run.stdout), settled(&run.stderr)).unwrap();
+            if run.code != 0 {
+                writeln!(text, "[{}]", run.code).unwrap();
+            }
+        }
+        text
+    }
+}
+
+/// Without what differs from run to run: digests, times, spans.
+fn settled(text: &str) -> String {
+    let mut lines = String::new();
+    for line in text.lines() {
+        let words: Vec<String> = line.split(' ').map(word).collect();
+        lines += words.join(" ").trim_end();
+        lines.push('\n');
+    }
+    lines
+}
+
+fn word(word: &str) -> String {
+    let is_span = |text: &str| {
+        let number = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+        number.len() < text.len() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if word.starts_with("sha256:") {
+        "sha256:[DIGEST]".to_owned()
+    } else if word.len() == 20 && word.ends_with('Z') && word.starts_with("20") {
+        "[AT]".to_owned()
+    } else if is_span(word.trim_end_matches([':', '.'])) {
+        format!("[SPAN]{}", &word[word.trim_end_matches([':', '.']).len()..])
+    } else {
+        word.to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_machine_is_released_and_provisioned_again_and_each_command_says_what_it_does() {
+    let mut rack = Rack::start().await;
+    let seen = rack
+        .transcript(&[
+            "why r1-u06",
+            "release r1-u06",
+            "release r1-u06 --yes",
+            "why r1-u06",
+            "provision r1-u06 --to nowhere",
+            "provision r1-u99 --to fra1-official",
+            "provision r1-u06 --to fra1-official --yes",
+            "provision r1-u06 --to fra1-official --yes",
+            "drain r1-u06 --yes",
+            "release r1-u06 --yes -o json",
+            "quarantine r1-u06 --reason smoke --yes",
+            "why r1-u06",
+            "unquarantine r1-u06 --yes",
+            "retire r1-u06 --yes",
+            "why r1-u06",
+        ])
+        .await;
+    let wanted = include_str!("cmd/lifecycle.golden");
+    if std::env::var("TRYCMD").as_deref() == Ok("overwrite") {
+        let golden = support::repository().join("crates/cli/tests/cmd/lifecycle.golden");
+        std::fs::write(golden, &seen).unwrap();
+    } else {
+        assert!(seen == wanted, "TRYCMD=overwrite writes what is printed now:\n{seen}");
+    }
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn history_tells_the_whole_life_in_its_order() {
+    let mut rack = Rack::start().await;
+    let history = rack.run("history r1-u06 -o json").await.ends(0).json();
+    let told: Vec<&str> = history["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["kind"].as_str().unwrap())
+        .filter(|kind| {
+            !matches!(*kind, "machine.acted" | "machine.waiting" | "machine.resumed" | "machine.facts")
+        })
+        .collect();
+    let life = [
+        "declaration.created",
+        "machine.discovered",
+        "machine.enrolled",
+        "machine.inspected",
+        "machine.compliant",
+        "machine.erased",
+        "machine.available",
+        "machine.provisioning",
+        "machine.token-made",
+        "machine.certificate-approved",
+        "machine.verifying",
+        "machine.in-service",
+    ];
+    assert_eq!(told, life);
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
