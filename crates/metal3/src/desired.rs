@@ -290,12 +290,15 @@ pub(crate) fn difference(mut wished: HostObject, host: &BareMetalHost, content: 
     let taken_over =
         host.annotations.get(ANNOTATION_TAKEN_OVER).and_then(|time| time.parse::<Timestamp>().ok());
     let since = if host.managers.ours_there() { taken_over } else { host.managers.newest_other() };
+    let ours = host.managers.ours();
     // Whoever held a field before the host was taken over has no say in it any more.
     let hand = |path: &Path| {
         let late = |at: Option<Timestamp>| since.is_none_or(|since| at.is_none_or(|at| at > since));
-        host.managers.others(path).find(|manager| late(manager.at)).map(|manager| manager.name.clone())
+        host.managers
+            .others_alone(path, &ours)
+            .find(|manager| late(manager.at))
+            .map(|manager| manager.name.clone())
     };
-    let ours = host.managers.ours();
     let mut needed = ours.iter().any(|path| !fields.contains_key(path));
     let mut edits = Vec::new();
     for (path, value) in &fields {

@@ -28,9 +28,9 @@ pub use error::{CODES, Error};
 pub use power::{Held, RebootMode, attach, detach, inspect_again, pause, reboot, unpause};
 pub use registration::{
     Algorithm, BootMode, Cleaning, Deployment, DiskFormat, Inspection, Payload, Place, Power, Registration,
-    Wish, label_value,
+    Wish, label_value, no_config_drive,
 };
-pub use run::{Action, Progress, Standing, facts, follow, observe, step};
+pub use run::{Action, Progress, Standing, facts, follow, hardware, observe, step};
 pub use secret::{Credentials, Secret, SecretText, SeenSecret};
 pub use states::{ErrorType, OperationalStatus, ProvisioningState};
 

@@ -50,6 +50,21 @@ impl Managers {
         self.0.iter().filter(|manager| manager.name != MANAGER && holds(&manager.fields, path))
     }
 
+    /// The others who hold this field, or a part of it, without us. A field that both hold has the value that we gave it: whoever
+    /// changes it takes it from us, and we hold it again once it has its value back and was applied.
+    pub(crate) fn others_alone<'a>(
+        &'a self,
+        path: &'a [String],
+        ours: &'a BTreeSet<Path>,
+    ) -> impl Iterator<Item = &'a Manager> {
+        self.others(path).filter(|manager| {
+            let mut held = BTreeSet::new();
+            collect(&manager.fields, &mut Vec::new(), &mut held);
+            held.iter()
+                .any(|field| (field.starts_with(path) || path.starts_with(field)) && !ours.contains(field))
+        })
+    }
+
     /// Whether we have ever applied this object.
     pub(crate) fn ours_there(&self) -> bool {
         self.0.iter().any(|manager| manager.ours)

@@ -37,6 +37,8 @@ pub struct Registration {
     pub place: Place,
     /// UID of its host when last seen: a host that is gone, or another one, is then told instead of being made anew.
     pub known_uid: Option<String>,
+    /// Whether it was made known before, under whatever UID: the same is then told of a host that is gone.
+    pub expected: bool,
 }
 
 /// What a machine is and where, for the labels by which a Metal3MachineTemplate selects.
@@ -301,9 +303,7 @@ impl Deployment {
                 url
             }
             Payload::LiveIso { .. } if self.has_data() => {
-                let message =
-                    "baremetal-operator gives a live ISO no config drive, so its data would be lost";
-                return Err(crate::error::problem("metal3.no-config-drive", message.into()));
+                return Err(no_config_drive());
             }
             Payload::LiveIso { url } => url,
             Payload::Custom { method } if method.is_empty() => {
@@ -317,6 +317,12 @@ impl Deployment {
             Err(error) => refuse(format!("`{url}` is no URL: {error}")),
         }
     }
+}
+
+/// Why a live ISO cannot be told how to join: baremetal-operator gives it no config drive.
+pub fn no_config_drive() -> Problem {
+    let message = "baremetal-operator gives a live ISO no config drive, so its data would be lost";
+    crate::error::problem("metal3.no-config-drive", message.into())
 }
 
 fn is_mac(text: &str) -> bool {
@@ -397,6 +403,7 @@ pub(crate) mod tests {
                 model: Some("PowerEdge XE9680 (rev. 2)".into()),
             },
             known_uid: None,
+            expected: false,
         }
     }
 

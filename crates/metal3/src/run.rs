@@ -8,7 +8,7 @@ use crate::host::{BareMetalHost, Consumer};
 use crate::registration::{Registration, Wish};
 use crate::secret::SeenSecret;
 use crate::states::{OperationalStatus, ProvisioningState};
-use crate::{API_VERSION, KIND_HOST, LABEL_MACHINE, MANAGER};
+use crate::{ANNOTATION_DEPLOYMENT, API_VERSION, KIND_HOST, LABEL_MACHINE, MANAGER};
 use domain::Problem;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret as CoreSecret;
@@ -87,6 +87,11 @@ pub struct Standing {
     pub node: Option<String>,
     /// Who uses it.
     pub consumer: Option<Consumer>,
+    /// The deployment that it was given.
+    pub deployment: Option<String>,
+    /// When what was put on it last had been taken off again, its disks cleaned as the host says; `None` where nothing was, or
+    /// where something is on it.
+    pub cleaned: Option<Timestamp>,
 }
 
 /// Looks at the machine's host, and does the one thing that brings it nearer to the wish. May be repeated, interrupted and run
@@ -168,15 +173,19 @@ pub async fn facts(
     namespace: &str,
     host: &str,
 ) -> Result<Option<Vec<(String, Value)>>, Error> {
-    let cluster = Cluster { client, namespace };
-    let hardware = cluster.hardware(host).await?;
-    Ok(hardware.map(|hardware| hardware.facts()))
+    Ok(hardware(client, namespace, host).await?.map(|hardware| hardware.facts()))
+}
+
+/// The same as it was found.
+pub async fn hardware(client: &Client, namespace: &str, host: &str) -> Result<Option<Hardware>, Error> {
+    Cluster { client, namespace }.hardware(host).await
 }
 
 impl Standing {
     /// A host in short.
     pub fn of(host: &BareMetalHost) -> Self {
         let id = &host.status.provisioning.id;
+        let history = &host.status.operation_history;
         Self {
             name: host.name.clone(),
             uid: host.uid.clone(),
@@ -185,6 +194,11 @@ impl Standing {
             powered_on: host.status.powered_on,
             node: (!id.is_empty()).then(|| id.clone()),
             consumer: host.spec.consumer_ref.clone(),
+            deployment: host.annotations.get(ANNOTATION_DEPLOYMENT).cloned(),
+            cleaned: history
+                .deprovision
+                .end
+                .filter(|end| history.provision.start.is_none_or(|put| put <= *end)),
         }
     }
 }

@@ -320,6 +320,11 @@ impl Bmc {
         self.faults.add(fault)
     }
 
+    /// Removes a rule of this BMC alone; false if there was none.
+    pub fn remove_fault(&self, fault: FaultId) -> bool {
+        self.faults.remove(fault)
+    }
+
     pub(crate) fn plan(&self, method: &Method, path: &str, query: Option<&str>, reused: bool) -> Plan {
         let mut plan = Plan::default();
         self.faults.take(&mut plan, method, path, query, reused);

@@ -91,6 +91,16 @@ const SETTINGS: &[(&str, &[(&str, &str)])] = &[
     ("ipmi", &[("min_command_interval", "1")]),
 ];
 
+/// What its Python runs first. At every call to a BMC its `redfish` driver derives the key of the session from the password anew,
+/// with 600,000 rounds (`SessionCache` in ironic/drivers/modules/redfish/utils.py): half a second of CPU, most of what it then does.
+/// What was derived once is remembered.
+const SITE_CUSTOMIZE: &str = "\
+import functools
+import hashlib
+
+hashlib.pbkdf2_hmac = functools.lru_cache(maxsize=None)(hashlib.pbkdf2_hmac)
+";
+
 /// How an [`Ironic`] is started. Without authentication or automated cleaning, unless told otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct IronicOptions {
@@ -185,6 +195,11 @@ impl IronicOptions {
                 // Says at every start that it is deprecated.
                 ("PYTHONWARNINGS", "ignore".to_owned()),
                 ("TMPDIR", directory.display().to_string()),
+                ("PYTHONPATH", directory.join("python").display().to_string()),
+                // At each connection to a BMC it would load all authorities that the system trusts. The tests' servers have
+                // certificates of their own making.
+                ("SSL_CERT_FILE", "/dev/null".to_owned()),
+                ("SSL_CERT_DIR", directory.join("state").display().to_string()),
             ],
             directory,
             user: None,
@@ -225,7 +240,9 @@ impl IronicOptions {
             own("DEFAULT", "host", host.to_owned()),
             own("DEFAULT", "state_path", path("state")),
             own("DEFAULT", "tempdir", path("state")),
-            own("database", "connection", format!("sqlite:///{}", path("ironic.sqlite"))),
+            // One writer at a time: the others wait. A file that goes with the test need not outlive a power cut.
+            own("database", "connection", format!("sqlite:///{}?timeout=60", path("ironic.sqlite"))),
+            own("database", "sqlite_synchronous", "false".to_owned()),
             own("api", "host_ip", "127.0.0.1".to_owned()),
             own("api", "port", port.to_string()),
             own("service_catalog", "auth_type", "none".to_owned()),
@@ -358,12 +375,13 @@ impl Ironic {
 
 /// Makes the database, the directories and the images; returns the disk image's checksum.
 fn write_files(programs: &Path, directory: &Path) -> Result<String, Error> {
-    for name in ["state", "tftp", "http/images"] {
+    for name in ["state", "tftp", "python", "http/images"] {
         let path = directory.join(name);
         std::fs::create_dir_all(&path).map_err(Error::file("make", &path))?;
     }
     let schema = programs.join("../schema.sqlite");
     std::fs::copy(&schema, directory.join("ironic.sqlite")).map_err(Error::file("copy", &schema))?;
+    write_private(&directory.join("python/sitecustomize.py"), SITE_CUSTOMIZE)?;
     let disk = raw_disk();
     let sha256 = hex::encode(Sha256::digest(&disk));
     for (name, content) in

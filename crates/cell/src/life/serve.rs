@@ -9,7 +9,7 @@ use crate::trouble::Trouble;
 use domain::base_cluster::{BaseClusterSpec, Join};
 use domain::instance::Approval;
 use domain::lifecycle::MachineState;
-use domain::{Goal, Instance, Outcome, Problem};
+use domain::{Goal, Instance, Kind, Outcome, Problem, Spec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
@@ -30,6 +30,11 @@ impl Case<'_> {
     /// asked of anybody, so that whatever is asked twice is known to be the same.
     pub(crate) async fn assign(&self) -> Result<Outcome, Trouble> {
         let Goal::Serve(cluster) = &self.goal else { return Ok(Outcome::Done) };
+        if let Some(Spec::BaseCluster(spec)) =
+            self.life.store.declaration(Kind::BaseCluster, cluster).await?.map(|declared| declared.spec)
+        {
+            self.service()?.accepts(&spec.image)?;
+        }
         let instance = Instance {
             id: Uuid::new_v4(),
             base_cluster: cluster.clone(),

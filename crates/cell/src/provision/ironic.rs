@@ -311,25 +311,6 @@ impl Ironic {
     }
 }
 
-impl<T> Progress<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Progress<U> {
-        match self {
-            Self::Reached(value) => Progress::Reached(change(value)),
-            Self::Acted(what) => Progress::Acted(what),
-            Self::Waiting(wait) => Progress::Waiting(wait),
-        }
-    }
-
-    /// What is not at its end; what is, without what it should have come with, is looked at again.
-    fn without<U>(self) -> Progress<U> {
-        match self {
-            Self::Reached(_) => Progress::Acted("the node has gone again".to_owned()),
-            Self::Acted(what) => Progress::Acted(what),
-            Self::Waiting(wait) => Progress::Waiting(wait),
-        }
-    }
-}
-
 fn leaves_a_disk(record: &[Item]) -> bool {
     record.iter().any(|item| item.part == Part::Disk && matches!(item.erased, Erased::NotErased { .. }))
 }
@@ -419,9 +400,9 @@ fn facts(node: &Node, found: &ironic::Inspection) -> Vec<Fact> {
     }
     for (place, disk) in inventory.disks.iter().enumerate() {
         let key = disk.serial.clone().or_else(|| disk.name.clone()).unwrap_or_else(|| place.to_string());
-        add(format!("disks/{key}/serial"), json!(disk.serial));
-        add(format!("disks/{key}/model"), json!(disk.model));
-        add(format!("disks/{key}/size"), json!(disk.size));
+        add(format!("drives/{key}/serial"), json!(disk.serial));
+        add(format!("drives/{key}/model"), json!(disk.model));
+        add(format!("drives/{key}/capacityBytes"), json!(disk.size));
     }
     facts
 }

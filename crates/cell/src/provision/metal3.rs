@@ -5,6 +5,7 @@ use super::{Deployment, Metal3Settings, Progress, Subject, Wait};
 use crate::base_cluster::connect;
 use crate::error::coded;
 use crate::trouble::Trouble;
+use domain::base_cluster::Image;
 use domain::erasure::{Erased, Item, Part};
 use domain::fact::Source;
 use domain::{Diagnose, Fact, Name};
@@ -16,10 +17,11 @@ use metal3::{
     Standing, Transport, Wish, bmc_address,
 };
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Name and serial number of each disk.
-type Disks = Vec<(String, Option<String>)>;
+type Disks = Vec<(Option<String>, Option<String>)>;
 
 /// One management cluster.
 pub(crate) struct Metal3 {
@@ -54,71 +56,68 @@ impl Metal3 {
             .await
     }
 
-    pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
-        match self.step(subject, &Wish::Inspected).await? {
-            Progress::Reached(standing) => {
-                let Some(standing) = standing else { return Ok(Progress::Reached(Vec::new())) };
-                let found =
-                    metal3::facts(self.client().await?, &self.settings.namespace, &standing.name).await;
-                let path = format!("HardwareData/{}", standing.name);
-                let at = Timestamp::now();
-                let facts = found
-                    .map_err(trouble)?
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|(key, value)| Fact { key, value, source: Source::Ironic, path: path.clone(), at });
-                Ok(Progress::Reached(facts.collect()))
-            }
-            Progress::Acted(what) => Ok(Progress::Acted(what)),
-            Progress::Waiting(wait) => Ok(Progress::Waiting(wait)),
+    /// What could never be deployed.
+    pub(crate) fn accepts(image: &Image) -> Result<(), Trouble> {
+        match image {
+            Image::Live { .. } => Err(Trouble::Lasting(metal3::no_config_drive())),
+            Image::Disk { .. } => Ok(()),
         }
     }
 
+    pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
+        let wish = if self.settings.inspect { Wish::Inspected } else { Wish::Registered };
+        let standing = match progress(self.step(subject, &wish).await?)? {
+            Progress::Reached(Some(standing)) => standing,
+            other => return Ok(other.without()),
+        };
+        let client = self.client().await?;
+        let found = metal3::facts(client, &self.settings.namespace, &standing.name).await.map_err(trouble)?;
+        let (path, at) = (format!("HardwareData/{}", standing.name), Timestamp::now());
+        let facts = found.unwrap_or_default().into_iter();
+        let fact = |(key, value)| Fact { key, value, source: Source::Ironic, path: path.clone(), at };
+        Ok(Progress::Reached(facts.map(fact).collect()))
+    }
+
     /// Released and cleaned. What the cleaning erased, baremetal-operator does not tell: a BareMetalHost knows only whether
-    /// there is one. It counts for the disks where the settings say that Ironic is configured so.
+    /// there is one. It counts for the disks where the settings say that Ironic is configured so, and where there was one: the
+    /// operator cleans when it takes something off, and not before the first use.
     pub(crate) async fn erase(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Item>>, Trouble> {
-        match self.step(subject, &Wish::Released).await? {
-            Progress::Reached(standing) => {
-                let disks = match standing {
-                    Some(standing) => self.disks(&standing).await?,
-                    None => None,
-                };
-                Ok(Progress::Reached(self.items(disks)))
-            }
-            Progress::Acted(what) => Ok(Progress::Acted(what)),
-            Progress::Waiting(wait) => Ok(Progress::Waiting(wait)),
-        }
+        let standing = match progress(self.step(subject, &Wish::Released).await?)? {
+            Progress::Reached(Some(standing)) => standing,
+            other => return Ok(other.without()),
+        };
+        let disks = self.disks(&standing).await?;
+        Ok(Progress::Reached(self.items(disks, standing.cleaned.is_some())))
     }
 
     /// Name and serial number of each disk; `None` where the hardware was never read.
     async fn disks(&self, standing: &Standing) -> Result<Option<Disks>, Trouble> {
-        let facts = metal3::facts(self.client().await?, &self.settings.namespace, &standing.name).await;
-        let Some(facts) = facts.map_err(trouble)? else { return Ok(None) };
-        let serials = facts.iter().filter(|(key, _)| key.starts_with("disks/") && key.ends_with("/serial"));
-        let disks = serials.map(|(key, value)| {
-            let device = key.trim_start_matches("disks/").trim_end_matches("/serial").to_owned();
-            (device, value.as_str().map(str::to_owned))
-        });
-        Ok(Some(disks.collect()))
+        let found = metal3::hardware(self.client().await?, &self.settings.namespace, &standing.name).await;
+        let known = |text: String| (!text.is_empty()).then_some(text);
+        let disks = found.map_err(trouble)?.map(|hardware| hardware.storage);
+        Ok(disks.map(|disks| {
+            disks.into_iter().map(|disk| (known(disk.name), known(disk.serial_number))).collect()
+        }))
     }
 
-    fn items(&self, disks: Option<Disks>) -> Vec<Item> {
-        let erased = || {
-            if self.settings.erases_disks {
-                Erased::Erased {
-                    method: "automated cleaning, by Ironic's configuration as declared to the cell".into(),
-                }
-            } else {
-                let reason = "baremetal-operator tells only that metadata was cleaned".to_owned();
-                Erased::NotErased { reason }
-            }
+    fn items(&self, disks: Option<Disks>, cleaned: bool) -> Vec<Item> {
+        let reason = match (cleaned && self.settings.clean, self.settings.erases_disks) {
+            (true, true) => None,
+            (true, false) => Some("baremetal-operator tells only that metadata was cleaned"),
+            (false, _) => Some("baremetal-operator has not cleaned the machine"),
+        };
+        let erased = || match reason {
+            Some(reason) => Erased::NotErased { reason: reason.to_owned() },
+            None => Erased::Erased {
+                method: "automated cleaning, by Ironic's configuration as declared to the cell".into(),
+            },
         };
         let not = || Erased::NotErased { reason: "baremetal-operator has no step for it".to_owned() };
         let unread = disks.is_none();
         let mut items: Vec<Item> = disks
             .into_iter()
             .flatten()
-            .map(|(device, serial)| Item { part: Part::Disk, serial, device: Some(device), erased: erased() })
+            .map(|(device, serial)| Item { part: Part::Disk, serial, device, erased: erased() })
             .collect();
         if items.is_empty() {
             let unknown = || Erased::NotErased { reason: "the machine's disks were never read".to_owned() };
@@ -139,63 +138,51 @@ impl Metal3 {
         let id = format!("i-{}", deployment.instance.simple());
         let id = Name::new(id).map_err(|error| Trouble::Lasting(coded("api.internal", error.to_string())))?;
         let wish = Wish::Provisioned(metal3::Deployment {
-            id,
+            id: id.clone(),
             payload: (&deployment.image).into(),
             power: Power::On,
             user_data: Some(SecretText::new(deployment.user_data.as_str())),
             network_data: None,
             meta_data: Some(SecretText::new(deployment.meta_data.to_string())),
         });
-        Ok(match self.step(subject, &wish).await? {
-            Progress::Reached(_) => Progress::Reached(()),
-            Progress::Acted(what) => Progress::Acted(what),
-            Progress::Waiting(wait) => Progress::Waiting(wait),
-        })
+        let mut step = self.step(subject, &wish).await?;
+        if is_earlier(&step, id.as_str()) {
+            // The operator would go on with the one before without end.
+            step = self.step(subject, &Wish::Released).await?;
+            if matches!(step, Step::Reached(_)) {
+                return Ok(Progress::Acted("take off what an earlier deployment put on".to_owned()));
+            }
+        }
+        Ok(progress(step)?.map(drop))
     }
 
     pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
-        Ok(match self.step(subject, &Wish::Removed).await? {
-            Progress::Reached(_) => Progress::Reached(()),
-            Progress::Acted(what) => Progress::Acted(what),
-            Progress::Waiting(wait) => Progress::Waiting(wait),
-        })
+        Ok(progress(self.step(subject, &Wish::Removed).await?)?.map(drop))
     }
 
+    /// Detached, not paused: Ironic knows nothing of a pause, and puts back the power that it remembers.
     pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<()>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);
-        let registration = self.registration(subject)?;
-        let seen = metal3::observe(client, namespace, &registration).await.map_err(trouble)?;
-        if let Ok(seen) = seen
-            && let Some(host) = seen.host
-        {
-            if on {
-                metal3::pause(client, namespace, &host.name).await.map_err(trouble)?;
-            } else {
-                metal3::unpause(client, namespace, &host.name).await.map_err(trouble)?;
-            }
+        let seen = metal3::observe(client, namespace, &self.registration(subject)?).await.map_err(trouble)?;
+        let Some(host) = seen.ok().and_then(|seen| seen.host) else { return Ok(Progress::Reached(())) };
+        if !on {
+            metal3::attach(client, namespace, &host.name).await.map_err(trouble)?;
+            return Ok(Progress::Reached(()));
         }
-        Ok(Progress::Reached(()))
+        let held = metal3::detach(client, namespace, &host.name).await.map_err(trouble)?;
+        if held.quiet {
+            return Ok(Progress::Reached(()));
+        }
+        let what = format!("the operator takes BareMetalHost/{} out of Ironic", host.name);
+        Ok(Progress::Waiting(Wait { what, poll: Duration::from_secs(5), usual: Duration::from_secs(30) }))
     }
 
-    async fn step(&self, subject: &Subject<'_>, wish: &Wish) -> Result<Progress<Option<Standing>>, Trouble> {
-        let registration = self.registration(subject)?;
-        let progress =
-            metal3::step(self.client().await?, &self.settings.namespace, &registration, wish).await;
-        match progress.map_err(trouble)? {
-            Step::Reached(standing) => Ok(Progress::Reached(standing)),
-            Step::Acted(action) => {
-                Ok(Progress::Acted(format!("{} {}/{}", action.verb, action.kind, action.name)))
-            }
-            Step::Waiting { problem, poll_after, usual, .. } => {
-                Ok(Progress::Waiting(Wait { what: problem.message, poll: poll_after, usual }))
-            }
-            Step::Refused { problem, persistence: Persistence::Passing, .. } => {
-                Err(Trouble::Passing(problem))
-            }
-            Step::Refused { problem, persistence: Persistence::Lasting, .. } => {
-                Err(Trouble::Lasting(problem))
-            }
-        }
+    async fn step(&self, subject: &Subject<'_>, wish: &Wish) -> Result<Step, Trouble> {
+        // A machine that is deployed has a host: one that is gone is not made anew, which would deploy a second time.
+        let expected = matches!(wish, Wish::Provisioned(_));
+        let registration = Registration { expected, ..self.registration(subject)? };
+        let client = self.client().await?;
+        metal3::step(client, &self.settings.namespace, &registration, wish).await.map_err(trouble)
     }
 
     fn registration(&self, subject: &Subject<'_>) -> Result<Registration, Trouble> {
@@ -239,7 +226,28 @@ impl Metal3 {
                 model: inventory.and_then(|inventory| inventory.identity.model.clone()),
             },
             known_uid: None,
+            expected: false,
         })
+    }
+}
+
+/// Whether the host was given another deployment by us, before this one.
+fn is_earlier(step: &Step, id: &str) -> bool {
+    let Step::Refused { problem, standing: Some(standing), .. } = step else { return false };
+    problem.code == "metal3.deployed" && standing.deployment.as_deref().is_some_and(|given| given != id)
+}
+
+fn progress(step: Step) -> Result<Progress<Option<Standing>>, Trouble> {
+    match step {
+        Step::Reached(standing) => Ok(Progress::Reached(standing)),
+        Step::Acted(action) => {
+            Ok(Progress::Acted(format!("{} {}/{}", action.verb, action.kind, action.name)))
+        }
+        Step::Waiting { problem, poll_after, usual, .. } => {
+            Ok(Progress::Waiting(Wait { what: problem.message, poll: poll_after, usual }))
+        }
+        Step::Refused { problem, persistence: Persistence::Passing, .. } => Err(Trouble::Passing(problem)),
+        Step::Refused { problem, persistence: Persistence::Lasting, .. } => Err(Trouble::Lasting(problem)),
     }
 }
 

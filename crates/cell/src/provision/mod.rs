@@ -117,6 +117,25 @@ pub(crate) enum Progress<T> {
     Waiting(Wait),
 }
 
+impl<T> Progress<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Progress<U> {
+        match self {
+            Self::Reached(value) => Progress::Reached(change(value)),
+            Self::Acted(what) => Progress::Acted(what),
+            Self::Waiting(wait) => Progress::Waiting(wait),
+        }
+    }
+
+    /// What is not at its end; what is, without what it should have come with, is looked at again.
+    fn without<U>(self) -> Progress<U> {
+        match self {
+            Self::Reached(_) => Progress::Acted("it has gone again".to_owned()),
+            Self::Acted(what) => Progress::Acted(what),
+            Self::Waiting(wait) => Progress::Waiting(wait),
+        }
+    }
+}
+
 /// What is waited for.
 #[derive(Debug)]
 pub(crate) struct Wait {
@@ -191,6 +210,14 @@ impl Provisioner {
         }
     }
 
+    /// What the service could never deploy so that it joins is refused before a machine is taken for it.
+    pub(crate) fn accepts(&self, image: &Image) -> Result<(), Trouble> {
+        match &self.service {
+            Service::Ironic(_) => Ok(()),
+            Service::Metal3(_) => Metal3::accepts(image),
+        }
+    }
+
     /// The machine runs this.
     pub(crate) async fn deploy(
         &self,
@@ -213,7 +240,8 @@ impl Provisioner {
         }
     }
 
-    /// The service leaves the machine alone, or takes it up again: maintenance in Ironic, `paused` in Metal3.
+    /// The service leaves the machine alone, or takes it up again: maintenance in Ironic; in Metal3
+    /// the host is detached, since Ironic goes on putting back the power of one that is paused only.
     pub(crate) async fn hold(
         &self,
         subject: &Subject<'_>,

@@ -17,6 +17,10 @@ use crate::registration::{CleanMark, Marks, Scope};
 /// The fault that Ironic notes when cleaning fails (ironic/common/faults.py).
 const CLEAN_FAILURE: &str = "clean failure";
 
+/// Deploy interfaces without and with an agent.
+const WITHOUT_AGENT: &str = "ramdisk";
+const WITH_AGENT: &str = "direct";
+
 /// Why a node that is removed by force goes through maintenance: Ironic deletes in any state then.
 const REMOVAL: &str = "Bailiwick removes this node";
 
@@ -246,8 +250,19 @@ impl Case<'_> {
             Some(mark) if mark.request == request && self.node.last_error.is_none() => Next::Reached,
             _ => {
                 let clean = Some(CleanMark { request, from: now.clone() });
-                Next::Do(Action::Patch(Marks { clean, ..marks }.set(Patch::new())))
+                Next::Do(Action::Patch(Marks { clean, ..marks }.set(self.with_an_agent())))
             }
+        }
+    }
+
+    /// A node that was deployed with a live ISO boots no agent, and cannot be cleaned on demand (`needs_agent_ramdisk` in
+    /// ironic/drivers/modules/deploy_utils.py: "Unable to find kernel, ramdisk for building ISO").
+    fn with_an_agent(&self) -> Patch {
+        let patch = Patch::new();
+        if self.node.deploy_interface.as_deref() == Some(WITHOUT_AGENT) {
+            patch.set(&["deploy_interface"], WITH_AGENT)
+        } else {
+            patch
         }
     }
 

@@ -314,6 +314,24 @@ mod others {
     }
 
     #[test]
+    fn an_edit_that_was_taken_back_binds_nobody() {
+        let (mut model, registration) = reached(&provisioned("d1"));
+        let image = model.host("m1").unwrap().raw["spec"]["image"].clone();
+        let edits = [
+            json!({ "online": false, "image": { "url": "https://x/y.raw" } }),
+            json!({ "online": true, "image": image }),
+        ];
+        for (edit, ends) in edits.into_iter().zip(["metal3.edited-by-hand", "reached"]) {
+            model.edit("m1", "kubectl-edit", &json!({ "spec": edit }));
+            let end = settle(&mut model, &registration, &provisioned("d1"));
+            let end = if end == Next::Reached { "reached" } else { code(&end).0 };
+            assert_eq!(end, ends);
+        }
+        assert_eq!(settle(&mut model, &registration, &Wish::Released), Next::Reached);
+        assert!(!model.host("m1").unwrap().spec.has_deployment());
+    }
+
+    #[test]
     fn a_host_deleted_behind_our_back_is_told_and_not_made_anew() {
         let (mut model, mut registration) = reached(&provisioned("d1"));
         registration.known_uid = Some(model.host("m1").unwrap().uid);
@@ -329,6 +347,10 @@ mod others {
         }
         assert_eq!(settle(&mut model, &registration, &Wish::Removed), Next::Reached);
         registration.known_uid = None;
+        registration.expected = true;
+        let refused = settle(&mut model, &registration, &provisioned("d1"));
+        assert_eq!(code(&refused), ("metal3.host-gone", Some(Persistence::Lasting)));
+        registration.expected = false;
         assert_eq!(settle(&mut model, &registration, &Wish::Available), Next::Reached);
         registration.known_uid = Some("another".into());
         assert_eq!(code(&settle(&mut model, &registration, &Wish::Available)).0, "metal3.host-gone");

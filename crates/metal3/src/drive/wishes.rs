@@ -65,7 +65,8 @@ impl Drive<'_> {
         if *self.wish == Wish::Removed {
             return Ok(self.leftover(machine.as_str()).unwrap_or(Next::Reached));
         }
-        if self.registration.known_uid.is_some() {
+        // To make it anew would hide that what is on the machine's disks is in nobody's hands.
+        if self.registration.expected || self.registration.known_uid.is_some() {
             let message = format!("the host of Machine/{machine} was deleted by somebody else");
             return Err(lasting(problem("metal3.host-gone", message)));
         }

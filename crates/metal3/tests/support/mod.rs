@@ -103,5 +103,6 @@ pub fn registration(
             model: Some("CPU Node (rev. 1)".to_owned()),
         },
         known_uid: None,
+        expected: false,
     }
 }

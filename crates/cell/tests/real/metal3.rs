@@ -1,0 +1,161 @@
+//! Through baremetal-operator.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sim::{Action, Fault, PowerState};
+
+use crate::stage::{Scenario, Stage, Subject};
+
+pub fn scenarios(stage: &Stage) -> Vec<(&'static str, Scenario<'_>)> {
+    vec![
+        ("disk", Box::pin(disk(stage.subject(0)))),
+        ("checksum", Box::pin(checksum(stage.subject(1)))),
+        ("media", Box::pin(media(stage.subject(2)))),
+        ("hand", Box::pin(hand(stage.subject(3)))),
+    ]
+}
+
+impl Subject<'_> {
+    async fn host(&self) -> Value {
+        let host = self.stage.management().kubectl(&["get", "bmh", self.name(), "-o", "json"]).await;
+        serde_json::from_str(&host).unwrap()
+    }
+
+    /// A person changes it.
+    async fn edit(&self, patch: &Value) {
+        let patch = patch.to_string();
+        let by = "--field-manager=kubectl-edit";
+        self.stage
+            .management()
+            .kubectl(&["patch", "bmh", self.name(), "--type=merge", by, "-p", &patch])
+            .await;
+    }
+
+    async fn detach(&self, by_hand: Value) {
+        self.edit(&json!({ "metadata": { "annotations": { "baremetalhost.metal3.io/detached": by_hand } } }))
+            .await;
+    }
+
+    async fn is_out_of_ironic(&self) {
+        let node = format!("{}~{}", self.stage.management().namespace(), self.name());
+        self.comes_true("out of Ironic", async || self.stage.node(&node).await.is_null()).await;
+    }
+
+    /// How many disks were erased so far.
+    fn erased_by_its_agent(&self) -> usize {
+        self.bmc.erasures().iter().filter(|erasure| erasure.step == "erase_devices").count()
+    }
+}
+
+fn disks(record: &Value) -> Vec<Value> {
+    record["items"].as_array().unwrap().iter().filter(|item| item["part"] == "disk").cloned().collect()
+}
+
+async fn disk(subject: Subject<'_>) {
+    subject.declare().await;
+    subject.becomes("available").await;
+    // The operator cleans when it takes something off, and says nothing of what was there before.
+    let before = subject.erasures().await.swap_remove(0);
+    let found = disks(&before);
+    assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "not-erased"), "{before:#}");
+    subject.serve("disk").await;
+    subject.in_service().await;
+    let host = subject.host().await;
+    assert_eq!(host["status"]["provisioning"]["state"], "provisioned");
+    assert_eq!(host["metadata"]["labels"]["bailiwick.dev/jurisdiction"], "de");
+
+    let before = subject.erased_by_its_agent();
+    subject.release().await;
+    subject.becomes("available").await;
+    assert_eq!((subject.node(), subject.bmc.disk()), (None, None));
+    let record = subject.erasures().await.swap_remove(0);
+    assert_eq!((&record["baseCluster"], &record["by"]), (&json!("disk"), &json!("metal3")));
+    let found = disks(&record);
+    assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "erased"), "{record:#}");
+    assert_eq!(subject.erased_by_its_agent(), before + found.len());
+
+    subject.assign(json!({ "retire": true })).await;
+    subject.becomes("retired").await;
+    let left = subject.stage.management().kubectl(&["get", "bmh,secrets", "-o", "name"]).await;
+    assert!(!left.contains(&format!("/{}", subject.name())), "{left}");
+}
+
+async fn checksum(subject: Subject<'_>) {
+    subject.declare().await;
+    subject.becomes("available").await;
+    subject.serve("live").await;
+    subject.waits_for("metal3.no-config-drive").await;
+    subject.serve("bad").await;
+    // Ironic forgets the error soon, and then the operator says nothing: what the cell tells is how long it usually takes, and
+    // later that it is stuck.
+    let silent =
+        format!("failed but error message not available\t{{\"host\": \"metal3~{}\"}}", subject.name());
+    let management = subject.stage.management();
+    let failed = |machine: &Value| {
+        machine["waiting"]["problem"]["code"] == "metal3.provisioning-error"
+            || management.log().contains(&silent)
+    };
+    let told = subject.until("fail", failed).await;
+    assert!(told["waiting"]["problem"]["hint"].is_string(), "{told}");
+    assert_eq!((subject.bmc.disk(), subject.node()), (None, None));
+    subject.release().await;
+    subject.becomes("available").await;
+}
+
+async fn media(subject: Subject<'_>) {
+    let refused = Action::status(400, r#"{"error": {"code": "Base.1.18.GeneralError", "message": "no"}}"#);
+    let fault = subject.bmc.add_fault(Fault::on("**/VirtualMedia.InsertMedia", refused));
+    subject.declare().await;
+    subject.waits_for("metal3.inspection-error").await;
+    // The operator goes on trying, more and more seldom; any annotation wakes it.
+    subject.bmc.remove_fault(fault);
+    subject.edit(&json!({ "metadata": { "annotations": { "example.com/woken": "by hand" } } })).await;
+    subject.refresh().await;
+    subject.becomes("available").await;
+    subject.bmc.set_behaviour(|behaviour| behaviour.restart.takes = Duration::from_secs(10));
+    subject.bmc.add_fault(Fault::on("**/Systems/*", Action::RestartBmc).method("GET").times(1));
+    subject.serve("disk").await;
+    subject.in_service().await;
+    assert_eq!(subject.bmc.counters().restarts, 1);
+}
+
+async fn hand(subject: Subject<'_>) {
+    let name = subject.name().to_owned();
+    subject.stage.kubelets.hold(&name);
+    subject.declare().await;
+    subject.becomes("available").await;
+    subject.serve("disk").await;
+    let boots = |machine: &Value| {
+        machine["waiting"]["problem"]["message"].as_str().is_some_and(|told| told.contains("certificate"))
+    };
+    subject.until("boot", boots).await;
+    let uid = subject.host().await["metadata"]["uid"].clone();
+
+    subject.edit(&json!({ "spec": { "online": false } })).await;
+    let told = subject.waits_for("metal3.edited-by-hand").await;
+    assert!(told.contains("kubectl-edit") && told.contains("spec.online"), "{told}");
+    // The operator does what the person wrote.
+    subject.comes_true("off by hand", async || subject.bmc.power_state() == Some(PowerState::Off)).await;
+    subject.edit(&json!({ "spec": { "online": true } })).await;
+    subject.refresh().await;
+    subject.until("boot again", boots).await;
+
+    subject.detach(json!("by hand")).await;
+    subject.waits_for("metal3.detached").await;
+    subject.is_out_of_ironic().await;
+    subject.detach(Value::Null).await;
+    subject.refresh().await;
+    subject.until("go on", boots).await;
+    subject.stage.kubelets.let_go(&name);
+    subject.in_service().await;
+    assert_eq!(subject.host().await["metadata"]["uid"], uid);
+
+    // Whoever sets a machine aside may cut its power: nobody puts it back.
+    subject.assign(json!({ "quarantine": { "reason": "a fan is loud" } })).await;
+    subject.becomes("quarantined").await;
+    subject.is_out_of_ironic().await;
+    subject.release().await;
+    subject.becomes("available").await;
+    assert_eq!(subject.bmc.disk(), None);
+}
