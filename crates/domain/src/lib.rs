@@ -16,6 +16,7 @@ pub mod jurisdiction;
 pub mod lifecycle;
 pub mod manifest;
 pub mod name;
+pub mod placeholder;
 pub mod plan;
 pub mod principal;
 pub mod problem;

@@ -25,6 +25,7 @@ pub mod client;
 pub mod device;
 pub mod error;
 pub mod fru;
+pub mod inventory;
 pub mod machine;
 pub mod message;
 pub mod packet;
@@ -41,14 +42,15 @@ pub mod unit;
 pub mod wire;
 
 mod command;
+mod lan;
 mod session;
 mod socket;
 mod text;
 
 pub use chassis::{BootDevice, BootFlags, ChassisStatus, Power, PowerAction};
-pub use client::Client;
+pub use client::{Client, Usage};
 pub use device::{AuthCapabilities, DeviceId, GuidLayout, SystemGuid};
-pub use error::{CODES, Error};
+pub use error::{CODES, Error, LoginEnd};
 pub use fru::Fru;
 pub use machine::{Evidence, Identity, PowerChange};
 pub use ping::{Presence, SweepOptions, auth_capabilities, ping, sweep};
