@@ -1,6 +1,7 @@
 //! The steps that bring a machine from declared to enrolled (DESIGN §5.2). Each observes, does one thing, records.
 
 use crate::error::coded;
+use crate::life::Login;
 use crate::secrets::Secrets;
 use crate::trouble::Trouble;
 use domain::declaration::{MachineSpec, SiteSpec};
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use redfish::{BmcGuard, Client, Credentials, Guards, Options, SpkiPin, Target, Trust, WalkOptions};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Guard, MachineRecord, Store, StoreError};
+use store::{Guard, Holder, MachineRecord, Store, StoreError};
 use tokio::sync::Semaphore;
 
 /// What all steps share.
@@ -77,23 +78,70 @@ impl Enroller {
         spec: &MachineSpec,
         site: &SiteSpec,
     ) -> Result<Outcome, Trouble> {
-        let pin =
-            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
-        let password = self.password(&record.name, spec).await?;
-        let credentials = Credentials::new(spec.bmc.username.clone(), password.as_str());
-        // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried; one
-        // that did may be refused now and then (quirk 3).
-        let strikes = if record.state.is_enrolled() { 2 } else { 1 };
-        let trust = Trust::Pin(spki(&pin)?);
-        let client = self.connect(spec, site, trust, Some(credentials), strikes).await?;
-        let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
-        client.close().await;
-        let inventory = read.map_err(|error| Trouble::from(error.problem()))?;
+        let login = self.login(&record.name, spec).await?;
+        let inventory = match self.read(record, spec, site, &login).await {
+            Err(Trouble::Refused(problem)) => {
+                let holders = match problem.code.as_str() {
+                    // Nothing can be read with a factory password that has to be changed first (quirk 4).
+                    "bmc.password-change-required" if spec.bmc.rotate && !login.own => vec![Holder::Cell],
+                    // Somebody changed it, or the BMC was reset to its factory settings: the declared one may be in force.
+                    "bmc.unauthorized" if login.own => {
+                        let known = self.store.bmc_accounts(&record.name).await?;
+                        known.iter().map(|account| account.holder).collect()
+                    }
+                    _ => return Err(Trouble::Refused(problem)),
+                };
+                tracing::warn!(machine = %record.name, code = problem.code, "its BMC is given a password: {}", problem.message);
+                self.prepare(record, guard, spec, &holders).await?;
+                return Ok(Outcome::Advance(record.state));
+            }
+            read => read?,
+        };
         check_identity(spec, &inventory)?;
         let at = Timestamp::now();
         let facts = fact::from_inventory(&inventory, at);
         self.store.record_enrolment(&record.name, guard, &inventory, &facts, at).await?;
         Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
+    }
+
+    async fn read(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        login: &Login,
+    ) -> Result<Inventory, Trouble> {
+        let pin =
+            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+        let credentials = Credentials::new(login.username.clone(), login.password.as_str());
+        // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried, and so
+        // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3).
+        let strikes = if record.state.is_enrolled() && !login.own { 2 } else { 1 };
+        let trust = Trust::Pin(spki(&pin)?);
+        let client = self.connect(spec, site, trust, Some(credentials), strikes).await?;
+        let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
+        client.close().await;
+        read.map_err(|error| Trouble::from(error.problem()))
+    }
+
+    /// How the BMC of a machine is talked to, before anybody logs in.
+    pub(crate) async fn reach(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+    ) -> Result<(Target, Options, Arc<BmcGuard>), Trouble> {
+        let pin =
+            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+        let (networks, trust) = (Some(site.bmc_networks.clone()), Trust::Pin(spki(&pin)?));
+        let target = Target { url: spec.bmc.address.clone(), trust, networks };
+        let options = Options {
+            concurrency: self.requests_per_bmc,
+            shared: Some(Arc::clone(&self.requests)),
+            deadline: Some(DEADLINE),
+            ..Options::default()
+        };
+        Ok((target, options, self.guard(spec).await?))
     }
 
     async fn connect(
@@ -138,7 +186,8 @@ impl Enroller {
         Ok(guard)
     }
 
-    pub(crate) async fn password(
+    /// The password that people have declared.
+    pub(crate) async fn declared_password(
         &self,
         machine: &Name,
         spec: &MachineSpec,

@@ -18,5 +18,5 @@ mod world;
 
 pub use error::{CODES, CellError};
 pub use provision::{IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings};
-pub use service::{Cell, RunningCell};
+pub use service::{Cell, RunningCell, bmc_accounts};
 pub use settings::{Settings, SinkSettings};

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use store::{Store, StoreError, StoreOptions};
+use store::{BmcAccount, Store, StoreError, StoreOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,13 +43,7 @@ pub struct RunningCell {
 impl Cell {
     /// Opens the database, binds the address, starts the reconciler and the publisher.
     pub async fn start(settings: Settings) -> Result<RunningCell, CellError> {
-        make_private_dir(&settings.data_dir)?;
-        let options = StoreOptions {
-            url: settings.database_url(),
-            key_file: settings.data_dir.join("cell.key"),
-            max_connections: READERS,
-        };
-        let store = Store::open(options).await?;
+        let store = open(&settings).await?;
         let home = agree_on_jurisdiction(&store, settings.jurisdiction.as_ref()).await?;
         let cell = cell_id(&store).await?;
         first_token(&store, &settings.admin_token_file()).await?;
@@ -103,6 +97,32 @@ impl Cell {
         tracing::info!(%address, "serving");
         Ok(RunningCell { address, settings, store, stop, tasks })
     }
+}
+
+/// The passwords that a cell has made for a machine's BMC, the cell's own first: for people who have to log in there when the
+/// cell cannot help them. Needs the database and its key, as the cell does, and leaves an event.
+pub async fn bmc_accounts(settings: &Settings, machine: &Name) -> Result<Vec<BmcAccount>, CellError> {
+    let store = open(settings).await?;
+    let read = async {
+        let accounts = store.bmc_accounts(machine).await?;
+        if !accounts.is_empty() {
+            store.note_bmc_accounts_read(machine, "local").await?;
+        }
+        Ok(accounts)
+    };
+    let accounts = read.await;
+    store.close().await;
+    accounts
+}
+
+async fn open(settings: &Settings) -> Result<Store, CellError> {
+    make_private_dir(&settings.data_dir)?;
+    let options = StoreOptions {
+        url: settings.database_url(),
+        key_file: settings.data_dir.join("cell.key"),
+        max_connections: READERS,
+    };
+    Ok(Store::open(options).await?)
 }
 
 impl RunningCell {

@@ -41,9 +41,11 @@ impl From<Problem> for Trouble {
     /// By what the BMC's client says.
     fn from(problem: Problem) -> Self {
         match problem.code.as_str() {
-            "bmc.unauthorized" | "bmc.locked-out" | "bmc.login-withheld" | "bmc.password-change-required" => {
-                Self::Refused(problem)
-            }
+            "bmc.unauthorized"
+            | "bmc.locked-out"
+            | "bmc.login-withheld"
+            | "bmc.password-change-required"
+            | "bmc.rotation-unsettled" => Self::Refused(problem),
             "bmc.address-outside-networks" | "bmc.address-invalid" => Self::Lasting(problem),
             _ => Self::Passing(problem),
         }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::apply::{ApplyArgs, DeleteArgs};
 use crate::assign::{DrainArgs, ProvisionArgs, QuarantineArgs, ReleaseArgs, RetireArgs, UnquarantineArgs};
+use crate::bmc_password::BmcPasswordArgs;
 use crate::completions::CompletionsArgs;
 use crate::context::ContextArgs;
 use crate::describe::{DescribeArgs, WhyArgs};
@@ -136,6 +137,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Make, list and revoke tokens of the cell
     Token(TokenArgs),
+    /// Show the passwords that the cell has made for a machine's BMC
+    BmcPassword(BmcPasswordArgs),
     /// Choose between cells
     Context(ContextArgs),
     /// Print this program's version and the cell's
@@ -172,6 +175,7 @@ impl Command {
             Self::Render(args) => args.output(),
             Self::Firmware(args) => args.output(),
             Self::Token(args) => args.output(),
+            Self::BmcPassword(args) => args.output,
             Self::Context(args) => args.output(),
             Self::Version(args) => args.output,
             Self::Quickstart(args) => args.output,

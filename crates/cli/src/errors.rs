@@ -15,6 +15,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Nothing says how the BMC proves who it is, so no credentials were sent.",
         "Compare the pin shown with the BMC's own, then give it with --pin; or give --ca or --insecure.",
     ),
+    (
+        "machine.no-own-password",
+        "The cell has made no password for the BMC of this machine: the declared one holds.",
+        "`spec.bmc.rotate: true` lets it make one; check the machine's name and the data directory",
+    ),
     ("cell.answer", "What answers is not a cell of this version.", "Check --server; compare the versions."),
     (
         "cell.plain-http",

@@ -9,6 +9,7 @@
 mod apply;
 mod args;
 mod assign;
+mod bmc_password;
 mod client;
 mod codes;
 mod completions;
@@ -115,6 +116,7 @@ async fn simple(global: &Global, command: Command) -> Outcome {
         Command::Firmware(args) => firmware::run(global, &args).await,
         Command::Explain(args) => explain::run(&args),
         Command::Token(args) => token::run(global, &args).await,
+        Command::BmcPassword(args) => bmc_password::run(&args).await,
         Command::Context(args) => context::run(global, &args),
         Command::Version(args) => version::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),

@@ -271,6 +271,10 @@ pub struct BmcSpec {
     /// Or: a secret mounted in the cell's secrets directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+    /// The cell replaces the password by one of its own making before the machine is handed to a provisioning service, and
+    /// gives that service an account of its own. Retiring the machine gives the BMC its declared password back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rotate: bool,
     /// SHA-256 of the BMC's public key (SPKI); checked before credentials are sent. Absent: the first key seen is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<crate::name::Digest>,

@@ -347,6 +347,12 @@ impl Registration {
         NewNode { fields, password: password.map(|(key, password)| (key, password.clone())) }
     }
 
+    /// What must be changed at a node so that Ironic reaches the BMC as registered; empty where nothing has to. May be changed
+    /// in maintenance too: a node that is held while passwords change is told of them before it is let go.
+    pub fn access(&self, node: &Node) -> Patch {
+        self.differences(node, Scope::Access)
+    }
+
     /// What must be changed at a node so that it is as registered.
     pub(crate) fn differences(&self, node: &Node, scope: Scope) -> Patch {
         let mut patch = self.access_differences(node);

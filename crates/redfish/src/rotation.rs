@@ -182,6 +182,8 @@ impl Rotation<'_> {
     }
 
     async fn change(&self, fence: &Fence) -> Result<(), RotationError> {
+        // Replaced once, and in force again: the BMC was reset.
+        self.guard.budget(&self.old.username).reinstate(&self.old.password);
         let client = self.log_in(fence, self.old).await?.ok_or(RotationError::OldRefused)?;
         let outcome = self.change_with(&client).await;
         client.close().await;

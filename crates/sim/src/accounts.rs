@@ -148,6 +148,12 @@ impl Accounts {
         }
     }
 
+    /// Whether this pair would log in, were the account not locked.
+    pub(crate) fn opens(&self, username: &str, password: &str) -> bool {
+        let mut named = self.list.iter().filter(|account| account.username == username && account.enabled);
+        !password.is_empty() && named.any(|account| account.password == password)
+    }
+
     fn refuse(&mut self, username: &str, behaviour: &Behaviour) -> Option<Who> {
         if self.failed.len() < NAMES || self.failed.contains_key(username) {
             *self.failed.entry(username.to_owned()).or_default() += 1;

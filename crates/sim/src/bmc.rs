@@ -194,6 +194,11 @@ impl Bmc {
         self.access.accounts(|accounts| accounts.set_password(password));
     }
 
+    /// Whether this pair would log in; nothing is counted.
+    pub fn opens(&self, username: &str, password: &str) -> bool {
+        self.access.accounts(|accounts| accounts.opens(username, password))
+    }
+
     /// Forgets failed logins, so that a locked BMC answers again.
     pub fn unlock(&self) {
         self.access.accounts(Accounts::unlock);

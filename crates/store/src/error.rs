@@ -137,6 +137,9 @@ pub enum StoreError {
         /// Its state.
         state: MachineState,
     },
+    /// The BMC has a password that nobody but the cell knows.
+    #[error("the BMC of {0} has a password that only this cell knows")]
+    OwnPassword(Name),
     /// What would be recorded does not follow from what there is.
     #[error("{machine} does not become {to} without the record of its erasure")]
     NoErasure {
@@ -209,6 +212,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "machine.in-use",
         "The provisioning service holds something of the machine, so its declaration does not go, nor its site change.",
         "`bailiwick retire MACHINE` erases it and takes it from the service; then delete it",
+    ),
+    (
+        "machine.own-password",
+        "The cell has given the machine's BMC a password of its own making, which would be lost with the declaration.",
+        "`bailiwick retire MACHINE` gives the BMC its declared password back; then delete it",
     ),
     (
         "machine.no-erasure",
@@ -348,6 +356,7 @@ impl StoreError {
             Self::Superseded { .. } => "machine.superseded",
             Self::WrongState { .. } => "machine.wrong-state",
             Self::InUse { .. } => "machine.in-use",
+            Self::OwnPassword(_) => "machine.own-password",
             Self::NoErasure { .. } => "machine.no-erasure",
             Self::PinChanged { .. } => "machine.pin-changed",
             Self::DuplicateSerial { .. } => "machine.duplicate-serial",

@@ -5,6 +5,7 @@
 //! event *n* misses none by asking for those after *n*. Readers never wait. Passwords are sealed before they are written, the
 //! pending ones of plans too; tokens are kept as digests only.
 
+mod accounts;
 mod declarations;
 mod enrolment;
 mod error;
@@ -22,6 +23,7 @@ mod steps;
 mod tokens;
 mod write;
 
+pub use accounts::{BmcAccount, Holder, Phase};
 pub use enrolment::Enrolment;
 pub use error::{CODES, StoreError};
 pub use events::Event;

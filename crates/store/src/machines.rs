@@ -39,6 +39,8 @@ pub struct MachineRecord {
     pub work: Option<Value>,
     /// Whether its inventory has to be read again, however fresh it is.
     pub stale: bool,
+    /// Whether its BMC is being given passwords of our making.
+    pub rotating: bool,
     /// Its inventory, where one was ever taken. Only that of an enrolled machine says what the machine is now.
     pub inventory: Option<InventoryMark>,
 }
@@ -53,6 +55,7 @@ pub struct InventoryMark {
 }
 
 const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
+    (SELECT COUNT(*) FROM bmc_accounts b WHERE b.machine = m.name AND b.phase <> 'in-use') AS rotating, \
     i.digest AS inventory_digest, i.at AS inventory_at \
     FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
 
@@ -283,6 +286,7 @@ fn record(row: &AnyRow) -> Result<MachineRecord, StoreError> {
         instance: row.maybe_json("instance")?,
         work: row.maybe_json("work")?,
         stale: row.number("stale")? != 0,
+        rotating: row.number("rotating")? != 0,
         inventory: mark.map(|(digest, at)| InventoryMark { digest, at }),
     })
 }

@@ -342,6 +342,14 @@ impl Write {
         if state.is_handed_over() {
             return Err(StoreError::InUse { machine: machine.clone(), state });
         }
+        let own = sqlx::query("SELECT holder FROM bmc_accounts WHERE machine = $1 LIMIT 1")
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?;
+        // A retired one has its declared password again, unless people have said that it shall not.
+        if own.is_some() && state != MachineState::Retired {
+            return Err(StoreError::OwnPassword(machine.clone()));
+        }
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub(crate) enum Purpose {
     Password,
     /// The password of a BMC in a plan that is not applied yet.
     PendingPassword,
+    /// The password of a BMC's account that the cell made.
+    OwnPassword,
 }
 
 impl Purpose {
@@ -54,6 +56,7 @@ impl Purpose {
             Self::Check => "check value",
             Self::Password => "password",
             Self::PendingPassword => "pending password",
+            Self::OwnPassword => "own password",
         }
     }
 }

@@ -41,9 +41,11 @@ impl From<StoreError> for Refusal {
             StoreError::NotFound { .. } | StoreError::PlanUnknown(_) | StoreError::TokenUnknown(_) => {
                 StatusCode::NOT_FOUND
             }
-            StoreError::PlanStale(_) | StoreError::TokenExists(_) | StoreError::Superseded { .. } => {
-                StatusCode::CONFLICT
-            }
+            StoreError::PlanStale(_)
+            | StoreError::TokenExists(_)
+            | StoreError::Superseded { .. }
+            | StoreError::InUse { .. }
+            | StoreError::OwnPassword(_) => StatusCode::CONFLICT,
             StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => {

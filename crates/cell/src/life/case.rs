@@ -29,9 +29,10 @@ pub(crate) struct Case<'a> {
 
 /// The account that a provisioning service has at a BMC.
 pub(crate) struct Account {
-    username: String,
-    password: Zeroizing<String>,
-    credentials: String,
+    pub username: String,
+    pub password: Zeroizing<String>,
+    /// Tells which they are, and nothing of them.
+    pub credentials: String,
 }
 
 impl<'a> Case<'a> {
@@ -66,14 +67,6 @@ impl<'a> Case<'a> {
             let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
             Trouble::Lasting(coded("provision.no-service", message))
         })
-    }
-
-    pub(crate) async fn account(&self) -> Result<Account, Trouble> {
-        let password = self.life.enroller.password(self.machine(), &self.spec).await?;
-        let username = self.spec.bmc.username.clone();
-        let subject = Zeroizing::new(format!("{username}\n{}", password.as_str()));
-        let credentials = hex::encode(&self.life.store.derive("credentials", &subject)[..8]);
-        Ok(Account { username, password, credentials })
     }
 
     pub(crate) fn subject<'s>(&'s self, account: &'s Account) -> Subject<'s> {

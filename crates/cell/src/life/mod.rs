@@ -2,6 +2,7 @@
 
 mod case;
 mod leave;
+mod rotate;
 mod serve;
 mod shelf;
 
@@ -13,6 +14,7 @@ use case::Case;
 use domain::lifecycle::{self, MachineState, Step};
 use domain::{Goal, Kind, Name, Outcome, Spec};
 use jiff::{SignedDuration, Timestamp};
+pub(crate) use rotate::Login;
 use std::time::Duration;
 use store::{Lease, MachineRecord, Store, StoreError};
 
@@ -102,6 +104,14 @@ impl Life {
         let goal = self.goal(&record.name).await?;
         let node_of = record.instance.as_ref().map(|instance| &instance.base_cluster);
         let step = lifecycle::next(record.state, &goal, node_of);
+        // Nothing else is done at a BMC of which two passwords may be in force.
+        if record.rotating {
+            let step = step.unwrap_or(Step::Watch);
+            return Case::open(self, record, lease.guard(record.generation), step, goal)
+                .await?
+                .rotate()
+                .await;
+        }
         // What the machine is used for goes before looking at it again.
         let idle = matches!(step, None | Some(Step::Watch)) || record.state == MachineState::Enrolled;
         if idle

@@ -14,6 +14,9 @@ use uuid::Uuid;
 impl Case<'_> {
     /// Enrolled → inspected.
     pub(crate) async fn inspect(&self) -> Result<Outcome, Trouble> {
+        if self.prepare_accounts().await? {
+            return Ok(Outcome::Advance(self.record.state));
+        }
         if self.provisioner().is_none() && self.goal == Goal::Shelf {
             return Ok(Outcome::Done);
         }
@@ -97,6 +100,9 @@ impl Case<'_> {
             if let Err(outcome) = self.go_on(provisioner.remove(&self.subject(&account)).await?).await? {
                 return Ok(outcome);
             }
+        }
+        if let Some(outcome) = self.restore_account().await? {
+            return Ok(outcome);
         }
         self.advance(MachineState::Retired, |_| {}).await
     }

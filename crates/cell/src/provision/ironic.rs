@@ -9,7 +9,7 @@ use domain::{Diagnose, Fact, Problem};
 use ironic::erasure::{self, Outcome, Watch};
 use ironic::{
     Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac, Node, Options,
-    Progress as Step, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
+    Progress as Step, Refusal, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -172,7 +172,28 @@ impl Ironic {
         let registration = self.registration(subject, None);
         let identity = ironic::Identity::of(&registration);
         let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
-        let ironic::Found::Ours(node) = found else { return Ok(Progress::Reached(())) };
+        let node = match found {
+            ironic::Found::Ours(node) => node,
+            // Not ours yet, and polled all the same; what is somebody else's is left alone.
+            ironic::Found::Existing(node) => {
+                let wish = Wish::Registered;
+                let task =
+                    Task { registration: registration.clone(), instances: Vec::new(), wish, retry: false };
+                match ironic::drive::next(Some(&node), &[], &task) {
+                    ironic::Next::Refuse(refusal) if !matches!(refusal, Refusal::Maintenance { .. }) => {
+                        return Err(trouble(refusal.into()));
+                    }
+                    _ => node,
+                }
+            }
+            ironic::Found::None | ironic::Found::Ambiguous(_) => return Ok(Progress::Reached(())),
+        };
+        // An account that was replaced meanwhile has to be known before the service looks at the BMC again.
+        let access = registration.access(&node);
+        if reason.is_none() && !access.is_empty() {
+            self.client.patch_node(node.uuid, &access).await.map_err(trouble)?;
+            return Ok(Progress::Acted(format!("patch {}", access.paths().join(", "))));
+        }
         match reason {
             Some(reason) if !node.maintenance => {
                 let reason = format!("bailiwick: {reason}");

@@ -99,13 +99,20 @@ impl Line {
 
     /// Declares site, profile, machines and base cluster.
     pub(crate) async fn declare(&self) {
+        self.declare_with(&json!({})).await;
+    }
+
+    /// The same; the BMCs are declared with these fields more.
+    pub(crate) async fn declare_with(&self, more: &Value) {
         let mut all = world();
         all.extend(profile());
         all.extend(self.site.machines().iter().map(|machine| {
-            document("Machine", &machine.name, json!({
-                "site": "fra1",
-                "bmc": { "address": format!("{}:{}", machine.address, machine.port), "username": machine.username, "passwordFile": "pw" },
-            }))
+            let mut bmc = json!({
+                "address": format!("{}:{}", machine.address, machine.port), "username": machine.username,
+                "passwordFile": "pw",
+            });
+            bmc.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            document("Machine", &machine.name, json!({ "site": "fra1", "bmc": bmc }))
         }));
         all.push(pool());
         let passwords: Vec<_> = self

@@ -10,4 +10,5 @@ mod lifecycle;
 mod line;
 mod node;
 mod publishing;
+mod rotation;
 mod support;

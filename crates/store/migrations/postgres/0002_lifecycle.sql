@@ -52,13 +52,16 @@ CREATE TABLE failed_logins (
     PRIMARY KEY (bmc, account)
 );
 
--- Both secrets of a rotation, from before the new one is set until it is proven.
-CREATE TABLE rotations (
-    machine  TEXT COLLATE "C" PRIMARY KEY REFERENCES machines (name) ON DELETE CASCADE,
-    phase    TEXT NOT NULL,
+-- Accounts whose passwords the cell made: the new one from before the BMC is given it, the one before until that is proven.
+CREATE TABLE bmc_accounts (
+    machine  TEXT COLLATE "C" NOT NULL REFERENCES machines (name) ON DELETE CASCADE,
+    holder   TEXT COLLATE "C" NOT NULL,
     username TEXT NOT NULL,
     sealed   TEXT NOT NULL,
-    at       BIGINT NOT NULL
+    previous TEXT,
+    phase    TEXT NOT NULL,
+    at       BIGINT NOT NULL,
+    PRIMARY KEY (machine, holder)
 );
 
 INSERT INTO queue (machine, site, due)

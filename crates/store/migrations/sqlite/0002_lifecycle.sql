@@ -50,13 +50,16 @@ CREATE TABLE failed_logins (
     PRIMARY KEY (bmc, account)
 ) STRICT;
 
--- Both secrets of a rotation, from before the new one is set until it is proven.
-CREATE TABLE rotations (
-    machine  TEXT PRIMARY KEY REFERENCES machines (name) ON DELETE CASCADE,
-    phase    TEXT NOT NULL,
+-- Accounts whose passwords the cell made: the new one from before the BMC is given it, the one before until that is proven.
+CREATE TABLE bmc_accounts (
+    machine  TEXT NOT NULL REFERENCES machines (name) ON DELETE CASCADE,
+    holder   TEXT NOT NULL,
     username TEXT NOT NULL,
     sealed   TEXT NOT NULL,
-    at       INTEGER NOT NULL
+    previous TEXT,
+    phase    TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (machine, holder)
 ) STRICT;
 
 INSERT INTO queue (machine, site, due)
