@@ -56,6 +56,12 @@ pub enum Error {
         /// Bytes.
         limit: usize,
     },
+    /// It answers, and offers no IPMI 2.0 session.
+    #[error("{address} answers and offers no IPMI 2.0")]
+    Version {
+        /// The BMC.
+        address: SocketAddr,
+    },
     /// None of the cipher suites wanted.
     #[error("the BMC takes none of the cipher suites {wanted}")]
     NoCipherSuite {
@@ -292,6 +298,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Try again; see whether another program writes to the log.",
     ),
     ("ipmi.unsupported", "The BMC does not know this command.", "Nothing to do; the value is not to be had."),
+    (
+        "ipmi.version",
+        "The BMC answers, and offers no session of IPMI 2.0: IPMI over LAN is off there, or it speaks IPMI 1.5 alone.",
+        "Enable IPMI 2.0 over LAN on the BMC, or update its firmware.",
+    ),
 ];
 
 /// A problem with a code of the list and its hint.
@@ -312,6 +323,7 @@ impl Error {
             Self::Timeout { .. } => "ipmi.timeout",
             Self::Malformed { .. } => "ipmi.malformed",
             Self::TooLong { .. } => "ipmi.credentials-invalid",
+            Self::Version { .. } => "ipmi.version",
             Self::NoCipherSuite { .. } => "ipmi.no-cipher-suite",
             Self::Unauthorized => "ipmi.unauthorized",
             Self::KeyMismatch => "ipmi.key-mismatch",
@@ -409,6 +421,7 @@ mod tests {
             Error::Timeout { address, awaited: command, after },
             Error::Malformed { command, source: malformed },
             Error::TooLong { what: "the password", limit: 20 },
+            Error::Version { address },
             Error::NoCipherSuite { wanted: "17".to_owned() },
             Error::Unauthorized,
             Error::KeyMismatch,

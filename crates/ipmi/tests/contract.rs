@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bailiwick_ipmi::{
     BootDevice, CipherSuite, Client, Evidence, Power, PowerAction, Privilege, Reading, SelRecord, Severity,
-    Target, auth_capabilities, ping,
+    Target, auth_capabilities, ping, probe,
 };
 use sim::ipmi::{IpmiBmc, IpmiMachine};
 use support::{login, options, target};
@@ -104,6 +104,7 @@ macro_rules! on_both {
 on_both!(
     a_ping_is_answered,
     capabilities_are_told_without_login,
+    a_probe_finds_it_without_login,
     a_session_stands_with_suite_3,
     a_wrong_password_is_unauthorized,
     an_unknown_user_is_unauthorized,
@@ -134,6 +135,12 @@ async fn capabilities_are_told_without_login(bmc: Bmc) {
     let found = auth_capabilities(bmc.address(), &options()).await.unwrap();
     assert!(found.ipmi_2_0 && !found.anonymous && !found.key_set);
     assert_eq!(found.channel, 1);
+}
+
+async fn a_probe_finds_it_without_login(bmc: Bmc) {
+    let found = probe(bmc.address(), Duration::from_secs(3)).await.unwrap();
+    assert_eq!((found.pong, found.version()), (true, Some("2.0")));
+    assert!(found.speaks_ipmi_2_0().is_ok());
 }
 
 async fn a_session_stands_with_suite_3(bmc: Bmc) {
