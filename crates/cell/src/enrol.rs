@@ -25,12 +25,15 @@ pub(crate) struct Enroller {
 }
 
 /// A machine that takes longer than this to read is not read.
-const DEADLINE: Duration = Duration::from_mins(10);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
 
 impl Enroller {
     /// Declared → discovered → enrolled, or what an enrolled machine says now.
     pub(crate) async fn step(&self, record: &MachineRecord, guard: Guard) -> Result<Outcome, Trouble> {
         let (spec, site) = self.declared(&record.name).await?;
+        if let Some(address) = spec.bmc.ipmi() {
+            return self.ipmi_step(record, guard, &spec, &site, &address).await;
+        }
         match record.state {
             MachineState::Declared => self.discover(record, guard, &spec, &site).await,
             _ => self.enrol(record, guard, &spec, &site).await,
@@ -168,8 +171,9 @@ impl Enroller {
 
     /// What all that talk to this BMC share: pace, fence, and how many logins may still fail. The count of failures is kept
     /// in the database before a password is sent, so that neither a crash nor another replica forgets one.
-    async fn guard(&self, spec: &MachineSpec) -> Result<Arc<BmcGuard>, Trouble> {
-        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
+    pub(crate) async fn guard(&self, spec: &MachineSpec) -> Result<Arc<BmcGuard>, Trouble> {
+        let address = spec.bmc.ipmi().map_or_else(|| spec.bmc.address.clone(), |ipmi| ipmi.shared());
+        let guard = self.guards.of(&address).map_err(|error| Trouble::from(error.problem()))?;
         let budget = guard.budget(&spec.bmc.username);
         let (bmc, account) = (guard.address().to_owned(), spec.bmc.username.to_lowercase());
         let stored = self.store.failed_logins(&bmc, &account).await?;
@@ -201,7 +205,7 @@ impl Enroller {
     }
 }
 
-fn check_identity(spec: &MachineSpec, inventory: &Inventory) -> Result<(), Trouble> {
+pub(crate) fn check_identity(spec: &MachineSpec, inventory: &Inventory) -> Result<(), Trouble> {
     let identity = &inventory.identity;
     let nothing = || "nothing".to_owned();
     if let Some(expected) = &spec.serial

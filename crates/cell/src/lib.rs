@@ -4,6 +4,7 @@ pub mod api;
 mod base_cluster;
 mod enrol;
 mod error;
+mod ipmi;
 mod join;
 mod life;
 mod listen;

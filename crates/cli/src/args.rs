@@ -97,7 +97,7 @@ pub(crate) enum Command {
     Quickstart(QuickstartArgs),
     /// Read the whole inventory of one BMC, with no cell and no database
     Inspect(InspectArgs),
-    /// Find what answers as a Redfish BMC, without credentials
+    /// Find what answers as a BMC, by Redfish or IPMI, without credentials
     Discover(DiscoverArgs),
     /// Run a cell: API, reconciler, publishers
     Serve(Box<ServeArgs>),

@@ -50,6 +50,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
     ("input.ambiguous", "Several things are meant by the name.", "Name one by something that is its own."),
     ("input.empty", "There is nothing in what was given.", "Name at least one thing."),
     ("input.leases", "The DHCP lease file is of no known form.", "Forms read: dnsmasq, ISC dhcpd, Kea CSV."),
+    (
+        "input.not-for-ipmi",
+        "An option has no meaning for a BMC that is reached by IPMI.",
+        "Leave --pin, --ca and --insecure out.",
+    ),
     ("input.not-found", "There is no such thing.", "`bailiwick get` lists what there is."),
     (
         "input.password",

@@ -65,8 +65,18 @@ impl Exit {
     pub(crate) fn of(problem: &Problem) -> Self {
         let code = problem.code.as_str();
         match code {
-            "bmc.unreachable" | "bmc.timeout" | "bmc.unresolved" | "bmc.busy" | "bmc.deadline"
-            | "cell.unreachable" | "cell.timeout" => Self::Unreachable,
+            "bmc.unreachable"
+            | "bmc.timeout"
+            | "bmc.unresolved"
+            | "bmc.busy"
+            | "bmc.deadline"
+            | "cell.unreachable"
+            | "cell.timeout"
+            | "ipmi.unreachable"
+            | "ipmi.timeout"
+            | "ipmi.busy"
+            | "ipmi.session-lost"
+            | "ipmi.sessions-exhausted" => Self::Unreachable,
             "bmc.trust-required"
             | "bmc.pin-mismatch"
             | "bmc.unauthorized"
@@ -74,6 +84,10 @@ impl Exit {
             | "bmc.login-withheld"
             | "bmc.password-change-required"
             | "bmc.address-outside-networks"
+            | "ipmi.unauthorized"
+            | "ipmi.privilege"
+            | "ipmi.forbidden"
+            | "ipmi.key-mismatch"
             | "api.unauthorized"
             | "api.forbidden"
             | "api.host-not-allowed" => Self::Refused,
@@ -81,6 +95,10 @@ impl Exit {
             | "bmc.ca-invalid"
             | "context.malformed"
             | "api.bad-request"
+            | "ipmi.credentials-invalid"
+            | "machine.ipmi-pin"
+            | "machine.ipmi-rotate"
+            | "machine.ipmi-zone"
             | "machine.no-credentials"
             | "machine.two-credentials"
             | "machine.no-password"

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use domain::Inventory;
+use domain::{Inventory, IpmiAddress};
 use redfish::{Client, Credentials, Options, Reader as _, SpkiPin, Target, Trust, WalkOptions};
 use tokio::task::JoinHandle;
 
 use crate::errors::{self, Failure, Outcome, failed};
 use crate::files;
+use crate::inspect_ipmi;
 use crate::inventory_table;
 use crate::output::{self, Format};
 use crate::shell;
@@ -26,10 +27,12 @@ Examples:
   # Signed by the company's CA; the password comes from a vault.
   vault read -field=pw bmc/r1 |
     bailiwick inspect https://bmc-r1 -u admin --password-file - --ca ca.pem
+  # A machine without Redfish.
+  bailiwick inspect ipmi://10.0.0.9 -u admin --password-file pw -o table
   # The GPUs' serial numbers.
   bailiwick inspect … -o json | jq -r '.gpus[].serial'")]
 pub(crate) struct InspectArgs {
-    /// The BMC: https://HOST[:PORT]; IPv6 addresses in brackets
+    /// The BMC: https://HOST[:PORT], or ipmi://HOST[:PORT] for one without Redfish; IPv6 addresses in brackets
     #[arg(value_name = "BMC")]
     bmc: String,
     /// User name at the BMC
@@ -78,19 +81,15 @@ impl TrustArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: &InspectArgs) -> Outcome {
+    if args.bmc.trim().starts_with(IpmiAddress::SCHEME) {
+        return by_ipmi(args).await;
+    }
     let trust = args.trust.read()?;
     let target = Target::new(&args.bmc, trust.clone());
     if matches!(trust, Trust::FirstUse) {
         return Err(refuse(args, target).await);
     }
-    let credentials = match (&args.username, &args.password_file) {
-        (Some(username), Some(file)) => {
-            let file = file.clone();
-            let password = interruptible(files::apart(move || read_password(&file))).await?;
-            Some(Credentials::new(username, password.as_str()))
-        }
-        _ => None,
-    };
+    let credentials = login(args).await?.map(|(user, password)| Credentials::new(user, password.as_str()));
     let options = Options {
         credentials,
         concurrency: usize::from(args.concurrency),
@@ -100,13 +99,41 @@ pub(crate) async fn run(args: &InspectArgs) -> Outcome {
     let anonymous = options.credentials.is_none();
     let inventory = Box::pin(read(target, options)).await.map_err(|failure| match failure {
         Failure::Problems { problems, .. } if anonymous && asks_for_credentials(&problems) => {
-            domain::Problem::new("bmc.unauthorized", "the BMC asks for credentials, and none were given")
-                .hint("give --username and --password-file")
-                .into()
+            no_credentials()
         }
         other => other,
     })?;
     output::value(args.output.unwrap_or(Format::Json), &inventory, inventory_table::render)
+}
+
+/// A BMC without Redfish. It proves that it knows the password before we do, so that nobody else learns anything of it.
+async fn by_ipmi(args: &InspectArgs) -> Outcome {
+    let Some(address) = IpmiAddress::parse(&args.bmc) else {
+        let message = format!("{:?} is no address of a BMC: write ipmi://HOST[:PORT]", args.bmc);
+        return Err(domain::Problem::new("bmc.address-invalid", message).into());
+    };
+    if !matches!(args.trust.read()?, Trust::FirstUse) {
+        return Err(inspect_ipmi::refuse_trust());
+    }
+    let Some((user, password)) = login(args).await? else { return Err(no_credentials()) };
+    let credentials = ipmi::Credentials::new(user, password.as_str());
+    let deadline = Duration::from_secs(args.deadline);
+    let report = interruptible(inspect_ipmi::read(&address, credentials, deadline)).await?;
+    output::value(args.output.unwrap_or(Format::Json), &report, inspect_ipmi::render)
+}
+
+/// User name and password, where they are given.
+async fn login(args: &InspectArgs) -> Outcome<Option<(String, files::Password)>> {
+    let (Some(username), Some(file)) = (&args.username, &args.password_file) else { return Ok(None) };
+    let file = file.clone();
+    let password = interruptible(files::apart(move || read_password(&file))).await?;
+    Ok(Some((username.clone(), password)))
+}
+
+fn no_credentials() -> Failure {
+    domain::Problem::new("bmc.unauthorized", "the BMC asks for credentials, and none were given")
+        .hint("give --username and --password-file")
+        .into()
 }
 
 fn asks_for_credentials(problems: &[domain::Problem]) -> bool {

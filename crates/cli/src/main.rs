@@ -26,6 +26,7 @@ mod firmware;
 mod get;
 mod history;
 mod inspect;
+mod inspect_ipmi;
 mod inventory_table;
 mod leases;
 mod line;

@@ -3,6 +3,7 @@
 mod support;
 
 use sim::CertificateKind;
+use sim::ipmi::{IpmiBmc, IpmiMachine};
 use support::{Desk, dgx, start};
 
 #[tokio::test]
@@ -54,4 +55,75 @@ async fn an_absurd_range_and_nonsense_are_refused_with_a_hint() {
     let run = desk.run(&["discover", "10.0.0.0/8"]).await.refuses(3, "input.range-too-large");
     assert!(run.stderr.contains("hint:"), "{run:?}");
     desk.run(&["discover", "10.0.0.0/33"]).await.refuses(3, "input.address");
+}
+
+async fn ipmi() -> IpmiBmc {
+    IpmiBmc::start(IpmiMachine::new("admin", "a-password-of-20-byt")).await.unwrap()
+}
+
+/// A port of TCP where nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_bmc_without_redfish_is_found_by_ipmi_without_credentials() {
+    let (desk, bmc) = (Desk::new(), ipmi().await);
+    let port = bmc.address().port().to_string();
+    let found = desk.run(&["discover", &nobody(), "--ipmi-port", &port, "-o", "json"]).await.ends(0).json();
+    let one = &found["found"][0];
+    assert_eq!((&one["protocol"], &one["version"]), (&"ipmi".into(), &"2.0".into()));
+    assert_eq!(one["address"], bmc.address().to_string());
+    assert_eq!(
+        (&one["pong"], &one["anonymous"], &one["keySet"]),
+        (&true.into(), &false.into(), &false.into())
+    );
+    assert_eq!(one["problem"], serde_json::Value::Null);
+    let counters = bmc.with(|machine| machine.counters);
+    assert_eq!((counters.openings, counters.logins), (0, 0));
+    let run = desk.run(&["discover", &nobody(), "--ipmi-port", &port]).await.ends(0);
+    assert!(run.stdout.starts_with("ADDRESS") && run.stdout.contains("IPMI"), "{run:?}");
+    assert!(run.stderr.contains("0 of 1 addresses answer as a Redfish BMC; 1 by IPMI alone"), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_bmc_that_nobody_here_wrote_is_found_by_ipmi() {
+    let (desk, bmc) = (Desk::new(), testbed::IpmiSim::start().await.unwrap());
+    let port = bmc.address().port().to_string();
+    let found = desk.run(&["discover", &nobody(), "--ipmi-port", &port, "-o", "json"]).await.ends(0).json();
+    assert_eq!(
+        (&found["found"][0]["protocol"], &found["found"][0]["version"]),
+        (&"ipmi".into(), &"2.0".into())
+    );
+}
+
+#[tokio::test]
+async fn redfish_goes_before_ipmi_and_ipmi_may_be_left_out() {
+    let (desk, redfish, bmc) = (Desk::new(), start(dgx()).await, ipmi().await);
+    let (address, port) = (redfish.address().to_string(), bmc.address().port().to_string());
+    let found = desk.run(&["discover", &address, "--ipmi-port", &port, "-o", "json"]).await.ends(0).json();
+    assert_eq!(found["found"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&found["found"][0]["protocol"], &found["found"][0]["pin"]),
+        (&"redfish".into(), &redfish.pin().into())
+    );
+    let before = bmc.with(|machine| machine.counters.datagrams);
+    let found = desk.run(&["discover", &nobody(), "--no-ipmi", "-o", "json"]).await.ends(0).json();
+    assert_eq!(found["found"], serde_json::json!([]));
+    assert_eq!(bmc.with(|machine| machine.counters.datagrams), before);
+}
+
+#[tokio::test]
+async fn addresses_where_nothing_answers_cost_no_more_time_for_ipmi() {
+    let (desk, bmc) = (Desk::new(), ipmi().await);
+    bmc.with(|machine| machine.faults.silent = true);
+    let port = bmc.address().port().to_string();
+    let begun = std::time::Instant::now();
+    let words = ["discover", &nobody(), "--ipmi-port", &port, "--connect-timeout", "1", "-o", "json"];
+    let found = desk.run(&words).await.ends(0).json();
+    assert_eq!(found["answering"], 0);
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    assert!(bmc.with(|machine| machine.counters.datagrams) >= 2, "it was asked, and more than once");
 }

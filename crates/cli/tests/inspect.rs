@@ -5,6 +5,7 @@ mod support;
 use std::process::Stdio;
 use std::time::Duration;
 
+use sim::ipmi::{IpmiBmc, IpmiMachine};
 use sim::{CertificateAuthority, CertificateKind, Fault};
 use support::{Desk, Run, dgx, interrupt, start};
 use tokio::io::AsyncWriteExt as _;
@@ -168,4 +169,78 @@ async fn an_interrupted_reading_leaves_no_session_behind() {
     interrupt(&child);
     Run::of(child.wait_with_output().await.unwrap()).ends(130);
     assert_eq!(bmc.counters().live_sessions, 0);
+}
+
+/// `simulated` is what the desk's password file holds.
+async fn ipmi() -> IpmiBmc {
+    IpmiBmc::start(IpmiMachine::new("admin", "simulated")).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_bmc_without_redfish_tells_identity_power_sensors_and_log() {
+    let (desk, bmc) = (Desk::new(), ipmi().await);
+    let url = format!("ipmi://{}", bmc.address());
+    let run = desk.run(&inspect(&url, &[])).await.ends(0);
+    let report = run.json();
+    assert_eq!(report["identity"]["serial"], "SIM-5001");
+    assert_eq!(report["bmc"]["macs"], serde_json::json!(["02:00:5e:10:00:01"]));
+    assert_eq!((&report["gpus"], &report["memoryGiB"]), (&serde_json::json!([]), &serde_json::Value::Null));
+    assert_eq!(report["diagnostics"][0]["code"], "ipmi.inventory-partial");
+    let ipmi = &report["ipmi"];
+    assert_eq!((&ipmi["power"], &ipmi["faults"]), (&"off".into(), &serde_json::json!([])));
+    assert_eq!(
+        ipmi["sensors"][0],
+        serde_json::json!({
+            "name": "Inlet Temp", "kind": "Temperature", "value": 23.0, "unit": "degrees C", "severity": "ok", "states": null,
+        })
+    );
+    assert_eq!(
+        (&ipmi["eventLog"]["entries"], &ipmi["eventLog"]["asserted"]["Temperature"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(
+        (run.stderr.as_str(), bmc.sessions(), bmc.with(|machine| machine.counters.logins)),
+        ("", 0, 1)
+    );
+    let published = support::repository().join("docs/reference/inventory.schema.json");
+    let schema = serde_json::from_str(&std::fs::read_to_string(published).unwrap()).unwrap();
+    jsonschema::validate(&schema, &report).unwrap();
+}
+
+#[tokio::test]
+async fn by_ipmi_people_may_read_a_table_or_yaml_too() {
+    let (desk, bmc) = (Desk::new(), ipmi().await);
+    let url = format!("ipmi://{}", bmc.address());
+    let table = desk.run(&inspect(&url, &["-o", "table"])).await.ends(0).stdout;
+    assert!(table.starts_with("Power:") && table.contains("\nSensors (3)\nNAME"), "{table}");
+    let yaml = desk.run(&inspect(&url, &["-o", "yaml"])).await.ends(0).stdout;
+    assert!(yaml.contains("manufacturer: Example Servers") && yaml.contains("power: \"off\""), "{yaml}");
+}
+
+#[tokio::test]
+async fn a_bmc_that_nobody_here_wrote_is_inspected_by_ipmi() {
+    let (desk, bmc) = (Desk::new(), testbed::IpmiSim::start().await.unwrap());
+    desk.write("real", bmc.password());
+    let url = format!("ipmi://{}", bmc.address());
+    let words = ["inspect", &url, "--username", "admin", "--password-file", "real"];
+    let report = desk.run(&words).await.ends(0).json();
+    assert_eq!(report["identity"]["serial"], testbed::IpmiSim::SERIAL);
+    assert_eq!(report["bmc"]["macs"], serde_json::json!([testbed::IpmiSim::MAC]));
+    assert_eq!(report["ipmi"]["eventLog"]["entries"], 3);
+}
+
+#[tokio::test]
+async fn by_ipmi_what_keeps_us_out_is_told_with_its_code() {
+    let (desk, bmc) = (Desk::new(), ipmi().await);
+    let url = format!("ipmi://{}", bmc.address());
+    let wrong = ["inspect", &url, "--username", "admin", "--password-file", "wrong"];
+    desk.run(&wrong).await.refuses(5, "ipmi.unauthorized");
+    assert_eq!(bmc.with(|machine| machine.counters.openings), 1, "tried once");
+    desk.run(&["inspect", &url]).await.refuses(5, "bmc.unauthorized");
+    desk.run(&inspect(&url, &["--insecure"])).await.refuses(3, "input.not-for-ipmi");
+    desk.run(&inspect("ipmi://a/b", &[])).await.refuses(3, "bmc.address-invalid");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("ipmi://{}", socket.local_addr().unwrap());
+    drop(socket);
+    desk.run(&inspect(&nobody, &[])).await.refuses(6, "ipmi.unreachable");
 }

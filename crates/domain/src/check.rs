@@ -1,8 +1,9 @@
 //! What keeps declared objects from standing together.
 
+use crate::address::is_bmc_address;
 use crate::assignment::AssignmentSpec;
 use crate::base_cluster::{BaseClusterSpec, ControlPlane, Image};
-use crate::declaration::{Declaration, GpuClassSpec, Kind, MachineSpec, SiteSpec, Spec, Zone};
+use crate::declaration::{Declaration, GpuClassSpec, Kind, MachineSpec, SiteSpec, Spec, Tier, Zone};
 use crate::jurisdiction::Containment;
 use crate::name::Name;
 use crate::plan::{Key, Objects};
@@ -50,6 +51,7 @@ impl<'a> Check<'a> {
             Spec::Machine(spec) => {
                 self.refers(declaration, Kind::Site, &spec.site, "spec.site");
                 self.problems.extend(check_bmc(declaration, spec));
+                self.ipmi(declaration, spec);
             }
             Spec::BaseCluster(spec) => self.base_cluster(declaration, spec),
             Spec::Assignment(spec) => self.assignment(declaration, spec),
@@ -99,6 +101,41 @@ impl<'a> Check<'a> {
         }
         if self.refers(declaration, Kind::Jurisdiction, &spec.jurisdiction, "spec.jurisdiction") {
             self.inside_the_cell(declaration, &spec.jurisdiction);
+        }
+    }
+
+    /// What IPMI cannot do is not asked of it: it has no key to pin, and its passwords are not replaced. Where a password must
+    /// not get out it is not spoken: RAKP gives a salted hash of it to whoever asks (CVE-2013-4786).
+    fn ipmi(&mut self, declaration: &Declaration, spec: &MachineSpec) {
+        if spec.bmc.ipmi().is_none() {
+            return;
+        }
+        if spec.bmc.pin.is_some() {
+            self.problem(
+                declaration,
+                "machine.ipmi-pin",
+                "pins a key and is reached by IPMI, which shows none",
+                "leave `bmc.pin` out, or declare the address of its Redfish service",
+            );
+        }
+        if spec.bmc.rotate {
+            self.problem(
+                declaration,
+                "machine.ipmi-rotate",
+                "is reached by IPMI, and its passwords are to be replaced",
+                "leave `bmc.rotate` out: the cell replaces passwords over Redfish alone",
+            );
+        }
+        let of_site = self.site_spec(&spec.site).and_then(|site| site.zone.as_ref());
+        if let Some(zone) = spec.zone.as_ref().or(of_site).filter(|zone| zone.tier > Tier::Official) {
+            let message =
+                format!("{} is reached by IPMI in a zone that does not allow it", declaration.reference());
+            self.problems.push(
+                Problem::new("machine.ipmi-zone", message)
+                    .difference(zone.to_string(), Tier::Official.as_str())
+                    .hint("declare the address of its Redfish service; IPMI tells a hash of the password to whoever asks")
+                    .at(format!("{} spec.bmc.address", declaration.reference())),
+            );
         }
     }
 
@@ -283,36 +320,15 @@ fn is_version(text: &str) -> bool {
     parts.len() == 3 && parts[0] == "1" && parts.iter().all(|part| part.parse::<u16>().is_ok())
 }
 
-/// `host`, `host:port`, `[v6]:port`, or the same after `https://`; no path, no credentials.
-fn is_bmc_address(text: &str) -> bool {
-    let authority = text.strip_prefix("https://").unwrap_or(text);
-    let authority = if text.starts_with("https://") {
-        authority.strip_suffix('/').unwrap_or(authority)
-    } else {
-        authority
-    };
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, rest)) => {
-            if v6.parse::<std::net::Ipv6Addr>().is_err() {
-                return false;
-            }
-            ("v6", rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some("none") }))
-        }
-        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
-    };
-    let is_host_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    !host.is_empty()
-        && host.len() <= 253
-        && host.chars().all(is_host_character)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
 fn check_bmc(declaration: &Declaration, spec: &MachineSpec) -> Option<Problem> {
     if !is_bmc_address(&spec.bmc.address) {
         let message = format!("{} has no address that a BMC can be reached at", declaration.reference());
         return Some(
             Problem::new("machine.address-malformed", message)
-                .difference(spec.bmc.address.clone(), "host, host:port, [v6]:port or https://host:port")
+                .difference(
+                    spec.bmc.address.clone(),
+                    "host, host:port, [v6]:port, https://host:port or ipmi://host:port",
+                )
                 .hint("correct `bmc.address`")
                 .at(format!("{} spec.bmc.address", declaration.reference())),
         );
@@ -339,35 +355,6 @@ fn check_bmc(declaration: &Declaration, spec: &MachineSpec) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_perhaps_a_port() {
-        for good in [
-            "10.0.0.5",
-            "10.0.0.5:8443",
-            "bmc-1.example",
-            "[fd00::1]",
-            "[fd00::1]:443",
-            "https://10.0.0.5:443/",
-        ] {
-            assert!(is_bmc_address(good), "{good}");
-        }
-        for bad in [
-            "",
-            ":443",
-            "10.0.0.5:99999",
-            "10.0.0.5:0",
-            "a/b",
-            "http://a",
-            "u:p@a",
-            "[::1",
-            "[x]",
-            "[::1]x",
-            "a b",
-        ] {
-            assert!(!is_bmc_address(bad), "{bad}");
-        }
-    }
 
     const WORLD: &str = "
 apiVersion: bailiwick.dev/v1alpha1
@@ -438,6 +425,24 @@ spec: {baseCluster: pool}
         assert_eq!(codes(&elsewhere), ["assignment.other-site"]);
         let secret = WORLD.replace("  kubernetesVersion", "  zone: {tier: secret}\n  kubernetesVersion");
         assert_eq!(codes(&secret), ["assignment.other-zone"]);
+    }
+
+    #[test]
+    fn ipmi_is_taken_where_its_weakness_may_be_borne_and_asked_for_nothing_that_it_lacks() {
+        let ipmi = WORLD.replace("address: 10.0.0.5,", "address: \"ipmi://10.0.0.5\",");
+        assert_eq!(codes(&ipmi), Vec::<String>::new());
+        let pin = format!("passwordFile: pw, pin: sha256:{}", "0".repeat(64));
+        for (from, to, code) in [
+            ("zone: {tier: official}", "zone: {tier: secret}", "machine.ipmi-zone"),
+            ("{site: fra1, bmc", "{site: fra1, zone: {tier: top-secret}, bmc", "machine.ipmi-zone"),
+            ("passwordFile: pw", pin.as_str(), "machine.ipmi-pin"),
+            ("passwordFile: pw", "passwordFile: pw, rotate: true", "machine.ipmi-rotate"),
+        ] {
+            let found = codes(&ipmi.replace(from, to));
+            assert_eq!(found.first().map(String::as_str), Some(code), "{found:?}");
+            let redfish = codes(&WORLD.replace(from, to));
+            assert!(redfish.iter().all(|code| !code.contains("ipmi")), "{redfish:?}");
+        }
     }
 
     #[test]

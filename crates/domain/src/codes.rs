@@ -127,6 +127,21 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Correct `bmc.address`.",
     ),
     (
+        "machine.ipmi-pin",
+        "A machine that is reached by IPMI has a pin, and IPMI shows no key.",
+        "Leave `bmc.pin` out, or declare the address of its Redfish service.",
+    ),
+    (
+        "machine.ipmi-rotate",
+        "The passwords of a machine that is reached by IPMI are to be replaced, which the cell does over Redfish alone.",
+        "Leave `bmc.rotate` out.",
+    ),
+    (
+        "machine.ipmi-zone",
+        "A machine of a zone above `official` is reached by IPMI, which tells a salted hash of its password to whoever asks (CVE-2013-4786).",
+        "Declare the address of its Redfish service.",
+    ),
+    (
         "machine.no-credentials",
         "A machine names no credentials.",
         "Add `bmc.passwordFile` or `bmc.secretRef`.",

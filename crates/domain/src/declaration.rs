@@ -261,7 +261,7 @@ pub struct RackPosition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BmcSpec {
-    /// `host`, `host:port`, `[v6]:port` or an https URL.
+    /// `host`, `host:port`, `[v6]:port` or an https URL, for Redfish; `ipmi://host[:port]` for a machine that has none.
     pub address: String,
     /// Account name.
     pub username: String,
@@ -275,7 +275,8 @@ pub struct BmcSpec {
     /// gives that service an account of its own. Retiring the machine gives the BMC its declared password back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rotate: bool,
-    /// SHA-256 of the BMC's public key (SPKI); checked before credentials are sent. Absent: the first key seen is kept.
+    /// SHA-256 of the BMC's public key (SPKI); checked before credentials are sent. Absent: the first key seen is kept. IPMI has
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<crate::name::Digest>,
 }

@@ -21,6 +21,12 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether it is the BMC that said it: what is read anew of a machine replaces all that its BMC ever said, by whichever
+    /// protocol.
+    pub fn is_the_bmcs(self) -> bool {
+        matches!(self, Self::Redfish | Self::Ipmi)
+    }
+
     /// As the API and the database write it.
     pub fn as_str(self) -> &'static str {
         match self {

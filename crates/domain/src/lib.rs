@@ -2,6 +2,7 @@
 //!
 //! Pure: no runtime, no network, no database, no Kubernetes.
 
+pub mod address;
 pub mod assignment;
 pub mod base_cluster;
 mod check;
@@ -16,11 +17,13 @@ pub mod jurisdiction;
 pub mod lifecycle;
 pub mod manifest;
 pub mod name;
+pub mod placeholder;
 pub mod plan;
 pub mod principal;
 pub mod problem;
 pub mod selector;
 
+pub use address::IpmiAddress;
 pub use assignment::Goal;
 pub use declaration::{Declaration, Kind, Spec};
 pub use erasure::Erasure;

@@ -33,9 +33,9 @@ pub enum PowerAction {
     On,
     /// Switch off at once.
     Off,
-    /// Off, and on again. A host that is off may stay so: BMCs differ.
+    /// Off, and on again. Not for a host that is off.
     Cycle,
-    /// Reset without taking power away.
+    /// Reset without taking power away. Not for a host that is off.
     Reset,
     /// Ask the operating system to shut down.
     SoftOff,

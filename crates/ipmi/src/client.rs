@@ -1,5 +1,7 @@
 //! The client of one BMC: one session, one command at a time.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -21,6 +23,18 @@ pub struct Client {
     target: Target,
     options: Options,
     state: Mutex<State>,
+    logins: AtomicU32,
+    commands: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What a client has cost its BMC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Commands answered.
+    pub commands: u64,
+    /// Bytes of their answers, without what the session wraps around them.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -35,7 +49,14 @@ impl Client {
     /// Logs in and takes the privilege wanted.
     pub async fn connect(target: Target, options: Options) -> Result<Self, Error> {
         let session = Session::establish(&target, &options).await?;
-        Ok(Self { target, options, state: Mutex::new(State::Open(session)) })
+        Ok(Self {
+            target,
+            options,
+            state: Mutex::new(State::Open(session)),
+            logins: AtomicU32::new(1),
+            commands: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+        })
     }
 
     /// The BMC.
@@ -54,6 +75,11 @@ impl Client {
             State::Open(session) => Some(session.suite()),
             State::Closed | State::Refused => None,
         }
+    }
+
+    /// What was asked so far.
+    pub fn usage(&self) -> Usage {
+        Usage { commands: self.commands.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// Ends the session, and waits for the BMC's word.
@@ -92,6 +118,8 @@ impl Client {
         let mut attempt = 1;
         loop {
             let response = self.exchange(&mut state, command).await?;
+            self.commands.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(response.data.len() as u64, Ordering::Relaxed);
             let unfinished = response.completion == Completion::TIMEOUT && command.repeat == Repeat::Yes;
             if !(response.completion.not_yet() || unfinished) || attempt >= self.options.busy_attempts {
                 return Ok(response);
@@ -121,6 +149,9 @@ impl Client {
         }
         // Ends the old session, if the BMC still knows it.
         *state = State::Closed;
+        if self.logins.fetch_add(1, Ordering::Relaxed) >= self.options.logins {
+            return Err(Error::SessionLost { address: self.target.address });
+        }
         match Session::establish(&self.target, &self.options).await {
             Ok(session) => {
                 *state = State::Open(session);

@@ -8,7 +8,7 @@ use crate::rakp::Privilege;
 use crate::wire::{Malformed, Reader};
 
 /// "The channel that this comes in by".
-const THIS_CHANNEL: u8 = 0x0e;
+pub(crate) const THIS_CHANNEL: u8 = 0x0e;
 /// In Get Channel Authentication Capabilities: "tell of IPMI 2.0 too".
 const EXTENDED: u8 = 0x80;
 
@@ -103,6 +103,29 @@ impl SystemGuid {
         [GuidLayout::Smbios, GuidLayout::Ipmi, GuidLayout::Rfc9562].map(|layout| (layout, self.uuid(layout)))
     }
 
+    /// The UUID, where only one order of its bytes gives one: of the variant of RFC 9562 and of a version that exists. Where
+    /// both SMBIOS' order and the plain one do, it is SMBIOS': they differ in three fields alone, whoever compares system
+    /// UUIDs has to bear either (DSP0134 §7.2.1), and [`SystemGuid::is_ambiguous`] tells. None where nothing tells.
+    pub fn likely_uuid(self) -> Option<Uuid> {
+        let fitting = self.fitting();
+        match fitting.as_slice() {
+            [(_, uuid)] | [(GuidLayout::Smbios, uuid), (GuidLayout::Rfc9562, _)] => Some(*uuid),
+            _ => None,
+        }
+    }
+
+    /// Whether not exactly one order of its bytes gives a UUID.
+    pub fn is_ambiguous(self) -> bool {
+        self.fitting().len() != 1
+    }
+
+    fn fitting(self) -> Vec<(GuidLayout, Uuid)> {
+        let fits = |uuid: &Uuid| {
+            uuid.get_variant() == uuid::Variant::RFC4122 && (1..=8).contains(&uuid.get_version_num())
+        };
+        self.readings().into_iter().filter(|(_, uuid)| fits(uuid)).collect()
+    }
+
     /// Whether it says anything: BMCs without one send all zeros or all ones.
     pub fn is_set(self) -> bool {
         self.0 != [0; 16] && self.0 != [0xff; 16]
@@ -111,6 +134,27 @@ impl SystemGuid {
     pub(crate) fn get() -> Command<Self> {
         Command::new("Get System GUID", NetFn::App, 0x37, [], |reader| reader.array().map(Self))
     }
+}
+
+/// A maker by its IANA enterprise number: those that make BMCs of servers.
+pub fn maker(number: u32) -> Option<&'static str> {
+    Some(match number {
+        2 | 20301 => "IBM",
+        11 => "HP",
+        343 => "Intel",
+        674 => "Dell",
+        2011 => "Huawei",
+        5703 => "NVIDIA",
+        7244 => "Quanta",
+        10368 => "Fujitsu",
+        10876 => "Supermicro",
+        15370 => "GIGABYTE",
+        19046 => "Lenovo",
+        20974 => "AMI",
+        37945 => "Inspur",
+        47196 => "HPE",
+        _ => return None,
+    })
 }
 
 /// Get Channel Authentication Capabilities: what a BMC says before any login.
@@ -201,6 +245,31 @@ mod tests {
         assert_eq!(smbios.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(ipmi.to_string(), "ffeeddcc-bbaa-9988-6677-445500112233");
         assert_eq!(plain.to_string(), "33221100-5544-7766-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn the_one_order_that_gives_a_uuid_is_taken() {
+        let uuid: Uuid = "4c4c4544-0042-4a0f-8053-c2c04f4a3956".parse().unwrap();
+        let mut backwards = *uuid.as_bytes();
+        backwards.reverse();
+        for bytes in [uuid.to_bytes_le(), backwards, *uuid.as_bytes()] {
+            let guid = SystemGuid(bytes);
+            assert_eq!((guid.likely_uuid(), guid.is_ambiguous()), (Some(uuid), false));
+        }
+    }
+
+    #[test]
+    fn what_two_orders_could_mean_is_read_as_smbios_does_and_said_to_be_ambiguous() {
+        // The third field reads the same in either order.
+        let uuid: Uuid = "4c4c4544-0042-4141-8053-c2c04f4a3956".parse().unwrap();
+        let guid = SystemGuid(uuid.to_bytes_le());
+        assert_eq!((guid.likely_uuid(), guid.is_ambiguous()), (Some(uuid), true));
+    }
+
+    #[test]
+    fn a_guid_that_is_a_uuid_in_no_order_is_none() {
+        let guid = SystemGuid(*b"\0\0\0\0\0\0\0\0\0\0\xac\x1f\x6b\x01\x02\x03");
+        assert_eq!((guid.likely_uuid(), guid.is_ambiguous()), (None, true));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::{Diagnose, Problem};
 
-use crate::chassis::{BootDevice, Power};
+use crate::chassis::{BootDevice, Power, PowerAction};
 use crate::message::Completion;
 use crate::rakp::{Privilege, Status};
 use crate::wire::Malformed;
@@ -55,6 +55,12 @@ pub enum Error {
         what: &'static str,
         /// Bytes.
         limit: usize,
+    },
+    /// It answers, and offers no IPMI 2.0 session.
+    #[error("{address} answers and offers no IPMI 2.0")]
+    Version {
+        /// The BMC.
+        address: SocketAddr,
     },
     /// None of the cipher suites wanted.
     #[error("the BMC takes none of the cipher suites {wanted}")]
@@ -121,6 +127,18 @@ pub enum Error {
         /// The command.
         command: &'static str,
     },
+    /// The session has ended, and no other may be opened ([`crate::Options::logins`]).
+    #[error("{address} has ended the session or does not answer any more")]
+    SessionLost {
+        /// The BMC.
+        address: SocketAddr,
+    },
+    /// A host without power can be neither reset nor power-cycled. Nothing was sent.
+    #[error("the host is off, so there is nothing to {action}")]
+    HostOff {
+        /// What was asked for.
+        action: PowerAction,
+    },
     /// The command succeeded, and the power state says otherwise (quirk 38).
     #[error("power is {found} {after:?} after the BMC agreed to switch it {expected}")]
     PowerUnchanged {
@@ -180,6 +198,21 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Write the inventory with the maker's tool, or declare the serial number.",
     ),
     (
+        "ipmi.guid-ambiguous",
+        "The order of the bytes of the system's GUID cannot be told, so the UUID shown may have its first three fields swapped; where more is unclear, none is shown.",
+        "Compare it with what the host's own firmware shows.",
+    ),
+    (
+        "ipmi.host-off",
+        "The host is off, so it can be neither reset nor power-cycled.",
+        "Switch it on instead.",
+    ),
+    (
+        "ipmi.inventory-partial",
+        "IPMI tells of identity and BMC, and nothing of processors, memory, GPUs, network interfaces, drives, TPM and firmware: those are unknown, not absent.",
+        "Nothing to do; declare the machine by its Redfish address if it has Redfish.",
+    ),
+    (
         "ipmi.key-mismatch",
         "The BMC knows the password but not the session's key.",
         "Give the BMC key (Kg) that is set on the BMC; otherwise somebody may be in between.",
@@ -225,6 +258,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Nothing to do unless the sensor matters; report the BMC's model and firmware.",
     ),
     (
+        "ipmi.session-lost",
+        "The BMC has ended the session or went away, and no further login was allowed.",
+        "Nothing to do if it comes back; it is read again later.",
+    ),
+    (
         "ipmi.session-refused",
         "The BMC refuses a session for a reason that is neither credentials nor resources.",
         "See the status; report the BMC's model and firmware.",
@@ -260,6 +298,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Try again; see whether another program writes to the log.",
     ),
     ("ipmi.unsupported", "The BMC does not know this command.", "Nothing to do; the value is not to be had."),
+    (
+        "ipmi.version",
+        "The BMC answers, and offers no session of IPMI 2.0: IPMI over LAN is off there, or it speaks IPMI 1.5 alone.",
+        "Enable IPMI 2.0 over LAN on the BMC, or update its firmware.",
+    ),
 ];
 
 /// A problem with a code of the list and its hint.
@@ -280,6 +323,7 @@ impl Error {
             Self::Timeout { .. } => "ipmi.timeout",
             Self::Malformed { .. } => "ipmi.malformed",
             Self::TooLong { .. } => "ipmi.credentials-invalid",
+            Self::Version { .. } => "ipmi.version",
             Self::NoCipherSuite { .. } => "ipmi.no-cipher-suite",
             Self::Unauthorized => "ipmi.unauthorized",
             Self::KeyMismatch => "ipmi.key-mismatch",
@@ -292,6 +336,8 @@ impl Error {
             Self::Refused { .. } => "ipmi.refused",
             Self::Unstable { .. } => "ipmi.unstable",
             Self::OutcomeUnknown { .. } => "ipmi.outcome-unknown",
+            Self::SessionLost { .. } => "ipmi.session-lost",
+            Self::HostOff { .. } => "ipmi.host-off",
             Self::PowerUnchanged { .. } => "ipmi.power-unchanged",
             Self::BootDeviceUnchanged { .. } => "ipmi.boot-device-unchanged",
         }
@@ -302,17 +348,42 @@ impl Error {
         matches!(self, Self::Unauthorized | Self::TooLong { .. })
     }
 
+    /// What this says of a login that ended so.
+    pub fn login_end(&self) -> LoginEnd {
+        match self {
+            Self::Unauthorized => LoginEnd::Refused,
+            // The proof that we know the password goes out with RAKP message 3: it may have arrived, and counted.
+            Self::Timeout { awaited: RAKP_4, .. } => LoginEnd::Doubt,
+            _ => LoginEnd::Unsaid,
+        }
+    }
+
     /// Whether the same may work later without anybody's doing.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Timeout { .. }
                 | Self::Unreachable { .. }
+                | Self::SessionLost { .. }
                 | Self::SessionsExhausted
                 | Self::Busy { .. }
                 | Self::Unstable { .. }
         )
     }
+}
+
+/// What the BMC waits for an answer to when it may have counted a login.
+pub(crate) const RAKP_4: &str = "RAKP message 4";
+
+/// What a login that failed says of the password, for whoever counts logins against a lock-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginEnd {
+    /// The BMC refused it.
+    Refused,
+    /// Nothing: it was not sent, or taken.
+    Unsaid,
+    /// It was sent, and no answer came.
+    Doubt,
 }
 
 impl Diagnose for Error {
@@ -350,6 +421,7 @@ mod tests {
             Error::Timeout { address, awaited: command, after },
             Error::Malformed { command, source: malformed },
             Error::TooLong { what: "the password", limit: 20 },
+            Error::Version { address },
             Error::NoCipherSuite { wanted: "17".to_owned() },
             Error::Unauthorized,
             Error::KeyMismatch,
@@ -362,6 +434,8 @@ mod tests {
             Error::Refused { command, completion: Completion(0xff) },
             Error::Unstable { what: "the log" },
             Error::OutcomeUnknown { command },
+            Error::SessionLost { address },
+            Error::HostOff { action: PowerAction::Reset },
             Error::PowerUnchanged { found: Power::Off, expected: Power::On, after },
             Error::BootDeviceUnchanged { found: BootDevice::None, expected: BootDevice::Pxe },
         ]
@@ -381,9 +455,27 @@ mod tests {
     fn only_what_may_pass_by_itself_is_transient() {
         let transient: Vec<&str> =
             one_of_each().iter().filter(|error| error.is_transient()).map(Error::code).collect();
-        let expected =
-            ["ipmi.unreachable", "ipmi.timeout", "ipmi.sessions-exhausted", "ipmi.busy", "ipmi.unstable"];
+        let expected = [
+            "ipmi.unreachable",
+            "ipmi.timeout",
+            "ipmi.sessions-exhausted",
+            "ipmi.busy",
+            "ipmi.unstable",
+            "ipmi.session-lost",
+        ];
         assert_eq!(transient, expected);
+    }
+
+    #[test]
+    fn only_a_proof_without_an_answer_leaves_a_login_in_doubt() {
+        let timeout = |awaited| Error::Timeout {
+            address: SocketAddr::from(([127, 0, 0, 1], 623)),
+            awaited,
+            after: Duration::from_secs(1),
+        };
+        assert_eq!(timeout(RAKP_4).login_end(), LoginEnd::Doubt);
+        assert_eq!(timeout("RAKP message 2").login_end(), LoginEnd::Unsaid);
+        assert_eq!(Error::Unauthorized.login_end(), LoginEnd::Refused);
     }
 
     #[test]

@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use domain::Problem;
-use domain::fact::{Fact, Source};
-use jiff::Timestamp;
+use domain::placeholder::{is_filler, is_placeholder};
 use tokio::time::{Instant, sleep};
 
 use crate::chassis::{
     BootDevice, BootFlags, ChassisStatus, Power, PowerAction, flags_are_new, keep_boot_flags,
 };
 use crate::client::Client;
-use crate::device::{DeviceId, SystemGuid};
+use crate::device::{AuthCapabilities, DeviceId, SystemGuid, THIS_CHANNEL};
 use crate::error::Error;
 use crate::fru::{Board, Fru, Product};
+use crate::lan;
 use crate::message::Completion;
+use crate::rakp::Privilege;
+use crate::socket::pause;
+
+/// How often a command is given that the BMC refuses without saying why.
+const ATTEMPTS: u32 = 3;
 
 /// Who the machine is, as its BMC says.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +28,8 @@ pub struct Identity {
     pub device: DeviceId,
     /// The system's GUID, if it has one.
     pub guid: Option<SystemGuid>,
+    /// MAC address of the BMC's interface that was asked, lower case with colons.
+    pub mac: Option<String>,
     /// The machine's FRU inventory; empty where it has none.
     pub fru: Fru,
     /// What is wrong with the inventory.
@@ -52,12 +59,12 @@ impl Identity {
 
     /// The chassis' serial number.
     pub fn chassis_serial(&self) -> Option<&str> {
-        self.fru.chassis.as_ref()?.serial.as_deref()
+        self.fru.chassis.as_ref()?.serial.as_deref().filter(|serial| !is_placeholder(serial))
     }
 
     /// The owner's asset tag.
     pub fn asset_tag(&self) -> Option<&str> {
-        self.fru.product.as_ref()?.asset_tag.as_deref()
+        self.fru.product.as_ref()?.asset_tag.as_deref().filter(|tag| !is_filler(tag))
     }
 
     fn of(
@@ -65,29 +72,9 @@ impl Identity {
         product: fn(&Product) -> &Option<String>,
         board: fn(&Board) -> &Option<String>,
     ) -> Option<&str> {
-        let from_product = self.fru.product.as_ref().and_then(|area| product(area).as_deref());
-        from_product.or_else(|| self.fru.board.as_ref().and_then(|area| board(area).as_deref()))
-    }
-
-    /// What is known, as facts of source `ipmi`. The GUID is none: nothing says how its bytes are laid out.
-    pub fn facts(&self, at: Timestamp) -> Vec<Fact> {
-        let device = "Get Device ID";
-        let inventory = "FRU 0";
-        [
-            ("identity.manufacturer", inventory, self.manufacturer()),
-            ("identity.model", inventory, self.model()),
-            ("identity.partNumber", inventory, self.part_number()),
-            ("identity.serial", inventory, self.serial()),
-            ("identity.chassisSerial", inventory, self.chassis_serial()),
-            ("identity.assetTag", inventory, self.asset_tag()),
-            ("bmc.firmwareVersion", device, Some(self.device.firmware.as_str())),
-        ]
-        .into_iter()
-        .filter_map(|(key, path, value)| {
-            let (key, path, value) = (key.to_owned(), path.to_owned(), value?.into());
-            Some(Fact { key, value, source: Source::Ipmi, path, at })
-        })
-        .collect()
+        let says = |text: &&str| !is_placeholder(text);
+        let from_product = self.fru.product.as_ref().and_then(|area| product(area).as_deref()).filter(says);
+        from_product.or_else(|| self.fru.board.as_ref().and_then(|area| board(area).as_deref()).filter(says))
     }
 }
 
@@ -120,7 +107,32 @@ impl Client {
         let guid = self.run_if_supported(&SystemGuid::get()).await?.filter(|guid| guid.is_set());
         let listing = self.fru().await?.unwrap_or_default();
         let fru = listing.items.into_iter().next().unwrap_or_default();
-        Ok(Identity { device, guid, fru, problems: listing.problems })
+        let mac = self.mac_address().await?;
+        Ok(Identity { device, guid, mac, fru, problems: listing.problems })
+    }
+
+    /// The MAC address of the BMC's interface that this session comes in by.
+    async fn mac_address(&self) -> Result<Option<String>, Error> {
+        // Not every BMC takes "this channel" for the number of one here, so the number is asked for where it is told.
+        let capabilities = AuthCapabilities::get(Privilege::Administrator, true);
+        let capabilities = self.run_if_supported(&capabilities).await?;
+        let channel = capabilities.map_or(THIS_CHANNEL, |capabilities| capabilities.channel);
+        let command = lan::mac_address(channel);
+        let mut attempt = 1;
+        loop {
+            match self.run(&command).await {
+                // It may have been at work for somebody else: it is asked again, since "not told" would be a wrong answer.
+                Err(Error::Refused { completion: Completion::UNSPECIFIED, .. }) if attempt < ATTEMPTS => {
+                    sleep(pause(self.options().busy_pause, attempt)).await;
+                    attempt += 1;
+                }
+                // Not every BMC has it, nor is an account told that may only look.
+                Err(Error::Unsupported { .. } | Error::Refused { .. } | Error::Forbidden { .. }) => {
+                    return Ok(None);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Power and its faults.
@@ -134,7 +146,8 @@ impl Client {
     }
 
     /// Switches power, and reads it until it is as wanted: that the BMC agreed proves nothing (quirk 38). Switching on what is
-    /// on is no error (quirk 15). After [`Error::OutcomeUnknown`] look before doing it again.
+    /// on is no error (quirk 15); to reset or cycle what is off is one, at once: BMCs differ in what they do then, and some
+    /// answer "not in this state" for as long as they are asked. After [`Error::OutcomeUnknown`] look before doing it again.
     pub async fn set_power(&self, action: PowerAction) -> Result<PowerChange, Error> {
         let before = self.power().await?;
         let wanted = action.leads_to();
@@ -142,11 +155,14 @@ impl Client {
         if only_a_state && before == wanted {
             return Ok(PowerChange { before, after: before, evidence: Evidence::NotNeeded });
         }
+        if before == Power::Off && matches!(action, PowerAction::Cycle | PowerAction::Reset) {
+            return Err(Error::HostOff { action });
+        }
         let deadline = Instant::now() + self.options().power_within;
         self.order(action, deadline).await?;
         let evidence = match action {
-            PowerAction::Cycle if before == Power::On => self.see_off(deadline).await?,
-            PowerAction::Reset if before == Power::On => Evidence::Agreed,
+            PowerAction::Cycle => self.see_off(deadline).await?,
+            PowerAction::Reset => Evidence::Agreed,
             _ => Evidence::Seen,
         };
         let after = self.await_power(wanted, deadline).await?;
@@ -160,7 +176,7 @@ impl Client {
                 Err(Error::Refused { completion: Completion::WRONG_STATE, .. })
                     if Instant::now() < deadline =>
                 {
-                    sleep(self.options().power_poll).await;
+                    sleep(pause(self.options().power_poll, 1)).await;
                 }
                 other => return other,
             }
@@ -190,7 +206,7 @@ impl Client {
                     return Err(Error::PowerUnchanged { found, expected: wanted, after });
                 }
                 Err(error) if !error.is_transient() || Instant::now() >= deadline => return Err(error),
-                _ => sleep(self.options().power_poll).await,
+                _ => sleep(pause(self.options().power_poll, 1)).await,
             }
         }
     }
@@ -238,7 +254,15 @@ mod tests {
             product: 0,
             auxiliary: None,
         };
-        Identity { device, guid: None, fru, problems: Vec::new() }
+        Identity { device, guid: None, mac: None, fru, problems: Vec::new() }
+    }
+
+    #[test]
+    fn what_firmware_writes_where_it_knows_nothing_is_nothing() {
+        let board = Board { serial: Some("B1".into()), part: Some("0000".into()), ..Board::default() };
+        let product = Product { serial: Some("To be filled by O.E.M.".into()), ..Product::default() };
+        let found = identity(Fru { chassis: None, board: Some(board), product: Some(product) });
+        assert_eq!((found.serial(), found.part_number()), (Some("B1"), None));
     }
 
     #[test]
@@ -247,13 +271,5 @@ mod tests {
         let product = Product { serial: Some("P1".into()), ..Product::default() };
         let found = identity(Fru { chassis: None, board: Some(board), product: Some(product) });
         assert_eq!((found.serial(), found.part_number(), found.model()), (Some("P1"), Some("BP"), None));
-    }
-
-    #[test]
-    fn only_what_is_known_is_a_fact() {
-        let keys = |identity: &Identity| -> Vec<String> {
-            identity.facts(Timestamp::UNIX_EPOCH).into_iter().map(|fact| fact.key).collect()
-        };
-        assert_eq!(keys(&identity(Fru::default())), ["bmc.firmwareVersion"]);
     }
 }

@@ -19,6 +19,8 @@ pub enum NetFn {
     App,
     /// FRU, SDR repository, SEL.
     Storage,
+    /// The LAN channel's configuration.
+    Transport,
     /// Any other.
     Other(
         /// Even.
@@ -34,6 +36,7 @@ impl NetFn {
             Self::SensorEvent => 0x04,
             Self::App => 0x06,
             Self::Storage => 0x0a,
+            Self::Transport => 0x0c,
             Self::Other(number) => number & 0x3e,
         }
     }
@@ -45,6 +48,7 @@ impl NetFn {
             0x04 => Self::SensorEvent,
             0x06 => Self::App,
             0x0a => Self::Storage,
+            0x0c => Self::Transport,
             other => Self::Other(other),
         }
     }

@@ -1,6 +1,7 @@
 //! Is anybody there? The ASF presence ping, for one address and for thousands (DSP0136 §3.2.4).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -49,12 +50,45 @@ impl Default for SweepOptions {
     }
 }
 
-/// Pings one address three times within `timeout`.
+/// Pings one address three times within `timeout`. A host that says that nothing listens there ends it at once.
 pub async fn ping(address: SocketAddr, timeout: Duration) -> Result<Presence, Error> {
-    const ROUNDS: u32 = 3;
-    let options = SweepOptions { timeout: timeout / ROUNDS, rounds: ROUNDS, ..SweepOptions::default() };
-    let found = sweep([address], options).await?;
-    found.first().copied().ok_or(Error::Timeout { address, awaited: "the presence ping", after: timeout })
+    const ROUNDS: u8 = 3;
+    let failed = |source| Error::Socket { address, source };
+    let socket = UdpSocket::bind(any_port(address)).await.map_err(failed)?;
+    socket.connect(address).await.map_err(failed)?;
+    let begun = Instant::now();
+    for tag in 0..ROUNDS {
+        let sent = Instant::now();
+        let asked = async {
+            socket.send(&Ping { tag }.encode()).await?;
+            pong(&socket, tag).await
+        };
+        match timeout_at(begun + timeout * (u32::from(tag) + 1) / u32::from(ROUNDS), asked).await {
+            Ok(Ok(pong)) => return Ok(Presence { address, ipmi: pong.ipmi, after: sent.elapsed() }),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(Error::Unreachable { address });
+            }
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(_) => {}
+        }
+    }
+    Err(Error::Timeout { address, awaited: "the presence ping", after: timeout })
+}
+
+/// The answer to this ping or to one before it.
+async fn pong(socket: &UdpSocket, tag: u8) -> io::Result<Pong> {
+    let mut buffer = [0; LARGEST];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Some(pong) = decode(buffer.get(..length).unwrap_or_default()).filter(|pong| pong.tag <= tag) {
+            return Ok(pong);
+        }
+    }
+}
+
+fn decode(datagram: &[u8]) -> Option<Pong> {
+    let (class, payload) = rmcp::decode(datagram).ok()?;
+    Pong::decode(payload).ok().filter(|_| class == Class::Asf)
 }
 
 /// Pings many addresses from one socket (one for IPv4, one for IPv6), and tells who answered, in order of address. An address
@@ -100,13 +134,15 @@ struct Sent {
 impl Sweep {
     /// Pings whoever has not answered, at the rate allowed, hearing answers meanwhile.
     async fn round(&mut self, options: SweepOptions) {
-        let mut ticks = interval(Duration::from_secs(1) / options.rate.max(1));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut ticks = interval((Duration::from_secs(1) / options.rate.max(1)).max(Duration::from_nanos(1)));
+        // What was missed is made up a little at a time: never a burst, whatever held us up.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let addresses: Vec<SocketAddr> = self.pending.keys().copied().collect();
         for address in addresses {
             let due = loop {
+                // In no fixed order: neither may sending keep us from hearing those who answer, nor one who answers again and
+                // again keep the others from being asked.
                 tokio::select! {
-                    biased;
                     _ = ticks.tick() => break Instant::now(),
                     heard = receive(&self.socket) => self.hear(heard),
                 }
@@ -116,7 +152,8 @@ impl Sweep {
             let _ = self.socket.send_to(&Ping { tag: sent.tag }.encode(), address).await;
         }
         let deadline = Instant::now() + options.timeout;
-        while !self.pending.is_empty() {
+        // The clock is looked at each time: who never stops sending must not keep the round from its end.
+        while !self.pending.is_empty() && Instant::now() < deadline {
             let Ok(heard) = timeout_at(deadline, receive(&self.socket)).await else { break };
             self.hear(heard);
         }
@@ -136,9 +173,7 @@ impl Sweep {
 async fn receive(socket: &UdpSocket) -> Option<(SocketAddr, Pong)> {
     let mut buffer = [0; LARGEST];
     let (length, address) = socket.recv_from(&mut buffer).await.ok()?;
-    let (class, payload) = rmcp::decode(buffer.get(..length)?).ok()?;
-    let pong = Pong::decode(payload).ok().filter(|_| class == Class::Asf)?;
-    Some((address, pong))
+    Some((address, decode(buffer.get(..length)?)?))
 }
 
 /// What a BMC says of its sessions to whoever asks, without any credentials.

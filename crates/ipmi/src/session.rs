@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::command::{Command, Repeat};
 use crate::device;
-use crate::error::Error;
+use crate::error::{Error, RAKP_4};
 use crate::message::{Correlation, Request, Response};
 use crate::packet::{self, PayloadType, Sealed, Window};
 use crate::rakp::{
@@ -40,6 +40,8 @@ impl Session {
     /// would be one more failed login.
     pub(crate) async fn establish(target: &Target, options: &Options) -> Result<Self, Error> {
         target.credentials.check()?;
+        // What the BMC forgot half-way may have been a login.
+        let beginnings = BEGINNINGS.min(options.logins.max(1));
         for suite in &target.suites {
             let mut beginning = 1;
             loop {
@@ -47,7 +49,7 @@ impl Session {
                 match (Handshake { socket, target, options, suite: *suite }).run().await {
                     Ok(session) => return Ok(session),
                     Err(Setback::Suite) => break,
-                    Err(Setback::Forgotten(_)) if beginning < BEGINNINGS => beginning += 1,
+                    Err(Setback::Forgotten(_)) if beginning < beginnings => beginning += 1,
                     Err(Setback::Forgotten(error) | Setback::Final(error)) => return Err(error),
                 }
             }
@@ -274,7 +276,7 @@ impl Handshake<'_> {
             };
             reply.tag == tag && reply.outcome.as_ref().map_or(true, ours)
         };
-        let reply = match self.ask("RAKP message 4", kinds, &request, Reply::decode_rakp4, accept).await {
+        let reply = match self.ask(RAKP_4, kinds, &request, Reply::decode_rakp4, accept).await {
             Err(Setback::Forgotten(_)) if wrong_proof => return Err(Error::KeyMismatch.into()),
             other => other?,
         };

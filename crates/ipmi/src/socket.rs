@@ -126,7 +126,21 @@ pub(crate) fn any_port(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The shortest pause before the same is asked again: however impatient the options are, no BMC is asked without a break.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
 /// A pause that grows: the n-th is n times as long.
 pub(crate) fn pause(first: Duration, attempt: u32) -> Duration {
-    first * attempt
+    first.max(SHORTEST_PAUSE).saturating_mul(attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_of_nothing_is_one_all_the_same() {
+        assert_eq!(pause(Duration::ZERO, 3), SHORTEST_PAUSE * 3);
+        assert_eq!(pause(Duration::from_secs(2), 3), Duration::from_secs(6));
+    }
 }

@@ -89,6 +89,9 @@ pub struct Options {
     pub busy_pause: Duration,
     /// A session unused for as long is opened anew: BMCs end idle ones after a minute (§6.12.15).
     pub idle: Duration,
+    /// How often one client logs in at most, the first time included. Each time may count against a lock-out, so that who
+    /// counts logins allows one.
+    pub logins: u32,
     /// How long power may take to change.
     pub power_within: Duration,
     /// How often the power state is read meanwhile.
@@ -104,6 +107,7 @@ impl Default for Options {
             busy_attempts: 6,
             busy_pause: Duration::from_millis(250),
             idle: Duration::from_secs(45),
+            logins: u32::MAX,
             power_within: Duration::from_mins(1),
             power_poll: Duration::from_secs(1),
         }

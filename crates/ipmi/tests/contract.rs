@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bailiwick_ipmi::{
     BootDevice, CipherSuite, Client, Evidence, Power, PowerAction, Privilege, Reading, SelRecord, Severity,
-    Target, auth_capabilities, ping,
+    Target, auth_capabilities, ping, probe,
 };
 use sim::ipmi::{IpmiBmc, IpmiMachine};
 use support::{login, options, target};
@@ -59,6 +59,13 @@ impl Bmc {
         }
     }
 
+    fn mac(&self) -> &'static str {
+        match self {
+            Self::Real(_) => IpmiSim::MAC,
+            Self::Simulated(_) => "02:00:5e:10:00:01",
+        }
+    }
+
     fn is_on(&self) -> bool {
         match self {
             Self::Real(bmc) => bmc.is_on().unwrap(),
@@ -97,6 +104,7 @@ macro_rules! on_both {
 on_both!(
     a_ping_is_answered,
     capabilities_are_told_without_login,
+    a_probe_finds_it_without_login,
     a_session_stands_with_suite_3,
     a_wrong_password_is_unauthorized,
     an_unknown_user_is_unauthorized,
@@ -106,6 +114,7 @@ on_both!(
     switching_on_what_is_on_sends_nothing,
     a_cycle_is_seen,
     a_reset_leaves_power_on,
+    a_host_that_is_off_is_neither_reset_nor_cycled,
     an_order_that_does_nothing_is_noticed,
     a_boot_device_that_does_not_change_is_noticed,
     every_boot_device_is_read_back,
@@ -126,6 +135,12 @@ async fn capabilities_are_told_without_login(bmc: Bmc) {
     let found = auth_capabilities(bmc.address(), &options()).await.unwrap();
     assert!(found.ipmi_2_0 && !found.anonymous && !found.key_set);
     assert_eq!(found.channel, 1);
+}
+
+async fn a_probe_finds_it_without_login(bmc: Bmc) {
+    let found = probe(bmc.address(), Duration::from_secs(3)).await.unwrap();
+    assert_eq!((found.pong, found.version()), (true, Some("2.0")));
+    assert!(found.speaks_ipmi_2_0().is_ok());
 }
 
 async fn a_session_stands_with_suite_3(bmc: Bmc) {
@@ -164,6 +179,7 @@ async fn identity_comes_from_device_inventory_and_guid(bmc: Bmc) {
     assert_eq!(identity.serial(), Some(bmc.serial()));
     assert_eq!(identity.model(), Some("Eight GPUs"));
     assert_eq!(identity.guid.unwrap().0, bmc.guid());
+    assert_eq!(identity.mac.as_deref(), Some(bmc.mac()));
     assert_eq!(identity.device.firmware, "2.17");
     assert_eq!(identity.device.version, "2.0");
     assert_eq!(identity.problems, []);
@@ -204,6 +220,17 @@ async fn a_reset_leaves_power_on(bmc: Bmc) {
     match &bmc {
         Bmc::Real(bmc) => assert_eq!(bmc.orders().unwrap().last().unwrap(), "set reset 1"),
         Bmc::Simulated(bmc) => assert_eq!(bmc.with(|machine| machine.counters.resets), 1),
+    }
+}
+
+async fn a_host_that_is_off_is_neither_reset_nor_cycled(bmc: Bmc) {
+    let client = bmc.login().await;
+    for action in [PowerAction::Cycle, PowerAction::Reset] {
+        assert_eq!(client.set_power(action).await.unwrap_err().code(), "ipmi.host-off");
+    }
+    match &bmc {
+        Bmc::Real(bmc) => assert_eq!(bmc.orders().unwrap(), Vec::<String>::new()),
+        Bmc::Simulated(bmc) => assert_eq!(bmc.with(|machine| machine.counters.power_orders), 0),
     }
 }
 

@@ -325,3 +325,64 @@ async fn nobody_answering_a_ping_is_a_timeout() {
     let error = ping(bmc.address(), Duration::from_millis(60)).await.unwrap_err();
     assert_eq!(error.code(), "ipmi.timeout");
 }
+
+#[tokio::test]
+async fn a_client_that_may_log_in_once_does_not_log_in_again() {
+    let bmc = bmc().await;
+    let once = Options { logins: 1, ..options() };
+    let client = Client::connect(right(&bmc), once).await.unwrap();
+    bmc.forget_sessions();
+    assert_eq!(client.power().await.unwrap_err().code(), "ipmi.session-lost");
+    assert_eq!((counters(&bmc).openings, counters(&bmc).logins), (1, 1));
+}
+
+#[tokio::test]
+async fn impatient_options_make_no_one_ask_without_a_break() {
+    let bmc = bmc_with(|machine| machine.faults.deaf = true).await;
+    let within = Duration::from_millis(100);
+    let impatient = Options { power_within: within, power_poll: Duration::ZERO, ..options() };
+    let client = Client::connect(right(&bmc), impatient).await.unwrap();
+    let before = counters(&bmc).commands;
+    assert_eq!(client.set_power(PowerAction::On).await.unwrap_err().code(), "ipmi.power-unchanged");
+    let asked = counters(&bmc).commands - before;
+    assert!(asked <= 110, "{asked} commands in {within:?}");
+}
+
+#[tokio::test]
+async fn a_ping_where_nobody_listens_ends_at_once() {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    drop(socket);
+    let error = ping(address, Duration::from_mins(5)).await.unwrap_err();
+    assert_eq!(error.code(), "ipmi.unreachable");
+}
+
+#[tokio::test]
+async fn a_sweep_as_fast_as_can_be_is_no_mistake() {
+    let bmc = bmc().await;
+    let options = SweepOptions { timeout: Duration::from_secs(5), rounds: 1, rate: u32::MAX };
+    assert_eq!(sweep([bmc.address()], options).await.unwrap().len(), 1);
+}
+
+/// Somebody who answers each ping with a flood keeps no one else from being found.
+#[tokio::test]
+async fn one_that_never_stops_answering_keeps_no_other_from_being_found() {
+    let chatty = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let noisy = chatty.local_addr().unwrap();
+    let flood = tokio::spawn(async move {
+        let mut buffer = [0; 64];
+        let (_, from) = chatty.recv_from(&mut buffer).await.unwrap();
+        loop {
+            let _ = chatty.send_to(&[6, 0, 0xff, 6], from).await;
+        }
+    });
+    let mut bmcs = Vec::new();
+    for _ in 0..50 {
+        bmcs.push(bmc().await);
+    }
+    let options = SweepOptions { timeout: Duration::from_secs(1), rounds: 3, rate: 1000 };
+    let addresses = std::iter::once(noisy).chain(bmcs.iter().map(IpmiBmc::address));
+    let found = sweep(addresses, options).await.unwrap();
+    flood.abort();
+    assert_eq!(found.len(), bmcs.len());
+}

@@ -47,6 +47,19 @@ pub fn bmc_address(transport: Transport, authority: &str, system: &str) -> Resul
     Ok(BmcAddress(format!("{scheme}://{authority}{system}")))
 }
 
+/// Builds `ipmi://HOST[:PORT]`, for machines without Redfish; the port is 623 where none is named.
+pub fn ipmi_address(authority: &str) -> Result<BmcAddress, NotAnAddress> {
+    let text = format!("ipmi://{authority}");
+    let reason = "the host is no host with or without a port";
+    if authority.is_empty()
+        || authority.contains(['/', '@', '?', '#', ' '])
+        || Url::parse(&format!("https://{authority}")).is_err()
+    {
+        return Err(NotAnAddress { text, reason });
+    }
+    Ok(BmcAddress(text))
+}
+
 impl BmcAddress {
     /// The address as written into the host.
     pub fn as_str(&self) -> &str {
@@ -70,11 +83,18 @@ struct Endpoint {
 }
 
 /// Reads the addresses of all Redfish drivers: `redfish`, `redfish-virtualmedia`, `idrac-virtualmedia`, `redfish-uefihttp` and
-/// the like, with `+http`, `+https` or nothing. IPMI and libvirt addresses name no system and no comparable port.
+/// the like, with `+http`, `+https` or nothing; and those of IPMI, whose port is 623. Those of libvirt name no comparable port.
 fn endpoint(address: &str) -> Option<Endpoint> {
     let (scheme, rest) = address.split_once("://")?;
     let (driver, transport) = scheme.split_once('+').unwrap_or((scheme, "https"));
-    if matches!(driver, "ipmi" | "libvirt") || !matches!(transport, "http" | "https") {
+    if driver == "ipmi" {
+        // The web scheme makes the parser check the host.
+        let url = Url::parse(&format!("https://{rest}")).ok()?;
+        let host = url.host_str()?.to_ascii_lowercase();
+        // A port 443 that is written out is lost in the parsed URL, and is nobody's port for IPMI.
+        return Some(Endpoint { host, port: url.port().unwrap_or(623), system: String::new() });
+    }
+    if driver == "libvirt" || !matches!(transport, "http" | "https") {
         return None;
     }
     let url = Url::parse(&format!("{transport}://{rest}")).ok()?;
@@ -117,6 +137,17 @@ mod tests {
         for system in ["", "redfish/v1", "/redfish?x", "/redfish#x"] {
             assert!(bmc_address(Transport::Https, "10.0.0.1", system).is_err(), "{system}");
         }
+    }
+
+    #[test]
+    fn an_ipmi_address_names_host_and_perhaps_a_port() {
+        assert_eq!(ipmi_address("10.0.0.1").unwrap().as_str(), "ipmi://10.0.0.1");
+        assert_eq!(ipmi_address("[fd00::1]:6230").unwrap().as_str(), "ipmi://[fd00::1]:6230");
+        for wrong in ["", "u@10.0.0.1", "10.0.0.1/x", "10.0.0.1:99999"] {
+            assert!(ipmi_address(wrong).is_err(), "{wrong}");
+        }
+        assert!(same_machine("ipmi://BMC-1.example", "ipmi://bmc-1.example:623"));
+        assert!(!same_machine("ipmi://bmc-1.example", "ipmi://bmc-1.example:6230"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod run;
 mod secret;
 mod states;
 
-pub use address::{BmcAddress, NotAnAddress, Transport, bmc_address};
+pub use address::{BmcAddress, NotAnAddress, Transport, bmc_address, ipmi_address};
 pub use desired::HostObject;
 pub use error::{CODES, Error};
 pub use power::{Held, RebootMode, attach, detach, inspect_again, pause, reboot, unpause};

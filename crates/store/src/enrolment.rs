@@ -152,10 +152,10 @@ impl Write {
         Ok(())
     }
 
-    /// Replaces all facts of the sources that the new ones come from, Redfish always among them.
+    /// Replaces all facts of the sources that the new ones come from, the BMC's always among them.
     async fn replace_facts(&mut self, machine: &Name, facts: &[Fact]) -> Result<(), StoreError> {
         let sources: BTreeSet<_> =
-            facts.iter().map(|fact| fact.source).chain([fact::Source::Redfish]).collect();
+            facts.iter().map(|fact| fact.source).chain([fact::Source::Redfish, fact::Source::Ipmi]).collect();
         for source in sources {
             self.forget_facts(machine, source).await?;
         }
@@ -254,7 +254,7 @@ impl Write {
 
 /// Whether a wait is one that reading the BMC ends, and not one of a later step.
 fn is_about_the_bmc(waiting: &domain::Waiting) -> bool {
-    ["bmc.", "redfish.", "machine."].iter().any(|part| waiting.problem.code.starts_with(part))
+    ["bmc.", "ipmi.", "redfish.", "machine."].iter().any(|part| waiting.problem.code.starts_with(part))
 }
 
 /// Digest of the inventory without what its reading cost: that differs each time.

@@ -117,7 +117,7 @@ impl Store {
                 let text = row.text("source")?;
                 let source = source(&text)?;
                 let observed = row.time("at")?;
-                let again = row.maybe_time("inventory_at")?.filter(|_| source == fact::Source::Redfish);
+                let again = row.maybe_time("inventory_at")?.filter(|_| source.is_the_bmcs());
                 Ok(Fact {
                     key: row.text("key")?,
                     value: row.json("value")?,
@@ -144,19 +144,15 @@ impl Store {
         {
             return Err(StoreError::PinChanged { machine: machine.clone(), found: *pin, expected });
         }
-        if record.state != MachineState::Declared {
-            return Ok(());
-        }
-        let now = write.now;
-        sqlx::query("UPDATE machines SET state = $1, since = $2, pin = $3, waiting = NULL WHERE name = $4")
-            .bind(MachineState::Discovered.as_str())
-            .bind(now.as_millisecond())
-            .bind(pin.to_string())
-            .bind(machine.as_str())
-            .execute(write.connection())
-            .await?;
-        let data = json!({ "pin": pin, "firstSeen": record.pin.is_none() });
-        write.event("machine.discovered", &subject(machine), CELL, &data).await?;
+        write.discovered(&record, Some(pin)).await?;
+        write.commit().await
+    }
+
+    /// The BMC of a declared machine answered by IPMI, which shows no key: the machine is discovered, and has no pin.
+    pub async fn record_presence(&self, machine: &Name, guard: impl Into<Guard>) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let record = write.machine_at(machine, guard.into()).await?;
+        write.discovered(&record, None).await?;
         write.commit().await
     }
 
@@ -202,6 +198,25 @@ impl Store {
 }
 
 impl Write {
+    /// A declared machine is discovered; of one that is further, nothing changes.
+    async fn discovered(&mut self, record: &MachineRecord, pin: Option<&Digest>) -> Result<(), StoreError> {
+        if record.state != MachineState::Declared {
+            return Ok(());
+        }
+        let now = self.now;
+        sqlx::query("UPDATE machines SET state = $1, since = $2, pin = $3, waiting = NULL WHERE name = $4")
+            .bind(MachineState::Discovered.as_str())
+            .bind(now.as_millisecond())
+            .bind(pin.map(ToString::to_string))
+            .bind(record.name.as_str())
+            .execute(self.connection())
+            .await?;
+        let first_seen = pin.is_some() && record.pin.is_none();
+        let data = json!({ "pin": pin, "firstSeen": first_seen });
+        self.event("machine.discovered", &subject(&record.name), CELL, &data).await?;
+        Ok(())
+    }
+
     /// The machine, provided that its declaration is still the one that the step started from, and that the lease under which
     /// it ran still holds.
     pub(crate) async fn machine_at(

@@ -52,6 +52,24 @@ while [ $# -gt 0 ]; do
 done
 "#;
 
+/// What `ipmi_sim` asks about its LAN channel.
+const LAN: &str = r#"
+operation=$2
+shift 2
+while [ $# -gt 0 ]; do
+  case $operation:$1 in
+    get:mac_addr) echo "$1:02:00:5e:20:00:01" ;;
+    get:ip_addr) echo "$1:127.0.0.1" ;;
+    get:subnet_mask) echo "$1:255.0.0.0" ;;
+    get:ip_addr_src) echo "$1:static" ;;
+    get:default_gw_ip_addr | get:backup_gw_ip_addr) echo "$1:0.0.0.0" ;;
+    get:default_gw_mac_addr | get:backup_gw_mac_addr) echo "$1:00:00:00:00:00:00" ;;
+    set:*) shift ;;
+  esac
+  shift
+done
+"#;
+
 /// The BMC's commands for its controller, sensors and log: what `ipmi_sim_cmd(5)` describes.
 const EMULATION: &str = "\
 mc_setbmc 0x20
@@ -125,6 +143,9 @@ pub struct IpmiSim {
 impl IpmiSim {
     /// The machine's serial number in its FRU inventory.
     pub const SERIAL: &str = "SIM-0001";
+
+    /// The MAC address of the BMC's interface.
+    pub const MAC: &str = "02:00:5e:20:00:01";
 
     /// Starts a BMC of a machine that is off, with new passwords.
     pub async fn start() -> Result<Self, Error> {
@@ -202,7 +223,9 @@ impl IpmiSim {
 
 /// What the machine is, and its state at the beginning.
 async fn write_state(programs: &Path, here: &Path) -> Result<(), Error> {
-    for (name, content) in [("power", "0\n"), ("boot", "default\n"), ("calls", ""), ("chassis", CHASSIS)] {
+    for (name, content) in
+        [("power", "0\n"), ("boot", "default\n"), ("calls", ""), ("chassis", CHASSIS), ("lan", LAN)]
+    {
         write_private(&here.join(name), content)?;
     }
     let fru = fru();
@@ -331,6 +354,8 @@ fn configuration(here: &Path, port: u16, password: &str, guid: Uuid) -> String {
     let guid = guid.simple();
     let chassis = here.join("chassis");
     let chassis = chassis.display();
+    let lan = here.join("lan");
+    let lan = lan.display();
     format!(
         "name \"testbed\"\n\
          set_working_mc 0x20\n\
@@ -342,6 +367,7 @@ fn configuration(here: &Path, port: u16, password: &str, guid: Uuid) -> String {
          allowed_auths_operator none md5\n\
          allowed_auths_admin none md5\n\
          guid {guid}\n\
+         lan_config_program \"/bin/sh {lan} 1\"\n\
          endlan\n\
          chassis_control \"/bin/sh {chassis} 0x20\"\n\
          user 2 true \"{USERNAME}\" \"{password}\" admin 10 none md5\n\

@@ -5,7 +5,7 @@ use crate::error::coded;
 use crate::trouble::Trouble;
 use domain::erasure::{Erased, Item, Part};
 use domain::fact::Source;
-use domain::{Diagnose, Fact, Problem};
+use domain::{Diagnose, Fact, IpmiAddress, Problem};
 use ironic::erasure::{self, Outcome, Watch};
 use ironic::{
     Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac, Node, Options,
@@ -261,15 +261,22 @@ impl Ironic {
         let inventory = subject.inventory;
         let macs = inventory.map(|inventory| inventory.nics.as_slice()).unwrap_or_default();
         let macs = macs.iter().filter_map(|nic| nic.mac.parse::<Mac>().ok()).collect();
-        let bmc = match self.settings.driver.as_deref() {
-            None | Some("redfish") => Bmc::Redfish {
+        let bmc = match (self.settings.driver.as_deref(), subject.spec.bmc.ipmi()) {
+            (None | Some("redfish" | "ipmi"), Some(address)) => Bmc::Ipmi {
+                address: address.host,
+                port: (address.port != IpmiAddress::PORT).then_some(address.port),
+                username: subject.username.to_owned(),
+                password: Secret::new(subject.password.as_str()),
+                cipher_suite: None,
+            },
+            (None | Some("redfish" | "ipmi"), None) => Bmc::Redfish {
                 address: https(&subject.spec.bmc.address),
                 system_id: inventory.and_then(|inventory| inventory.sources.get("identity")).cloned(),
                 username: subject.username.to_owned(),
                 password: Secret::new(subject.password.as_str()),
                 verify_ca: if self.settings.verify_bmc { VerifyCa::System } else { VerifyCa::Off },
             },
-            Some(driver) => Bmc::Other { driver: driver.to_owned(), info: serde_json::Map::new() },
+            (Some(driver), _) => Bmc::Other { driver: driver.to_owned(), info: serde_json::Map::new() },
         };
         let zone = subject.zone.map(|zone| zone.tier.as_str());
         let traits: BTreeSet<Trait> = [

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use kube::Client;
 use metal3::drive::Persistence;
 use metal3::{
-    BootMode, Cleaning, Credentials, Inspection, Place, Power, Progress as Step, Registration, SecretText,
-    Standing, Transport, Wish, bmc_address,
+    BmcAddress, BootMode, Cleaning, Credentials, Inspection, NotAnAddress, Place, Power, Progress as Step,
+    Registration, SecretText, Standing, Transport, Wish, bmc_address, ipmi_address,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -188,16 +188,7 @@ impl Metal3 {
     fn registration(&self, subject: &Subject<'_>) -> Result<Registration, Trouble> {
         let internal = |error: String| Trouble::Lasting(coded("api.internal", error));
         let inventory = subject.inventory;
-        let system = inventory.and_then(|inventory| inventory.sources.get("identity")).map(String::as_str);
-        let Some(system) = system else {
-            return Err(Trouble::Passing(coded(
-                "machine.unidentified",
-                "the machine's system was never read",
-            )));
-        };
-        let authority = subject.spec.bmc.address.trim_start_matches("https://").trim_end_matches('/');
-        let address =
-            bmc_address(Transport::Https, authority, system).map_err(|error| internal(error.to_string()))?;
+        let address = address(subject)?;
         // An owner is a DNS label; the cell's identity is sixteen hexadecimal digits.
         let cell = Name::new(subject.cell).map_err(|error| internal(error.to_string()))?;
         Ok(Registration {
@@ -249,6 +240,21 @@ fn progress(step: Step) -> Result<Progress<Option<Standing>>, Trouble> {
         Step::Refused { problem, persistence: Persistence::Passing, .. } => Err(Trouble::Passing(problem)),
         Step::Refused { problem, persistence: Persistence::Lasting, .. } => Err(Trouble::Lasting(problem)),
     }
+}
+
+/// Where the operator reaches the machine's BMC.
+fn address(subject: &Subject<'_>) -> Result<BmcAddress, Trouble> {
+    let internal = |error: NotAnAddress| Trouble::Lasting(coded("api.internal", error.to_string()));
+    if let Some(ipmi) = subject.spec.bmc.ipmi() {
+        return ipmi_address(&ipmi.shared()).map_err(internal);
+    }
+    let inventory = subject.inventory;
+    let system = inventory.and_then(|inventory| inventory.sources.get("identity")).map(String::as_str);
+    let Some(system) = system else {
+        return Err(Trouble::Passing(coded("machine.unidentified", "the machine's system was never read")));
+    };
+    let authority = subject.spec.bmc.address.trim_start_matches("https://").trim_end_matches('/');
+    bmc_address(Transport::Https, authority, system).map_err(internal)
 }
 
 /// Taken by value, as `map_err` gives it.

@@ -75,7 +75,7 @@ pub struct IronicSettings {
     pub agent_iso: Option<String>,
     /// Whether Ironic checks the certificates of BMCs. Off for BMCs with certificates of their own making.
     pub verify_bmc: bool,
-    /// Hardware type; `redfish` where absent. `fake-hardware` is for trials.
+    /// Hardware type; `redfish` or `ipmi` where absent, by the machine's address. `fake-hardware` is for trials.
     pub driver: Option<String>,
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod enrolment;
 mod faults;
 mod firmware;
+mod ipmi;
 mod lifecycle;
 mod line;
 mod node;

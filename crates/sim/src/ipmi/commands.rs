@@ -44,6 +44,7 @@ impl IpmiMachine {
             (NetFn::Storage, 0x23) => self.read_sdr(data),
             (NetFn::Storage, 0x40) => (Completion::OK, self.sel_info()),
             (NetFn::Storage, 0x43) => self.read_sel(data),
+            (NetFn::Transport, 0x02) => self.lan_parameter(data),
             (NetFn::SensorEvent, 0x2d) => self.sensor(data, reading),
             (NetFn::SensorEvent, 0x27) => self.sensor(data, thresholds),
             _ => refuse(Completion::INVALID_COMMAND),
@@ -103,6 +104,16 @@ impl IpmiMachine {
         match data {
             [5, _, _] => (Completion::OK, [&[1, 5][..], &self.boot.bytes].concat()),
             [_, _, _] => refuse(Completion(0x80)),
+            _ => refuse(Completion::LENGTH_INVALID),
+        }
+    }
+
+    /// Channel 1 is the only one; parameter 5 is the MAC address (§23.2).
+    fn lan_parameter(&self, data: &[u8]) -> Answer {
+        match data {
+            [1 | 0x0e, 5, 0, 0] => (Completion::OK, [&[0x11][..], &self.mac].concat()),
+            [1 | 0x0e, _, _, _] => refuse(Completion(0x80)),
+            [_, _, _, _] => refuse(Completion::INVALID_DATA),
             _ => refuse(Completion::LENGTH_INVALID),
         }
     }

@@ -26,6 +26,8 @@ pub struct IpmiMachine {
     pub session_limit: usize,
     /// As sent.
     pub guid: [u8; 16],
+    /// MAC address of the BMC's interface.
+    pub mac: [u8; 6],
     /// FRU inventory 0, as it is kept; none answers as if there were none.
     pub fru: Option<Vec<u8>>,
     /// Its sensors.
@@ -119,7 +121,8 @@ impl IpmiMachine {
             suites: vec![CipherSuite::Suite17, CipherSuite::Suite3],
             session_limit: 4,
             guid: *uuid::Uuid::from_u128(0x0000_5111_7000_4000_8000_0000_0000_0001).as_bytes(),
-            fru: Some(inventory().encode()),
+            mac: [0x02, 0x00, 0x5e, 0x10, 0x00, 0x01],
+            fru: Some(inventory("SIM-5001").encode()),
             sensors: sensors(),
             sel: log(),
             boot: BootOptions { device: BootDevice::None, bytes: [0; 5], kept: false },
@@ -131,6 +134,16 @@ impl IpmiMachine {
             sdr_reservation: Reservation::default(),
             sel_reservation: Reservation::default(),
         }
+    }
+
+    /// The same machine with a serial number, a GUID and a MAC address of its own.
+    #[must_use]
+    pub fn numbered(mut self, serial: &str, number: u16) -> Self {
+        let [high, low] = number.to_be_bytes();
+        (self.guid[14], self.guid[15]) = (high, low);
+        (self.mac[4], self.mac[5]) = (high, low);
+        self.fru = Some(inventory(serial).encode());
+        self
     }
 
     /// Whether it is on now.
@@ -180,7 +193,7 @@ impl IpmiMachine {
     }
 }
 
-fn inventory() -> Fru {
+fn inventory(serial: &str) -> Fru {
     let text = |text: &str| Some(text.to_owned());
     Fru {
         chassis: Some(Chassis { kind: 23, part: text("CH-100"), serial: text("CHS-5001") }),
@@ -196,7 +209,7 @@ fn inventory() -> Fru {
             name: text("Eight GPUs"),
             part: text("PRT-6"),
             version: text("C"),
-            serial: text("SIM-5001"),
+            serial: text(serial),
             asset_tag: text("asset 17"),
         }),
     }
