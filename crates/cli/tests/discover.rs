@@ -3,8 +3,7 @@
 mod support;
 
 use sim::CertificateKind;
-use sim::ipmi::{IpmiBmc, IpmiMachine};
-use support::{Desk, dgx, start};
+use support::{Desk, dgx, ipmi, nobody, start};
 
 #[tokio::test]
 async fn what_answers_is_told_with_its_pin_in_order_and_without_credentials() {
@@ -55,16 +54,6 @@ async fn an_absurd_range_and_nonsense_are_refused_with_a_hint() {
     let run = desk.run(&["discover", "10.0.0.0/8"]).await.refuses(3, "input.range-too-large");
     assert!(run.stderr.contains("hint:"), "{run:?}");
     desk.run(&["discover", "10.0.0.0/33"]).await.refuses(3, "input.address");
-}
-
-async fn ipmi() -> IpmiBmc {
-    IpmiBmc::start(IpmiMachine::new("admin", "a-password-of-20-byt")).await.unwrap()
-}
-
-/// A port of TCP where nobody listens.
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 #[tokio::test]

@@ -5,9 +5,8 @@ mod support;
 use std::process::Stdio;
 use std::time::Duration;
 
-use sim::ipmi::{IpmiBmc, IpmiMachine};
 use sim::{CertificateAuthority, CertificateKind, Fault};
-use support::{Desk, Run, dgx, interrupt, start};
+use support::{Desk, Run, dgx, interrupt, ipmi, start};
 use tokio::io::AsyncWriteExt as _;
 
 const LOGIN: [&str; 4] = ["--username", "admin", "--password-file", "pw"];
@@ -169,11 +168,6 @@ async fn an_interrupted_reading_leaves_no_session_behind() {
     interrupt(&child);
     Run::of(child.wait_with_output().await.unwrap()).ends(130);
     assert_eq!(bmc.counters().live_sessions, 0);
-}
-
-/// `simulated` is what the desk's password file holds.
-async fn ipmi() -> IpmiBmc {
-    IpmiBmc::start(IpmiMachine::new("admin", "simulated")).await.unwrap()
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ async fn no_login_is_sent_once_the_lock_out_budget_is_spent_even_with_the_right_
         declare(&rig, &bmc, wrong, |_| {}).await;
         rig.until("the password is tried", || counters(&bmc).openings > before).await;
         waits_for(&rig, "ipmi.unauthorized").await;
-        rig.until_waiting("m1").await;
+        rig.until_machine("m1", |machine| !machine["waiting"].is_null()).await;
     }
     declare(&rig, &bmc, PASSWORD, |_| {}).await;
     waits_for(&rig, "bmc.login-withheld").await;
@@ -154,6 +154,24 @@ async fn what_may_not_be_spoken_to_by_ipmi_is_refused_before_it_is_planned() {
     let (status, refusal) = rig.client.plan(documents, &password(PASSWORD)).await;
     let codes: Vec<_> = refusal["problems"].as_array().unwrap().iter().map(|p| p["code"].clone()).collect();
     assert_eq!((status, codes), (422, vec![json!("machine.ipmi-pin"), json!("machine.ipmi-zone")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_declared_by_redfish_later_is_pinned_and_nothing_stays_of_what_ipmi_said() {
+    let (rig, bmc) = (rig().await, bmc().await);
+    declare(&rig, &bmc, PASSWORD, |_| {}).await;
+    rig.client.wait_for_event("machine.enrolled", "m1").await;
+    let redfish = rig.site.machines()[0].clone();
+    let spec = json!({
+        "address": format!("{}:{}", redfish.address, redfish.port), "username": redfish.username, "passwordFile": "pw",
+    });
+    let machine = document("Machine", "m1", json!({ "site": "fra1", "bmc": spec }));
+    rig.client.apply(vec![machine], &password(&redfish.password)).await;
+    let serial = redfish.serial.as_str();
+    rig.until_machine("m1", |machine| machine["state"] == "enrolled" && machine["serial"] == serial).await;
+    assert!(rig.client.get("/api/v1/machines/m1").await["pin"].is_string());
+    let facts = rig.client.get("/api/v1/machines/m1/facts").await;
+    assert!(facts.as_array().unwrap().iter().all(|fact| fact["source"] == "redfish"), "{facts:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,11 +248,15 @@ impl Rig {
         }
     }
 
-    /// Polls until the machine waits for something.
-    async fn until_waiting(&self, name: &str) {
+    /// Polls until a machine is so.
+    async fn until_machine(&self, name: &str, wanted: impl Fn(&Value) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-        while self.client.get(&format!("/api/v1/machines/{name}")).await["waiting"].is_null() {
-            assert!(tokio::time::Instant::now() < deadline, "{name} does not wait");
+        loop {
+            let machine = self.client.get(&format!("/api/v1/machines/{name}")).await;
+            if wanted(&machine) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{machine:#}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
+use sim::ipmi::{IpmiBmc, IpmiMachine};
 use sim::{Bmc, BmcBuilder, Model, RunningBmc};
 use tokio::process::Command;
 
@@ -119,4 +120,15 @@ pub fn interrupt(child: &tokio::process::Child) {
     let pid = i32::try_from(child.id().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+/// A BMC without Redfish; its password is the one that a desk's password file holds.
+pub async fn ipmi() -> IpmiBmc {
+    IpmiBmc::start(IpmiMachine::new("admin", "simulated")).await.unwrap()
+}
+
+/// An address where nobody listens on TCP.
+pub fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, and so do their helpers")]
 
 mod faults;
+mod ipmi;
 mod redfish;
 mod site;
 mod suite;
