@@ -256,7 +256,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "ironic.node-gone",
         "The node was deleted behind our back while it carried the machine's instance.",
-        "Find out why. Quarantine the machine: what is on its disks was not wiped.",
+        "Find out why: what is on its disks was not wiped. `bailiwick quarantine` it; `unquarantine` then makes the node anew and erases the machine.",
     ),
     (
         "ironic.node-invalid",

@@ -55,7 +55,9 @@ impl Store {
                 expected: to,
             });
         }
-        let leaves = to == MachineState::Available || record.state == MachineState::Wiping;
+        // Set aside while it is wiped, it is not erased: its use goes with it until it is.
+        let leaves = to == MachineState::Available
+            || (record.state == MachineState::Wiping && to != MachineState::Quarantined);
         // Before its first use a machine holds nothing of anybody here: then the record tells, and keeps nobody waiting.
         let gap = |erasure: &Erasure| record.instance.is_some() && erasure.gap().is_some();
         if leaves && advance.erasure.as_ref().is_none_or(gap) {

@@ -127,8 +127,11 @@ impl Case<'_> {
         }
         if let Some(provisioner) = self.provisioner() {
             let account = self.account().await?;
-            if let Err(outcome) = self.go_on(provisioner.hold(&self.subject(&account), None).await?).await? {
-                return Ok(outcome);
+            match self.go_on(provisioner.hold(&self.subject(&account), None).await?).await? {
+                Ok(true) => {}
+                // Somebody took it from the service: it is made known there anew, looked at, and erased by what is found.
+                Ok(false) => return self.advance(MachineState::Discovered, |_| {}).await,
+                Err(outcome) => return Ok(outcome),
             }
         }
         self.advance(MachineState::Inspected, |_| {}).await

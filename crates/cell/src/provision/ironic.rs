@@ -168,7 +168,7 @@ impl Ironic {
         &self,
         subject: &Subject<'_>,
         reason: Option<&str>,
-    ) -> Result<Progress<()>, Trouble> {
+    ) -> Result<Progress<bool>, Trouble> {
         let registration = self.registration(subject, None);
         let identity = ironic::Identity::of(&registration);
         let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
@@ -186,7 +186,7 @@ impl Ironic {
                     _ => node,
                 }
             }
-            ironic::Found::None | ironic::Found::Ambiguous(_) => return Ok(Progress::Reached(())),
+            ironic::Found::None | ironic::Found::Ambiguous(_) => return Ok(Progress::Reached(false)),
         };
         // An account that was replaced meanwhile has to be known before the service looks at the BMC again.
         let access = registration.access(&node);
@@ -207,7 +207,7 @@ impl Ironic {
             }
             _ => {}
         }
-        Ok(Progress::Reached(()))
+        Ok(Progress::Reached(true))
     }
 
     async fn step(

@@ -161,17 +161,25 @@ impl Metal3 {
     }
 
     /// Detached, not paused: Ironic knows nothing of a pause, and puts back the power that it remembers.
-    pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<()>, Trouble> {
+    pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<bool>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);
         let seen = metal3::observe(client, namespace, &self.registration(subject)?).await.map_err(trouble)?;
-        let Some(host) = seen.ok().and_then(|seen| seen.host) else { return Ok(Progress::Reached(())) };
+        let Some(host) = seen.ok().and_then(|seen| seen.host) else {
+            return Ok(Progress::Reached(false));
+        };
         if !on {
+            let by_us = |by: &String| by == metal3::HELD_BY_US;
+            if host.annotations.get(metal3::ANNOTATION_DETACHED).is_some_and(by_us)
+                && let Step::Acted(action) = self.step(subject, &Wish::Available).await?
+            {
+                return Ok(Progress::Acted(format!("{} {}/{}", action.verb, action.kind, action.name)));
+            }
             metal3::attach(client, namespace, &host.name).await.map_err(trouble)?;
-            return Ok(Progress::Reached(()));
+            return Ok(Progress::Reached(true));
         }
         let held = metal3::detach(client, namespace, &host.name).await.map_err(trouble)?;
         if held.quiet {
-            return Ok(Progress::Reached(()));
+            return Ok(Progress::Reached(true));
         }
         let what = format!("the operator takes BareMetalHost/{} out of Ironic", host.name);
         Ok(Progress::Waiting(Wait { what, poll: Duration::from_secs(5), usual: Duration::from_secs(30) }))

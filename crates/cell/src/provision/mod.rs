@@ -241,12 +241,13 @@ impl Provisioner {
     }
 
     /// The service leaves the machine alone, or takes it up again: maintenance in Ironic; in Metal3
-    /// the host is detached, since Ironic goes on putting back the power of one that is paused only.
+    /// the host is detached, since Ironic goes on putting back the power of one that is paused only. Says
+    /// whether the service has the machine.
     pub(crate) async fn hold(
         &self,
         subject: &Subject<'_>,
         reason: Option<&str>,
-    ) -> Result<Progress<()>, Trouble> {
+    ) -> Result<Progress<bool>, Trouble> {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.hold(subject, reason).await,

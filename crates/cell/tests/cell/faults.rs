@@ -97,6 +97,14 @@ async fn a_node_deleted_behind_our_back_is_told_and_never_taken_for_erased() {
     assert_eq!(why["state"], "wiping");
     assert!(why["unblock"].is_string(), "{why}");
     line.erased(&name, 0).await;
+
+    // The way out: set aside and let back in, it is made known to Ironic anew, looked at, and erased whole.
+    line.want(&name, json!({ "quarantine": { "reason": "its node is gone" } })).await;
+    line.arrive("quarantined").await;
+    line.release().await;
+    line.erased(&name, 1).await;
+    let history = line.history(&name).await;
+    assert!(history.iter().filter(|kind| *kind == "machine.inspected").count() == 2, "{history:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

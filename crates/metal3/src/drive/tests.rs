@@ -3,6 +3,7 @@ use super::*;
 use crate::desired::bmc_secret;
 use crate::registration::tests::{deployment, name, registration};
 use crate::registration::{Cleaning, Inspection};
+use crate::secret::{Credentials, SecretText};
 use crate::states::{ErrorType, OperationalStatus, ProvisioningState};
 use crate::{CODES, KIND_HOST};
 use proptest::prelude::*;
@@ -286,6 +287,22 @@ mod others {
             json!({ "metadata": { "annotations": { crate::ANNOTATION_DETACHED: crate::HELD_BY_US } } });
         model.edit("m1", crate::MANAGER, &ours);
         assert_eq!(settle(&mut model, &registration, &Wish::Removed), Next::Reached);
+    }
+
+    #[test]
+    fn a_host_that_we_detached_ourselves_is_told_its_new_password_before_it_is_let_go() {
+        let (mut model, mut registration) = reached(&Wish::Available);
+        let ours =
+            json!({ "metadata": { "annotations": { crate::ANNOTATION_DETACHED: crate::HELD_BY_US } } });
+        model.edit("m1", crate::MANAGER, &ours);
+        let step = |model: &Model, registration: &Registration| {
+            next(registration, &Wish::Available, &model.snapshot(registration))
+        };
+        assert_eq!(code(&step(&model, &registration)), ("metal3.detached", Some(Persistence::Passing)));
+        registration.credentials =
+            Some(Credentials { username: "bw-provisioner".into(), password: SecretText::new("n3w") });
+        let next = step(&model, &registration);
+        assert!(matches!(&next, Next::Apply(Object::Secret(_))), "{next:?}");
     }
 
     #[test]

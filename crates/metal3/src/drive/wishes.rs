@@ -38,6 +38,12 @@ impl Drive<'_> {
         if host.deleting_since.is_some() {
             return Err(self.being_deleted(host));
         }
+        // A host that we hold is told of an account that was replaced meanwhile before it is let go: Ironic would log in with the
+        // old password at once.
+        let held = host.annotations.get(ANNOTATION_DETACHED).is_some_and(|by| by == HELD_BY_US);
+        if held && *self.wish != Wish::Removed {
+            self.bmc_secret(&host.name)?;
+        }
         free_hands(host, self.wish)?;
         if *self.wish == Wish::Removed {
             self.unused_by_others(host)?;
