@@ -25,6 +25,10 @@ const SEAL_CHECK: &str = "seal-check";
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; \
     PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF";
 
+/// Every connection to `PostgreSQL` starts with this. A replica that is frozen, or cut off, in the middle of a transaction
+/// holds the writers' lock: the server ends its session, and the others go on.
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '10s'";
+
 /// How long a call waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -116,10 +120,11 @@ impl Store {
                 .max_lifetime(None)
                 .after_connect(move |connection, _| {
                     Box::pin(async move {
-                        if backend == Backend::Sqlite {
-                            connection.execute(PRAGMAS).await?;
-                        }
-                        Ok(())
+                        let first = match backend {
+                            Backend::Sqlite => PRAGMAS,
+                            Backend::Postgres => SESSION,
+                        };
+                        connection.execute(first).await.map(drop)
                     })
                 })
                 .connect_lazy_with(connect_options.clone())
@@ -244,6 +249,19 @@ mod tests {
             }
             let row = sqlx::query("PRAGMA journal_mode").fetch_one(pool).await.unwrap();
             assert_eq!(row.text("journal_mode").unwrap(), "wal");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_connection_to_postgresql_is_ended_when_it_leaves_a_transaction_open() {
+        let server = testbed::Postgres::start().await.unwrap();
+        server.create_database("cell").await.unwrap();
+        let key_file = tempfile::tempdir().unwrap().path().join("key");
+        let options = StoreOptions { url: server.url("cell"), key_file, max_connections: 1 };
+        let store = Store::open(options).await.unwrap();
+        for pool in [&store.inner.writer, &store.inner.readers] {
+            let row = sqlx::query("SHOW idle_in_transaction_session_timeout").fetch_one(pool).await.unwrap();
+            assert_eq!(row.text("idle_in_transaction_session_timeout").unwrap(), "10s");
         }
     }
 

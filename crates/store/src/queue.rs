@@ -133,10 +133,13 @@ impl Store {
 
     /// Claims machines of a site that are due, the longest overdue first, at most so many.
     pub async fn claim(&self, replica: &str, site: &Name, at_most: usize) -> Result<Vec<Lease>, StoreError> {
+        // Picked once: PostgreSQL may run a plain subquery again for each row, and claim more than it was asked for.
         let rows = sqlx::query(self.sql(
-            "UPDATE queue SET replica = $1, epoch = epoch + 1 WHERE machine IN (\
+            "WITH picked AS MATERIALIZED (\
              SELECT q.machine FROM queue q WHERE q.site = $2 AND q.due <= NOW AND FREE \
-             ORDER BY q.due, q.machine LIMIT $3 SKIP) RETURNING machine, site, epoch, woken",
+             ORDER BY q.due, q.machine LIMIT $3 SKIP) \
+             UPDATE queue SET replica = $1, epoch = epoch + 1 WHERE machine IN (SELECT machine FROM picked) \
+             RETURNING machine, site, epoch, woken",
         ))
         .bind(replica)
         .bind(site.as_str())
