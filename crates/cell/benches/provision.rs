@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p bailiwick-cell --bench provision`. The simulator is a process of its own, so that the memory reported is the
 //! cell's. Reported: machines a second for 100 and for 1,000 (bar: 50 a second on 2 cores), the ratio of the two times (bar: at
-//! most 11), deployments asked for, and peak resident memory. Run without `--bench`, as `cargo test` does, it takes ten
+//! most 11), what a machine costs both processes in CPU (which other work on the same cores hardly changes), deployments asked
+//! for, and peak resident memory. Run without `--bench`, as `cargo test` does, it takes ten
 //! machines only.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic)] // a benchmark prints and may fail by panicking
 
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Api, document, machines_of, peak_memory, stop, until_parent_is_gone, world};
+use support::{Api, cpu, document, machines_of, peak_memory, stop, until_parent_is_gone, world};
 use tempfile::TempDir;
 
 const SIMULATOR: &str = "--simulator";
@@ -107,18 +108,25 @@ async fn provision(count: usize) -> Duration {
     let names = machines.iter().map(|machine| machine["name"].as_str().unwrap());
     let assigned: Vec<Value> =
         names.map(|name| document("Assignment", name, json!({ "baseCluster": "pool" }))).collect();
+    let simulator_id = simulator.id();
+    let used = (cpu(std::process::id()), cpu(simulator_id));
     let began = Instant::now();
     api.apply(assigned, Map::new()).await;
     api.wait_for("machine.in-service", count, last).await;
     let took = began.elapsed();
+    let used = (cpu(std::process::id()) - used.0, cpu(simulator_id) - used.1);
     let deployments = stop(simulator, &mut output);
     cell.shutdown().await;
+    let number = f64::from(u32::try_from(count).unwrap());
     println!(
         "{count} machines: on the shelf after {:.1} s; provisioned in {:.1} s, {:.1} a second (bar: 50); \
-         {deployments} deployments; cell's peak resident memory {}",
+         CPU {:.1} ms a machine in the cell and {:.1} ms in the simulator; {deployments} deployments; cell's peak resident \
+         memory {}",
         shelved.as_secs_f64(),
         took.as_secs_f64(),
-        f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64(),
+        number / took.as_secs_f64(),
+        used.0 / number,
+        used.1 / number,
         peak_memory(),
     );
     assert_eq!(deployments, u64::try_from(count).unwrap(), "each machine is deployed once");

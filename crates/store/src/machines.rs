@@ -54,15 +54,20 @@ pub struct InventoryMark {
     pub at: Timestamp,
 }
 
-const SELECT: &str = "SELECT m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
+const COLUMNS: &str = "m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
     (SELECT COUNT(*) FROM bmc_accounts b WHERE b.machine = m.name AND b.phase <> 'in-use') AS rotating, \
-    i.digest AS inventory_digest, i.at AS inventory_at \
-    FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
+    i.digest AS inventory_digest, i.at AS inventory_at";
+
+const FROM: &str = "FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
+
+/// The epoch of the lease under which somebody works on the machine.
+const EPOCH: &str =
+    "(SELECT q.epoch FROM queue q WHERE q.machine = m.name AND q.replica IS NOT NULL) AS epoch";
 
 impl Store {
     /// All machines, by name.
     pub async fn machines(&self) -> Result<Vec<MachineRecord>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY m.name")))
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} {FROM} ORDER BY m.name")))
             .fetch_all(&self.inner.readers)
             .await?;
         rows.iter().map(record).collect()
@@ -74,7 +79,7 @@ impl Store {
         after: Option<&Name>,
         limit: u32,
     ) -> Result<Vec<MachineRecord>, StoreError> {
-        let sql = format!("{SELECT} WHERE m.name > $1 ORDER BY m.name LIMIT $2");
+        let sql = format!("SELECT {COLUMNS} {FROM} WHERE m.name > $1 ORDER BY m.name LIMIT $2");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(after.map_or("", Name::as_str))
             .bind(i64::from(limit))
@@ -85,7 +90,7 @@ impl Store {
 
     /// One machine.
     pub async fn machine(&self, name: &Name) -> Result<Option<MachineRecord>, StoreError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE m.name = $1")))
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} {FROM} WHERE m.name = $1")))
             .bind(name.as_str())
             .fetch_optional(&self.inner.readers)
             .await?;
@@ -224,20 +229,18 @@ impl Write {
         machine: &Name,
         guard: Guard,
     ) -> Result<MachineRecord, StoreError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE m.name = $1")))
-            .bind(machine.as_str())
-            .fetch_optional(self.connection())
-            .await?
-            .ok_or_else(|| StoreError::NotFound { kind: Kind::Machine, name: machine.clone() })?;
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS}, {EPOCH} {FROM} WHERE m.name = $1")))
+                .bind(machine.as_str())
+                .fetch_optional(self.connection())
+                .await?
+                .ok_or_else(|| StoreError::NotFound { kind: Kind::Machine, name: machine.clone() })?;
         let record = record(&row)?;
-        let superseded = || StoreError::Superseded { machine: machine.clone() };
-        if record.generation != guard.generation {
-            return Err(superseded());
+        let holds = guard.epoch.is_none() || guard.epoch == row.maybe_number("epoch")?;
+        if record.generation != guard.generation || !holds {
+            return Err(StoreError::Superseded { machine: machine.clone() });
         }
-        match guard.epoch {
-            Some(epoch) if !self.holds(machine, epoch).await? => Err(superseded()),
-            _ => Ok(record),
-        }
+        Ok(record)
     }
 
     pub(crate) async fn stop_waiting(

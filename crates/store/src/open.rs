@@ -25,6 +25,11 @@ const SEAL_CHECK: &str = "seal-check";
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; \
     PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF";
 
+/// What the connection of leases says after that. In WAL mode such a commit does not wait for the disk: a power failure may undo
+/// the last leases, never what was recorded under one (sqlite.org/pragma.html#pragma_synchronous). Leases end with the
+/// process that has the database, so none outlives the failure; a machine whose return was undone is due again.
+const LEASES: &str = "PRAGMA synchronous = NORMAL";
+
 /// Every connection to `PostgreSQL` starts with this. A replica that is frozen, or cut off, in the middle of a transaction
 /// holds the writers' lock: the server ends its session, and the others go on.
 const SESSION: &str = "SET idle_in_transaction_session_timeout = '10s'";
@@ -65,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) backend: Backend,
     pub(crate) readers: AnyPool,
     pub(crate) writer: AnyPool,
+    /// On `SQLite`, a connection beside the writer's for leases, used in the writer's turn.
+    pub(crate) leases: Option<AnyPool>,
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
     /// Held as long as the store is open.
@@ -110,7 +117,7 @@ impl Store {
         }
         first.close().await?;
 
-        let pool = |connections| {
+        let pool = |connections, more: Option<&'static str>| {
             AnyPoolOptions::new()
                 .max_connections(connections)
                 .min_connections(0)
@@ -124,12 +131,16 @@ impl Store {
                             Backend::Sqlite => PRAGMAS,
                             Backend::Postgres => SESSION,
                         };
-                        connection.execute(first).await.map(drop)
+                        connection.execute(first).await?;
+                        if let Some(more) = more {
+                            connection.execute(more).await?;
+                        }
+                        Ok(())
                     })
                 })
                 .connect_lazy_with(connect_options.clone())
         };
-        let writer = pool(1);
+        let writer = pool(1, None);
         let migrator = match backend {
             Backend::Sqlite => &SQLITE,
             Backend::Postgres => &POSTGRES,
@@ -140,8 +151,9 @@ impl Store {
         let (newest, _) = watch::channel(0);
         let inner = Inner {
             backend,
-            readers: pool(options.max_connections.max(1)),
+            readers: pool(options.max_connections.max(1), None),
             writer,
+            leases: (backend == Backend::Sqlite).then(|| pool(1, Some(LEASES))),
             sealer,
             newest,
             lock: Mutex::new(lock),
@@ -165,6 +177,9 @@ impl Store {
     /// Closes all connections, once the calls under way are done, and lets another process have the database.
     pub async fn close(&self) {
         self.inner.writer.close().await;
+        if let Some(leases) = &self.inner.leases {
+            leases.close().await;
+        }
         self.inner.readers.close().await;
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -250,6 +265,10 @@ mod tests {
             let row = sqlx::query("PRAGMA journal_mode").fetch_one(pool).await.unwrap();
             assert_eq!(row.text("journal_mode").unwrap(), "wal");
         }
+        // 1 is NORMAL: leases alone do not wait for the disk.
+        let leases = store.inner.leases.as_ref().unwrap();
+        let row = sqlx::query("PRAGMA synchronous").fetch_one(leases).await.unwrap();
+        assert_eq!(row.number("synchronous").unwrap(), 1);
     }
 
     #[tokio::test]

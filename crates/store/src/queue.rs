@@ -12,6 +12,8 @@ use crate::rows::Read as _;
 use crate::write::Write;
 use domain::Name;
 use jiff::Timestamp;
+use sqlx::pool::PoolConnection;
+use sqlx::{Acquire as _, Any, AnyConnection};
 use std::time::Duration;
 
 /// The right to take a machine's next step and to record what came of it.
@@ -48,6 +50,21 @@ impl Lease {
     pub fn guard(&self, generation: i64) -> Guard {
         Guard { generation, epoch: Some(self.epoch) }
     }
+
+    async fn end(&self, connection: &mut AnyConnection, due: Option<Timestamp>) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE queue SET replica = NULL, due = CASE WHEN woken > $1 THEN 0 ELSE $2 END \
+             WHERE machine = $3 AND epoch = $4 AND replica = $5",
+        )
+        .bind(self.woken)
+        .bind(due.map(Timestamp::as_millisecond))
+        .bind(self.machine.as_str())
+        .bind(self.epoch)
+        .bind(&self.replica)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 /// How much is due, and when there will be more.
@@ -67,6 +84,13 @@ const POSTGRES_NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS
 const FREE: &str =
     "(q.replica IS NULL OR NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = q.replica AND r.until > NOW))";
 
+/// A connection to write leases with.
+struct LeaseWriter {
+    connection: PoolConnection<Any>,
+    /// The writer's connection, idle meanwhile: two that write at once would wait for each other by polling.
+    _writer: Option<PoolConnection<Any>>,
+}
+
 impl Store {
     fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
         let (now, skip) = match self.inner.backend {
@@ -75,6 +99,14 @@ impl Store {
             Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
         };
         sqlx::AssertSqlSafe(text.replace("FREE", FREE).replace("SKIP", skip).replace("NOW", now))
+    }
+
+    async fn lease_writer(&self) -> Result<LeaseWriter, StoreError> {
+        let writer = self.inner.writer.acquire().await?;
+        Ok(match &self.inner.leases {
+            Some(leases) => LeaseWriter { connection: leases.acquire().await?, _writer: Some(writer) },
+            None => LeaseWriter { connection: writer, _writer: None },
+        })
     }
 
     /// The replica lives for so long from now. Gives the number of those that live; forgets those that are long dead.
@@ -133,6 +165,7 @@ impl Store {
 
     /// Claims machines of a site that are due, the longest overdue first, at most so many.
     pub async fn claim(&self, replica: &str, site: &Name, at_most: usize) -> Result<Vec<Lease>, StoreError> {
+        let mut writer = self.lease_writer().await?;
         // Picked once: PostgreSQL may run a plain subquery again for each row, and claim more than it was asked for.
         let rows = sqlx::query(self.sql(
             "WITH picked AS MATERIALIZED (\
@@ -144,7 +177,7 @@ impl Store {
         .bind(replica)
         .bind(site.as_str())
         .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-        .fetch_all(&self.inner.writer)
+        .fetch_all(&mut *writer.connection)
         .await?;
         rows.iter()
             .map(|row| {
@@ -165,19 +198,13 @@ impl Store {
         if leases.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.inner.writer.begin().await?;
+        let mut writer = self.lease_writer().await?;
+        if let [(lease, due)] = leases {
+            return lease.end(&mut writer.connection, *due).await;
+        }
+        let mut transaction = writer.connection.begin().await?;
         for (lease, due) in leases {
-            sqlx::query(
-                "UPDATE queue SET replica = NULL, due = CASE WHEN woken > $1 THEN 0 ELSE $2 END \
-                 WHERE machine = $3 AND epoch = $4 AND replica = $5",
-            )
-            .bind(lease.woken)
-            .bind(due.map(Timestamp::as_millisecond))
-            .bind(lease.machine.as_str())
-            .bind(lease.epoch)
-            .bind(&lease.replica)
-            .execute(&mut *transaction)
-            .await?;
+            lease.end(&mut transaction, *due).await?;
         }
         transaction.commit().await?;
         Ok(())
@@ -221,14 +248,5 @@ impl Write {
         .execute(self.connection())
         .await?;
         Ok(())
-    }
-
-    /// Whether the lease still holds.
-    pub(crate) async fn holds(&mut self, machine: &Name, epoch: i64) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT epoch FROM queue WHERE machine = $1 AND replica IS NOT NULL")
-            .bind(machine.as_str())
-            .fetch_optional(self.connection())
-            .await?;
-        Ok(row.map(|row| row.number("epoch")).transpose()? == Some(epoch))
     }
 }

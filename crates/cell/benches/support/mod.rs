@@ -55,6 +55,13 @@ pub(crate) fn peak_memory() -> String {
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown").trim().to_owned()
 }
 
+/// Milliseconds of CPU that a process has used (`utime` and `stime` of proc(5), in hundredths of a second on Linux).
+pub(crate) fn cpu(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().unwrap() * 10.0).sum()
+}
+
 /// A client of the cell.
 pub(crate) struct Api {
     http: reqwest::Client,
