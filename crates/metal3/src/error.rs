@@ -180,7 +180,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "metal3.forbidden",
         "The cell's user may not do this in the namespace of the hosts.",
-        "Grant it; the how-to on Metal3 lists what is needed.",
+        "Grant it; `docs/how-to/provision-machines.md` lists what is needed.",
     ),
     (
         "metal3.held-by-others",

@@ -1,7 +1,9 @@
-//! A cell against a real Ironic, whose `redfish` hardware type drives simulated BMCs. Their hosts boot what they are given.
+//! A cell against real provisioning services: Ironic, whose `redfish` hardware type drives simulated BMCs, and baremetal-operator
+//! with an Ironic of its own behind it. Hosts boot what they are given. What goes wrong with the operator takes minutes, and is in
+//! `by_metal3.rs`.
 //!
-//! Ironic waits a lot, so that all machines go through it at once: the first test that asks runs all scenarios, and each test
-//! tells of its own.
+//! Both wait a lot, so that all machines go through them at once: the first test that asks runs all scenarios, and each test tells
+//! of its own.
 #![allow(clippy::print_stdout, reason = "the seconds of each transition are shown with the test's output")]
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +15,7 @@
 )]
 
 mod ironic;
+mod metal3;
 mod rack;
 mod stage;
 #[path = "../cell/support.rs"]
@@ -21,15 +24,30 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use stage::{Outcome, Service, Stage};
+use stage::{Outcome, Scenario, Service, Stage};
 
 static OUTCOMES: LazyLock<BTreeMap<&'static str, Outcome>> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let stage = Stage::start(Service::Ironic, 4).await;
-        stage.play(ironic::scenarios(&stage)).await
+        let (mut outcomes, more) = tokio::join!(by_ironic(), by_metal3());
+        outcomes.extend(more);
+        outcomes
     })
 });
+
+async fn by_ironic() -> BTreeMap<&'static str, Outcome> {
+    let stage = Stage::start(Service::Ironic, 4).await;
+    stage.play(ironic::scenarios(&stage)).await
+}
+
+async fn by_metal3() -> BTreeMap<&'static str, Outcome> {
+    let stage = Stage::start(Service::Metal3, 1).await;
+    let scenarios: Vec<(_, Scenario<'_>)> = vec![("by metal3", Box::pin(metal3::disk(stage.subject(0))))];
+    tokio::select! {
+        outcomes = stage.play(scenarios) => outcomes,
+        () = stage.management().hurry() => BTreeMap::new(),
+    }
+}
 
 fn passes(scenario: &str) {
     let outcome = OUTCOMES.get(scenario).unwrap_or_else(|| panic!("there is no scenario {scenario}"));
@@ -41,6 +59,11 @@ fn passes(scenario: &str) {
 #[test]
 fn a_machine_becomes_a_verified_node_and_is_erased_and_retired() {
     passes("direct");
+}
+
+#[test]
+fn by_metal3_a_machine_becomes_a_verified_node_and_is_erased_and_retired() {
+    passes("by metal3");
 }
 
 #[test]

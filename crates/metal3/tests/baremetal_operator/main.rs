@@ -58,6 +58,11 @@ fn an_edit_by_hand_is_told_and_not_overruled() {
 }
 
 #[test]
+fn a_running_machine_is_switched_off_and_on_by_the_operator() {
+    passes("switched");
+}
+
+#[test]
 fn a_paused_host_is_left_alone_by_the_operator_and_a_detached_one_by_ironic_too() {
     passes("held");
 }

@@ -23,7 +23,7 @@ type Scenario<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// Runs all scenarios at once.
 pub async fn run() -> BTreeMap<&'static str, Outcome> {
-    let stage = Stage::start(10).await;
+    let stage = Stage::start(11).await;
     let subject = |n, name| stage.subject(n, name);
     let scenarios: Vec<(&'static str, Scenario<'_>)> = vec![
         ("live", Box::pin(live(subject(0, "live")))),
@@ -36,6 +36,7 @@ pub async fn run() -> BTreeMap<&'static str, Outcome> {
         ("deleted", Box::pin(deleted(subject(7, "deleted")))),
         ("checksum", Box::pin(checksum(subject(8, "checksum")))),
         ("media", Box::pin(media(subject(9, "media")))),
+        ("switched", Box::pin(switched(subject(10, "switched")))),
     ];
     let (names, scenarios): (Vec<_>, Vec<_>) = scenarios.into_iter().unzip();
     let outcomes: BTreeMap<_, _> =
@@ -230,14 +231,19 @@ async fn edited(subject: Subject<'_>) -> Outcome {
     subject.is_gone().await
 }
 
-async fn held(subject: Subject<'_>) -> Outcome {
+async fn switched(subject: Subject<'_>) -> Outcome {
     let (wish, off) = (subject.live_iso(), subject.live_iso_with(Power::Off));
     subject.reaches(&wish).await?;
-    // The operator's own way.
     subject.reaches(&off).await?;
     ensure(subject.host_is(PowerState::Off), "it is not off")?;
     subject.reaches(&wish).await?;
     ensure(subject.host_is(PowerState::On), "it is not on")?;
+    subject.is_gone().await
+}
+
+async fn held(subject: Subject<'_>) -> Outcome {
+    let wish = subject.live_iso();
+    subject.reaches(&wish).await?;
 
     let (client, namespace) = (&subject.stage.client, subject.stage.operator.namespace());
     let told = |error: bailiwick_metal3::Error| error.to_string();

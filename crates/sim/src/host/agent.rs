@@ -68,6 +68,10 @@ async fn introduce(ironic: &Ironic, agent: &Agent, pause: Duration) -> Introduce
         if let Some(found) = ironic.lookup(&agent.hardware).await
             && let Some(node) = found["node"]["uuid"].as_str()
         {
+            // The node may have come to wait for its inspection between the two: a heartbeat would then lead nowhere, for ever.
+            if ironic.inspected(agent).await {
+                return Introduced::Inspected;
+            }
             agent.set_token(found["config"]["agent_token"].as_str().map(str::to_owned));
             return Introduced::Known { node: node.to_owned() };
         }
