@@ -258,10 +258,9 @@ impl BaseCluster {
         });
         let api: Api<CertificateSigningRequest> = self.all();
         let answered = api.patch_approval(&name, &PatchParams::default(), &Patch::Merge(&body)).await;
-        // What was listed before is not what there is now; who looks next shall not answer again.
-        self.listed.lock().await.take();
         match answered {
             Ok(_) => Ok(()),
+            // What is listed is up to a moment old: it may have been answered by ourselves since.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let message =
                     format!("certificate request {name} has changed meanwhile; it is looked at again");

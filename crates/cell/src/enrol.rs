@@ -114,8 +114,11 @@ impl Enroller {
         site: &SiteSpec,
         login: &Login,
     ) -> Result<Inventory, Trouble> {
-        let pin =
-            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+        let pin = spec
+            .bmc
+            .pin
+            .or(record.pin)
+            .ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());
         // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried, and so
         // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3).
@@ -133,9 +136,13 @@ impl Enroller {
         record: &MachineRecord,
         spec: &MachineSpec,
         site: &SiteSpec,
+        accounts: &[&str],
     ) -> Result<(Target, Options, Arc<BmcGuard>), Trouble> {
-        let pin =
-            record.pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+        let pin = spec
+            .bmc
+            .pin
+            .or(record.pin)
+            .ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
         let (networks, trust) = (Some(site.bmc_networks.clone()), Trust::Pin(spki(&pin)?));
         let target = Target { url: spec.bmc.address.clone(), trust, networks };
         let options = Options {
@@ -144,7 +151,7 @@ impl Enroller {
             deadline: Some(DEADLINE),
             ..Options::default()
         };
-        Ok((target, options, self.guard(spec).await?))
+        Ok((target, options, self.guard(spec, accounts).await?))
     }
 
     async fn connect(
@@ -157,9 +164,10 @@ impl Enroller {
     ) -> Result<Client, Trouble> {
         let target =
             Target { url: spec.bmc.address.clone(), trust, networks: Some(site.bmc_networks.clone()) };
+        let username = credentials.as_ref().map_or(&spec.bmc.username, |pair| &pair.username).clone();
         let options = Options {
             credentials,
-            guard: Some(self.guard(spec).await?),
+            guard: Some(self.guard(spec, &[&username]).await?),
             strikes,
             concurrency: self.requests_per_bmc,
             shared: Some(Arc::clone(&self.requests)),
@@ -171,22 +179,27 @@ impl Enroller {
 
     /// What all that talk to this BMC share: pace, fence, and how many logins may still fail. The count of failures is kept
     /// in the database before a password is sent, so that neither a crash nor another replica forgets one.
-    pub(crate) async fn guard(&self, spec: &MachineSpec) -> Result<Arc<BmcGuard>, Trouble> {
-        let address = spec.bmc.ipmi().map_or_else(|| spec.bmc.address.clone(), |ipmi| ipmi.shared());
-        let guard = self.guards.of(&address).map_err(|error| Trouble::from(error.problem()))?;
-        let budget = guard.budget(&spec.bmc.username);
-        let (bmc, account) = (guard.address().to_owned(), spec.bmc.username.to_lowercase());
-        let stored = self.store.failed_logins(&bmc, &account).await?;
-        budget.import(stored.and_then(|stored| serde_json::from_value(stored).ok()));
-        let store = self.store.clone();
-        budget.record_with(Box::new(move |failed| {
-            let (store, bmc, account) = (store.clone(), bmc.clone(), account.clone());
-            Box::pin(async move {
-                let failed = failed.and_then(|failed| serde_json::to_value(failed).ok());
-                let recorded = store.record_failed_logins(&bmc, &account, failed.as_ref()).await;
-                recorded.map_err(|error| error.to_string())
-            })
-        }));
+    pub(crate) async fn guard(
+        &self,
+        spec: &MachineSpec,
+        accounts: &[&str],
+    ) -> Result<Arc<BmcGuard>, Trouble> {
+        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
+        for account in accounts {
+            let budget = guard.budget(account);
+            let (bmc, account) = (guard.address().to_owned(), account.to_lowercase());
+            let stored = self.store.failed_logins(&bmc, &account).await?;
+            budget.import(stored.and_then(|stored| serde_json::from_value(stored).ok()));
+            let store = self.store.clone();
+            budget.record_with(Box::new(move |failed| {
+                let (store, bmc, account) = (store.clone(), bmc.clone(), account.clone());
+                Box::pin(async move {
+                    let failed = failed.and_then(|failed| serde_json::to_value(failed).ok());
+                    let recorded = store.record_failed_logins(&bmc, &account, failed.as_ref()).await;
+                    recorded.map_err(|error| error.to_string())
+                })
+            }));
+        }
         Ok(guard)
     }
 

@@ -57,7 +57,7 @@ impl Enroller {
     ) -> Result<(Identity, Requests), Trouble> {
         let counted = |error: redfish::Error| Trouble::from(error.problem());
         let login = self.login(&record.name, spec).await?;
-        let guard = self.guard(spec).await?;
+        let guard = self.guard(spec, &[&login.username]).await?;
         let _turn = guard.turn(Kind::Command, None, FENCE).await.map_err(counted)?;
         let attempt = guard.budget(&login.username).attempt(&login.password).await.map_err(counted)?;
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());

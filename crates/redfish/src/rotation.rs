@@ -153,7 +153,9 @@ impl Rotation<'_> {
     /// each, and none that the budget does not allow (`bmc.login-withheld`: try again later).
     pub async fn settle(&self) -> Result<Which, RotationError> {
         let fence = self.guard.fence(self.patience.fence).await?;
-        let refused_lately = self.guard.budget(&self.new.username).was_refused(&self.new.password);
+        let refused = |pair: &Credentials| self.guard.budget(&pair.username).was_refused(&pair.password);
+        // Where both were, one of the refusals was false (quirk 3), and it may have been that of the new one.
+        let refused_lately = refused(self.new) && !refused(self.old);
         let order = if refused_lately { [Which::Old, Which::New] } else { [Which::New, Which::Old] };
         for which in order {
             let pair = if which == Which::Old { self.old } else { self.new };

@@ -152,14 +152,12 @@ impl Store {
         write.commit().await
     }
 
-    /// An account has come so far; once proven, what it replaced is forgotten. `kind` is the event that tells of it.
-    pub async fn advance_bmc_account(
+    /// The new password of an account logged in; what it replaced is forgotten.
+    pub async fn prove_bmc_account(
         &self,
         machine: &Name,
         guard: impl Into<Guard>,
         holder: Holder,
-        phase: Phase,
-        kind: &str,
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
@@ -168,18 +166,18 @@ impl Store {
         sqlx::query(
             "UPDATE bmc_accounts SET phase = $1, previous = NULL, at = $2 WHERE machine = $3 AND holder = $4",
         )
-        .bind(phase.as_str())
+        .bind(Phase::Proven.as_str())
         .bind(now.as_millisecond())
         .bind(machine.as_str())
         .bind(holder.as_str())
         .execute(write.connection())
         .await?;
-        write.event(kind, &subject(machine), CELL, data).await?;
+        write.event("machine.credentials-rotated", &subject(machine), CELL, data).await?;
         write.commit().await
     }
 
-    /// The BMC has its declared password again; those of our making are worth nothing.
-    pub async fn forget_bmc_accounts(
+    /// All accounts that are proven are used by their holders from now on.
+    pub async fn use_bmc_accounts(
         &self,
         machine: &Name,
         guard: impl Into<Guard>,
@@ -187,10 +185,34 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
         write.machine_at(machine, guard.into()).await?;
-        sqlx::query("DELETE FROM bmc_accounts WHERE machine = $1")
+        let now = write.now;
+        sqlx::query("UPDATE bmc_accounts SET phase = $1, previous = NULL, at = $2 WHERE machine = $3")
+            .bind(Phase::InUse.as_str())
+            .bind(now.as_millisecond())
             .bind(machine.as_str())
             .execute(write.connection())
             .await?;
+        write.event("machine.credentials-in-use", &subject(machine), CELL, data).await?;
+        write.commit().await
+    }
+
+    /// The BMC has its declared password again; what these holders had is worth nothing.
+    pub async fn forget_bmc_accounts(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        holders: &[Holder],
+        data: &Value,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        for holder in holders {
+            sqlx::query("DELETE FROM bmc_accounts WHERE machine = $1 AND holder = $2")
+                .bind(machine.as_str())
+                .bind(holder.as_str())
+                .execute(write.connection())
+                .await?;
+        }
         write.event("machine.credentials-restored", &subject(machine), CELL, data).await?;
         write.commit().await
     }

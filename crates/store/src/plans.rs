@@ -342,6 +342,14 @@ impl Write {
         if state.is_handed_over() {
             return Err(StoreError::InUse { machine: machine.clone(), state });
         }
+        // A use that is not erased goes with the machine until it is, whatever state it was sent back to.
+        let used = sqlx::query("SELECT name FROM machines WHERE name = $1 AND instance IS NOT NULL")
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?;
+        if used.is_some() {
+            return Err(StoreError::InUse { machine: machine.clone(), state });
+        }
         let own = sqlx::query("SELECT holder FROM bmc_accounts WHERE machine = $1 LIMIT 1")
             .bind(machine.as_str())
             .fetch_optional(self.connection())

@@ -104,44 +104,39 @@ impl Life {
         let goal = self.goal(&record.name).await?;
         let node_of = record.instance.as_ref().map(|instance| &instance.base_cluster);
         let step = lifecycle::next(record.state, &goal, node_of);
+        let guard = lease.guard(record.generation);
+        let open = |step| Case::open(self, record, guard, step, goal.clone());
+        let stale = self.is_stale(record);
+        match step {
+            // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, drained, or
+            // watched.
+            Some(step @ (Step::SetAside | Step::Leave | Step::Drain)) => {
+                return Box::pin(take(open(step).await?)).await;
+            }
+            Some(step @ Step::Watch) if record.rotating || stale => {
+                let seen = Box::pin(take(open(step).await?)).await?;
+                if seen != Outcome::Done {
+                    return Ok(seen);
+                }
+            }
+            _ => {}
+        }
         // Nothing else is done at a BMC of which two passwords may be in force.
         if record.rotating {
-            let step = step.unwrap_or(Step::Watch);
-            return Case::open(self, record, lease.guard(record.generation), step, goal)
-                .await?
-                .rotate()
-                .await;
+            return open(step.unwrap_or(Step::Watch)).await?.rotate().await;
         }
-        // What the machine is used for goes before looking at it again.
+        // What the machine is used for goes before looking at it again, unless something was declared of its BMC: that is held
+        // against the machine before anybody acts on it.
         let idle = matches!(step, None | Some(Step::Watch)) || record.state == MachineState::Enrolled;
-        if idle
-            && record.state.is_enrolled()
-            && record.state != MachineState::Retired
-            && self.is_stale(record)
-        {
+        let due = (idle && stale) || (record.stale && step != Some(Step::Retire));
+        if due && record.state.is_enrolled() && record.state != MachineState::Retired {
             self.enrol(record, lease).await?;
             return Ok(Outcome::Advance(record.state));
         }
-        let Some(step) = step else { return Ok(Outcome::Done) };
-        if matches!(step, Step::Discover | Step::Enrol) {
-            return self.enrol(record, lease).await;
-        }
-        let case = Case::open(self, record, lease.guard(record.generation), step, goal).await?;
         match step {
-            Step::Discover | Step::Enrol => Ok(Outcome::Done),
-            Step::Inspect => case.inspect().await,
-            Step::Check => case.check().await,
-            Step::Provide => case.erase().await,
-            Step::Assign => case.assign().await,
-            Step::Deploy => case.deploy().await,
-            Step::Verify => case.verify().await,
-            Step::Watch => case.watch().await,
-            Step::Leave => case.leave().await,
-            Step::Drain => case.drain().await,
-            Step::Wipe => case.wipe().await,
-            Step::Retire => case.retire().await,
-            Step::SetAside => case.set_aside().await,
-            Step::Readmit => case.readmit().await,
+            None => Ok(Outcome::Done),
+            Some(Step::Discover | Step::Enrol) => self.enrol(record, lease).await,
+            Some(step) => Box::pin(take(open(step).await?)).await,
         }
     }
 
@@ -177,5 +172,25 @@ impl Life {
             }
             _ => Next::At(self.fresh_until(record)),
         }
+    }
+}
+
+async fn take(case: Case<'_>) -> Result<Outcome, Trouble> {
+    match case.step {
+        // Before it is enrolled there is nothing that a case is made of.
+        Step::Discover | Step::Enrol => Ok(Outcome::Done),
+        Step::Inspect => case.inspect().await,
+        Step::Check => case.check().await,
+        Step::Provide => case.erase().await,
+        Step::Assign => case.assign().await,
+        Step::Deploy => case.deploy().await,
+        Step::Verify => case.verify().await,
+        Step::Watch => case.watch().await,
+        Step::Leave => case.leave().await,
+        Step::Drain => case.drain().await,
+        Step::Wipe => case.wipe().await,
+        Step::Retire => case.retire().await,
+        Step::SetAside => case.set_aside().await,
+        Step::Readmit => case.readmit().await,
     }
 }

@@ -49,79 +49,118 @@ impl Case<'_> {
         let here = Ok(Outcome::Advance(self.record.state));
         let of = |holder| accounts.iter().find(|account| account.holder == holder);
         let Some(own) = of(Holder::Cell) else { return here };
+        let service = of(Holder::Provisioner);
+        if !self.spec.bmc.rotate && (own.phase == Phase::Prepared || service.is_some_and(is_prepared)) {
+            return self.give_up(own, service).await;
+        }
         if let Some(outcome) = self.hold_service(Some(REASON)).await? {
             return Ok(outcome);
         }
         if own.phase == Phase::Prepared {
-            let before = own.previous.as_ref().unwrap_or(&own.password);
-            let old = Credentials::new(own.username.clone(), before.as_str());
-            self.give(&old, own, Phase::InUse).await?;
+            self.give_own(own).await?;
             return here;
         }
-        let Some(service) = of(Holder::Provisioner) else { return here };
-        if service.phase == Phase::Prepared {
+        if let Some(service) = service.filter(|account| is_prepared(account)) {
             let old = Credentials::new(own.username.clone(), own.password.as_str());
-            self.give(&old, service, Phase::Proven).await?;
+            self.give(&old, service).await?;
             return here;
         }
         if let Some(outcome) = self.hold_service(None).await? {
             return Ok(outcome);
         }
-        let (kind, data) = ("machine.credentials-in-use", json!({ "holder": Holder::Provisioner }));
-        let store = &self.life.store;
-        store
-            .advance_bmc_account(self.machine(), self.guard, Holder::Provisioner, Phase::InUse, kind, &data)
-            .await?;
+        let data = json!({ "accounts": names(&accounts) });
+        self.life.store.use_bmc_accounts(self.machine(), self.guard, &data).await?;
         here
+    }
+
+    /// The cell's own account. Where the BMC takes neither password, people may have declared the one that it has.
+    async fn give_own(&self, own: &BmcAccount) -> Result<(), Trouble> {
+        let before = own.previous.as_ref().unwrap_or(&own.password);
+        let old = Credentials::new(own.username.clone(), before.as_str());
+        let given = self.give(&old, own).await;
+        let Err(Trouble::Refused(problem)) = &given else { return given };
+        let declared = self.life.enroller.declared_password(self.machine(), &self.spec).await?;
+        if problem.code == "bmc.rotation-unsettled" && declared != *before {
+            self.life.enroller.prepare(self.record, self.guard, &self.spec, &[Holder::Cell]).await?;
+            return Ok(());
+        }
+        given
+    }
+
+    /// People have taken the wish back before it was fulfilled: what is in force stays, and the service is told of it.
+    async fn give_up(&self, own: &BmcAccount, service: Option<&BmcAccount>) -> Result<Outcome, Trouble> {
+        let enroller = &self.life.enroller;
+        let declared = enroller.declared_password(self.machine(), &self.spec).await?;
+        let old = Credentials::new(own.username.clone(), declared.as_str());
+        let new = Credentials::new(own.username.clone(), own.password.as_str());
+        let in_force = match own.phase {
+            Phase::Prepared => enroller.settle(self.record, &self.spec, &self.site, &old, &new).await?,
+            _ => Which::New,
+        };
+        let mut forgotten: Vec<Holder> = service
+            .filter(|account| is_prepared(account))
+            .map(|account| account.holder)
+            .into_iter()
+            .collect();
+        let password = if in_force == Which::Old { declared } else { own.password.clone() };
+        if in_force == Which::Old {
+            forgotten.push(Holder::Cell);
+        }
+        let account = match service.filter(|account| !is_prepared(account)) {
+            Some(_) => self.account().await?,
+            None => self.account_of(own.username.clone(), password),
+        };
+        if let Some(outcome) = self.hold_as(None, &account).await? {
+            return Ok(outcome);
+        }
+        let data = json!({ "reason": "rotate is false" });
+        let store = &self.life.store;
+        store.forget_bmc_accounts(self.machine(), self.guard, &forgotten, &data).await?;
+        store.use_bmc_accounts(self.machine(), self.guard, &data).await?;
+        Ok(Outcome::Advance(self.record.state))
     }
 
     /// Before the machine leaves for good its BMC gets the declared password back: nobody else knows ours. `None` once it has.
     pub(crate) async fn restore_account(&self) -> Result<Option<Outcome>, Trouble> {
         let accounts = self.life.store.bmc_accounts(self.machine()).await?;
         // Who takes the wish back keeps what is: also the way out where the BMC does not answer any more.
-        if accounts.is_empty() || !self.spec.bmc.rotate {
-            return Ok(None);
-        }
+        let own = accounts.iter().find(|account| account.holder == Holder::Cell);
+        let Some(own) = own.filter(|_| self.spec.bmc.rotate) else { return Ok(None) };
         let enroller = &self.life.enroller;
         let declared = enroller.declared_password(self.machine(), &self.spec).await?;
-        for account in &accounts {
-            match account.holder {
-                Holder::Cell => {
-                    let ours = Credentials::new(account.username.clone(), account.password.as_str());
-                    let new = Credentials::new(account.username.clone(), declared.as_str());
-                    enroller.replace(self.record, &self.spec, &self.site, &ours, &new).await?;
-                }
-                Holder::Provisioner => {
-                    let declared = Credentials::new(self.spec.bmc.username.clone(), declared.as_str());
-                    enroller.remove(self.record, &self.spec, &self.site, declared, &account.username).await?;
-                }
-            }
+        let ours = Credentials::new(own.username.clone(), own.password.as_str());
+        let declared = Credentials::new(own.username.clone(), declared.as_str());
+        enroller.replace(self.record, &self.spec, &self.site, &ours, &declared).await?;
+        for account in accounts.iter().filter(|account| account.holder == Holder::Provisioner) {
+            enroller.remove(self.record, &self.spec, &self.site, &declared, &account.username).await?;
         }
-        let data =
-            json!({ "accounts": accounts.iter().map(|account| &account.username).collect::<Vec<_>>() });
-        self.life.store.forget_bmc_accounts(self.machine(), self.guard, &data).await?;
+        let data = json!({ "accounts": names(&accounts) });
+        let all = [Holder::Cell, Holder::Provisioner];
+        self.life.store.forget_bmc_accounts(self.machine(), self.guard, &all, &data).await?;
         Ok(Some(Outcome::Advance(self.record.state)))
     }
 
     /// What people have set aside stays held by them.
     async fn hold_service(&self, reason: Option<&str>) -> Result<Option<Outcome>, Trouble> {
+        self.hold_as(reason, &self.account().await?).await
+    }
+
+    async fn hold_as(&self, reason: Option<&str>, account: &Account) -> Result<Option<Outcome>, Trouble> {
+        let Some(provisioner) = self.provisioner() else { return Ok(None) };
         if self.record.state == MachineState::Quarantined {
             return Ok(None);
         }
-        let Some(provisioner) = self.provisioner() else { return Ok(None) };
-        let account = self.account().await?;
-        let held = provisioner.hold(&self.subject(&account), reason).await?;
+        let held = provisioner.hold(&self.subject(account), reason).await?;
         Ok(self.go_on(held).await?.err())
     }
 
     /// The BMC is given one password; a login proves it.
-    async fn give(&self, old: &Credentials, account: &BmcAccount, then: Phase) -> Result<(), Trouble> {
+    async fn give(&self, old: &Credentials, account: &BmcAccount) -> Result<(), Trouble> {
         let new = Credentials::new(account.username.clone(), account.password.as_str());
         self.life.enroller.replace(self.record, &self.spec, &self.site, old, &new).await?;
         let data = json!({ "holder": account.holder, "username": account.username });
-        let kind = "machine.credentials-rotated";
         let store = &self.life.store;
-        Ok(store.advance_bmc_account(self.machine(), self.guard, account.holder, then, kind, &data).await?)
+        Ok(store.prove_bmc_account(self.machine(), self.guard, account.holder, &data).await?)
     }
 
     /// The account that the provisioning service has at the BMC: its own once that is proven.
@@ -135,10 +174,22 @@ impl Case<'_> {
             let login = self.life.enroller.login(self.machine(), &self.spec).await?;
             (login.username, login.password)
         };
+        Ok(self.account_of(username, password))
+    }
+
+    fn account_of(&self, username: String, password: Zeroizing<String>) -> Account {
         let subject = Zeroizing::new(format!("{username}\n{}", password.as_str()));
         let credentials = hex::encode(&self.life.store.derive("credentials", &subject)[..8]);
-        Ok(Account { username, password, credentials })
+        Account { username, password, credentials }
     }
+}
+
+fn is_prepared(account: &BmcAccount) -> bool {
+    account.phase == Phase::Prepared
+}
+
+fn names(accounts: &[BmcAccount]) -> Vec<&String> {
+    accounts.iter().map(|account| &account.username).collect()
 }
 
 /// With what the cell logs in.
@@ -161,6 +212,9 @@ impl Enroller {
             return Ok(Login { username: account.username, password, own });
         }
         let password = self.declared_password(machine, spec).await?;
+        // Another machine may have been here, whose password was replaced.
+        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
+        guard.budget(&spec.bmc.username).reinstate(&password);
         Ok(Login { username: spec.bmc.username.clone(), password, own: false })
     }
 
@@ -183,10 +237,11 @@ impl Enroller {
                 }
                 Holder::Provisioner => (SERVICE.to_owned(), None),
             };
+            // What is known is kept, name and all, whatever is declared now: it may be what is in force.
             let known = known.iter().find(|account| account.holder == holder);
-            let password = match known.filter(|account| account.username == username) {
-                Some(known) => known.password.clone(),
-                None => new_password()?,
+            let (username, password) = match known {
+                Some(known) => (known.username.clone(), known.password.clone()),
+                None => (username, new_password()?),
             };
             accounts.push(BmcAccount { holder, username, password, previous, phase: Phase::Prepared });
         }
@@ -204,31 +259,43 @@ impl Enroller {
         old: &Credentials,
         new: &Credentials,
     ) -> Result<(), Trouble> {
-        let (target, options, guard) = self.reach(record, spec, site).await?;
-        let rotation = Rotation {
-            target: &target,
-            options: &options,
-            guard: &guard,
-            old,
-            new,
-            patience: Patience::default(),
-        };
-        let error = match Box::pin(rotation.rotate()).await {
+        let (target, options, guard) =
+            self.reach(record, spec, site, &[&old.username, &new.username]).await?;
+        let patience = Patience::default();
+        let rotation = Rotation { target: &target, options: &options, guard: &guard, old, new, patience };
+        match Box::pin(rotation.rotate()).await {
             Ok(_) => return Ok(()),
-            Err(RotationError::OldRefused) => match Box::pin(rotation.settle()).await {
-                Ok(Which::New) => return Ok(()),
-                Ok(Which::Old) => {
-                    let message = "the BMC took the old password again; it is replaced once more";
-                    return Err(Trouble::Passing(coded("bmc.rotation-unsettled", message.to_owned())));
-                }
-                Ok(Which::Neither) => RotationError::Unsettled {
-                    reason: "the BMC refuses both the password of our making and the one before it",
-                },
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        Err(Trouble::from(error.problem()))
+            Err(RotationError::OldRefused) => {}
+            Err(error) => return Err(Trouble::from(error.problem())),
+        }
+        if self.settle(record, spec, site, old, new).await? == Which::New {
+            return Ok(());
+        }
+        let message = "the BMC took the old password again; it is replaced once more";
+        Err(Trouble::Passing(coded("bmc.rotation-unsettled", message.to_owned())))
+    }
+
+    /// Which of the two is in force; neither is a trouble.
+    async fn settle(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        old: &Credentials,
+        new: &Credentials,
+    ) -> Result<Which, Trouble> {
+        let (target, options, guard) =
+            self.reach(record, spec, site, &[&old.username, &new.username]).await?;
+        let patience = Patience::default();
+        let rotation = Rotation { target: &target, options: &options, guard: &guard, old, new, patience };
+        match Box::pin(rotation.settle()).await {
+            Ok(Which::Neither) => {
+                let reason = "the BMC refuses both the password of our making and the one before it";
+                Err(Trouble::from(RotationError::Unsettled { reason }.problem()))
+            }
+            Ok(which) => Ok(which),
+            Err(error) => Err(Trouble::from(error.problem())),
+        }
     }
 
     /// Takes an account away from the BMC.
@@ -237,11 +304,11 @@ impl Enroller {
         record: &MachineRecord,
         spec: &MachineSpec,
         site: &SiteSpec,
-        credentials: Credentials,
+        credentials: &Credentials,
         username: &str,
     ) -> Result<(), Trouble> {
-        let (target, options, guard) = self.reach(record, spec, site).await?;
-        let options = Options { credentials: Some(credentials), guard: Some(guard), ..options };
+        let (target, options, guard) = self.reach(record, spec, site, &[&credentials.username]).await?;
+        let options = Options { credentials: Some(credentials.clone()), guard: Some(guard), ..options };
         let client =
             Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))?;
         let removed = async {

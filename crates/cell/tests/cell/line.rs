@@ -104,6 +104,15 @@ impl Line {
 
     /// The same; the BMCs are declared with these fields more.
     pub(crate) async fn declare_with(&self, more: &Value) {
+        self.declare_machines(more, None).await;
+    }
+
+    /// Once more, with other fields and another password.
+    pub(crate) async fn redeclare(&self, more: &Value, password: &str) {
+        self.declare_machines(more, Some(password)).await;
+    }
+
+    async fn declare_machines(&self, more: &Value, password: Option<&str>) {
         let mut all = world();
         all.extend(profile());
         all.extend(self.site.machines().iter().map(|machine| {
@@ -119,7 +128,7 @@ impl Line {
             .site
             .machines()
             .iter()
-            .map(|machine| (machine.name.clone(), machine.password.clone()))
+            .map(|machine| (machine.name.clone(), password.unwrap_or(&machine.password).to_owned()))
             .collect();
         self.client.apply(all, &passwords).await;
     }

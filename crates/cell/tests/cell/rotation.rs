@@ -4,7 +4,7 @@
 use crate::line::Line;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sim::Bmc;
+use sim::{Action, Bmc, Fault};
 use sim::ironic::IronicBuilder;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -158,4 +158,42 @@ async fn an_ironic_that_polls_the_machine_already_is_held_while_its_account_is_r
     };
     let (held, let_go) = (at("PUT", "/maintenance").unwrap(), at("DELETE", "/maintenance").unwrap());
     assert!(held < let_go);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_somebody_changed_on_the_bmc_traps_nothing_and_is_put_right_by_declaring_it() {
+    let rack = Rack::new().await;
+    rack.declare().await;
+    rack.line.arrive("available").await;
+    rack.line.assign(json!({ "baseCluster": "pool" }), "in-service").await;
+    rack.bmc.set_password("somebody-elses-1");
+    rack.bmc.expire_sessions();
+    let (status, _) =
+        rack.line.client.call("POST", &format!("/api/v1/machines/{}/refresh", rack.name), None).await;
+    assert!(status < 300);
+    rack.line.until(&rack.name, |machine| machine["waiting"]["problem"]["code"] == "bmc.rotation-unsettled").await;
+    // Neither ours nor the declared one opens: the node is cared for all the same.
+    rack.line.assign(json!({ "baseCluster": "pool", "drain": true }), "draining").await;
+    rack.line.assign(json!({ "quarantine": { "reason": "who was that?" } }), "quarantined").await;
+
+    rack.bmc.unlock();
+    rack.line.redeclare(&json!({ "rotate": true }), "somebody-elses-1").await;
+    rack.line.until(&rack.name, |_| !rack.bmc.opens(&rack.user(), "somebody-elses-1")).await;
+    rack.line.release().await;
+    assert!(!rack.line.ironic.node(&rack.name).unwrap().maintenance);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_the_wish_back_keeps_what_is_in_force_and_the_machine_goes_on() {
+    let rack = Rack::new().await;
+    let refused = Action::Status { code: 405, body: String::new(), headers: [].into() };
+    // A BMC that makes no accounts: the service's account never comes.
+    rack.bmc.add_fault(Fault::on("**/AccountService/Accounts", refused).method("POST"));
+    rack.declare().await;
+    rack.line.until(&rack.name, |machine| machine["waiting"]["problem"].is_object()).await;
+    rack.line.redeclare(&json!({}), &rack.factory).await;
+    rack.line.arrive("available").await;
+    assert!(!rack.bmc.opens(&rack.user(), &rack.factory), "the cell's own stays");
+    let logins = rack.logins.lock().unwrap().clone();
+    assert!(logins.iter().all(|(_, opens)| *opens), "{logins:?}");
 }
