@@ -15,11 +15,6 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Nothing says how the BMC proves who it is, so no credentials were sent.",
         "Compare the pin shown with the BMC's own, then give it with --pin; or give --ca or --insecure.",
     ),
-    (
-        "machine.no-own-password",
-        "The cell has made no password for the BMC of this machine: the declared one holds.",
-        "`spec.bmc.rotate: true` lets it make one; check the machine's name and the data directory",
-    ),
     ("cell.answer", "What answers is not a cell of this version.", "Check --server; compare the versions."),
     (
         "cell.plain-http",
@@ -67,6 +62,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "Give smaller ranges, one after the other.",
     ),
     ("input.unreadable", "A file cannot be read.", "Check the path and its permissions."),
+    (
+        "machine.no-own-password",
+        "The cell has made no password for the BMC of this machine: the declared one holds.",
+        "`spec.bmc.rotate: true` lets it make one; check the machine's name and the data directory",
+    ),
     (
         "machine.stuck",
         "Machines did not get where they were sent: each is named with what it waits for.",

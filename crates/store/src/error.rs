@@ -214,14 +214,14 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "`bailiwick retire MACHINE` erases it and takes it from the service; then delete it",
     ),
     (
-        "machine.own-password",
-        "The cell has given the machine's BMC a password of its own making, which would be lost with the declaration.",
-        "`bailiwick retire MACHINE` gives the BMC its declared password back; then delete it",
-    ),
-    (
         "machine.no-erasure",
         "A machine would leave its use without the record of its erasure.",
         "this is a mistake of the program: report it",
+    ),
+    (
+        "machine.own-password",
+        "The cell has given the machine's BMC a password of its own making, which would be lost with the declaration.",
+        "`bailiwick retire MACHINE` gives the BMC its declared password back; then delete it",
     ),
     (
         "machine.pin-changed",
