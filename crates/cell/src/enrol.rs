@@ -177,6 +177,12 @@ impl Enroller {
         Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))
     }
 
+    /// The guard of a machine's BMC. One that is reached by Redfish and by IPMI is one BMC.
+    pub(crate) fn guard_of(&self, spec: &MachineSpec) -> Result<Arc<BmcGuard>, Trouble> {
+        let address = spec.bmc.ipmi().map_or_else(|| spec.bmc.address.clone(), |ipmi| ipmi.shared());
+        self.guards.of(&address).map_err(|error| Trouble::from(error.problem()))
+    }
+
     /// What all that talk to this BMC share: pace, fence, and how many logins may still fail. The count of failures is kept
     /// in the database before a password is sent, so that neither a crash nor another replica forgets one.
     pub(crate) async fn guard(
@@ -184,7 +190,7 @@ impl Enroller {
         spec: &MachineSpec,
         accounts: &[&str],
     ) -> Result<Arc<BmcGuard>, Trouble> {
-        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
+        let guard = self.guard_of(spec)?;
         for account in accounts {
             let budget = guard.budget(account);
             let (bmc, account) = (guard.address().to_owned(), account.to_lowercase());

@@ -8,6 +8,7 @@ use domain::plan::Action;
 use domain::{Digest, Kind, Name, Plan};
 
 use crate::args::Global;
+use crate::assign::assignments;
 use crate::client::Client;
 use crate::declarations::{self, Declarations};
 use crate::errors::{Outcome, note};
@@ -82,9 +83,17 @@ pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> Outcome {
 
 /// Runs `delete`.
 pub(crate) async fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
-    let delete = args.names.iter().map(|name| ObjectRef { kind: args.kind, name: name.clone() }).collect();
+    let client = Client::of(global)?;
+    let mut delete: Vec<_> =
+        args.names.iter().map(|name| ObjectRef { kind: args.kind, name: name.clone() }).collect();
+    if args.kind == Kind::Machine {
+        // That a machine is retired is all that its assignment says; deleted alone, it would bring the machine back.
+        let retired = assignments(&client).await?.into_iter().filter(|(_, spec)| spec.retire);
+        let retired = retired.map(|(name, _)| name).filter(|name| args.names.contains(name));
+        delete.extend(retired.map(|name| ObjectRef { kind: Kind::Assignment, name }));
+    }
     let request = PlanRequest { delete, ..PlanRequest::default() };
-    carry_out(&Client::of(global)?, &request, args.yes, args.output.unwrap_or(Format::Table)).await
+    carry_out(&client, &request, args.yes, args.output.unwrap_or(Format::Table)).await
 }
 
 /// Plans, shows, asks, applies, and says so.

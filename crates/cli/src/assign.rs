@@ -29,8 +29,8 @@ use crate::progress::Progress;
 #[derive(Args, Debug)]
 pub(crate) struct Target {
     /// Machines: names and key=value, separated by commas, with * for any characters; keys are site, rack, state,
-    /// manufacturer, model, serial and labels
-    #[arg(value_name = "SELECTOR")]
+    /// manufacturer, model, serial and labels; * alone means every machine
+    #[arg(value_name = "SELECTOR", value_parser = parse_selector)]
     selector: MachineSelector,
     /// Do not ask
     #[arg(long, short)]
@@ -120,13 +120,21 @@ pub(crate) struct UnquarantineArgs {
     pub(crate) target: Target,
 }
 
+/// An empty text, such as that of a variable that is not set, never means every machine to a command that changes them.
+fn parse_selector(text: &str) -> Result<MachineSelector, String> {
+    if text.trim().is_empty() {
+        return Err("name machines, or write * for all of them".to_owned());
+    }
+    text.parse().map_err(|error: domain::selector::NotASelector| error.to_string())
+}
+
 /// `provision`.
 pub(crate) async fn provision(global: &Global, args: &ProvisionArgs) -> Outcome {
     let change = |spec: &mut AssignmentSpec| {
         (spec.base_cluster, spec.drain, spec.retire) = (Some(args.to.clone()), false, false);
         true
     };
-    carry(global, &args.target, &change, MachineState::InService).await
+    carry(global, &args.target, &change, &End { state: MachineState::InService, of: Some(&args.to) }).await
 }
 
 /// `drain`. A machine that is no node has nothing to be drained of.
@@ -135,16 +143,17 @@ pub(crate) async fn drain(global: &Global, args: &DrainArgs) -> Outcome {
         spec.drain = spec.base_cluster.is_some();
         spec.drain
     };
-    carry(global, &args.target, &change, MachineState::Draining).await
+    carry(global, &args.target, &change, &End::at(MachineState::Draining)).await
 }
 
 /// `release`.
 pub(crate) async fn release(global: &Global, args: &ReleaseArgs) -> Outcome {
+    // What is retired holds nothing, and is not on the shelf before it is wanted again.
     let change = |spec: &mut AssignmentSpec| {
         (spec.base_cluster, spec.drain) = (None, false);
-        true
+        !spec.retire
     };
-    carry(global, &args.target, &change, MachineState::Available).await
+    carry(global, &args.target, &change, &End::at(MachineState::Available)).await
 }
 
 /// `retire`.
@@ -153,7 +162,7 @@ pub(crate) async fn retire(global: &Global, args: &RetireArgs) -> Outcome {
         (spec.base_cluster, spec.drain, spec.retire) = (None, false, true);
         true
     };
-    carry(global, &args.target, &change, MachineState::Retired).await
+    carry(global, &args.target, &change, &End::at(MachineState::Retired)).await
 }
 
 /// `quarantine`.
@@ -162,13 +171,49 @@ pub(crate) async fn quarantine(global: &Global, args: &QuarantineArgs) -> Outcom
         spec.quarantine = Some(Quarantine { reason: args.reason.clone() });
         true
     };
-    carry(global, &args.target, &change, MachineState::Quarantined).await
+    carry(global, &args.target, &change, &End::at(MachineState::Quarantined)).await
 }
 
 /// `unquarantine`.
 pub(crate) async fn unquarantine(global: &Global, args: &UnquarantineArgs) -> Outcome {
     let change = |spec: &mut AssignmentSpec| spec.quarantine.take().is_some();
-    carry(global, &args.target, &change, MachineState::Inspected).await
+    carry(global, &args.target, &change, &End::at(MachineState::Inspected)).await
+}
+
+/// Where machines are sent.
+struct End<'a> {
+    state: MachineState,
+    /// The base cluster that they shall be nodes of.
+    of: Option<&'a Name>,
+}
+
+impl End<'_> {
+    fn at(state: MachineState) -> Self {
+        Self { state, of: None }
+    }
+
+    fn holds(&self, machine: &Machine) -> bool {
+        match self.state {
+            // Let back in, it goes on at once.
+            MachineState::Inspected => machine.state != MachineState::Quarantined,
+            MachineState::Draining => machine.state == self.state && machine.waiting.is_none(),
+            // One that changes its cluster is in service still, in the one that it leaves.
+            _ => {
+                machine.state == self.state && (self.of.is_none() || machine.base_cluster.as_ref() == self.of)
+            }
+        }
+    }
+
+    /// How far a machine is on its way, and how far that is.
+    fn way(&self, state: MachineState) -> (u64, u64) {
+        use MachineState as S;
+        const BACK: [MachineState; 7] =
+            [S::Provisioning, S::Verifying, S::InService, S::Draining, S::Wiping, S::Available, S::Retired];
+        let way: &[MachineState] =
+            if matches!(self.state, S::Available | S::Retired) { &BACK } else { &MachineState::ALL };
+        let place = |state| way.iter().position(|known| *known == state).unwrap_or_default() as u64;
+        (place(state).min(place(self.state)), place(self.state).max(1))
+    }
 }
 
 /// Works out the assignments, plans, shows, asks, applies, follows.
@@ -176,7 +221,7 @@ async fn carry(
     global: &Global,
     target: &Target,
     change: &dyn Fn(&mut AssignmentSpec) -> bool,
-    end: MachineState,
+    end: &End<'_>,
 ) -> Outcome {
     let client = Client::of(global)?;
     let format = target.output.unwrap_or(Format::Table);
@@ -200,7 +245,12 @@ async fn carry(
         }
     }
     if concerned.is_empty() {
-        return Ok(());
+        let nobody = BTreeSet::new();
+        return if format == Format::Table {
+            Ok(())
+        } else {
+            told(&concerned, &nobody, &BTreeMap::new(), end.state, format)
+        };
     }
     // Before the plan is applied, so that nothing falls between.
     let changes = if target.no_wait { None } else { Some(Changes::of(&client).await?) };
@@ -220,6 +270,11 @@ async fn carry(
 /// The machines that a selector chooses, by name; none is a mistake.
 pub(crate) async fn choose(client: &Client, selector: &MachineSelector) -> Outcome<Vec<Name>> {
     let machines = client.machines().await?;
+    for name in selector.literals() {
+        if machines.iter().all(|machine| machine.name.as_str() != name) {
+            return Err(not_found("machine", &name));
+        }
+    }
     let chosen: Vec<Name> = machines
         .iter()
         .filter(|machine| fits(selector, machine))
@@ -240,7 +295,8 @@ fn fits(selector: &MachineSelector, machine: &Machine) -> bool {
     })
 }
 
-async fn assignments(client: &Client) -> Outcome<BTreeMap<Name, AssignmentSpec>> {
+/// What machines are wanted for.
+pub(crate) async fn assignments(client: &Client) -> Outcome<BTreeMap<Name, AssignmentSpec>> {
     let mut found = BTreeMap::new();
     for document in client.declarations(Kind::Assignment).await? {
         if let Ok(Declaration { metadata, spec: Spec::Assignment(spec) }) = Declaration::from_json(document) {
@@ -299,21 +355,23 @@ async fn follow(
     client: &Client,
     mut changes: Changes,
     concerned: &BTreeSet<Name>,
-    end: MachineState,
+    end: &End<'_>,
     format: Format,
 ) -> Outcome {
     let progress = Progress::new(false);
     let bars: BTreeMap<&Name, ProgressBar> =
-        concerned.iter().map(|name| (name, progress.bar(name.as_str(), distance(end).max(1)))).collect();
+        concerned.iter().map(|name| (name, progress.bar(name.as_str(), end.way(end.state).1))).collect();
     let mut stuck: BTreeMap<Name, String> = BTreeMap::new();
     let mut arrived = BTreeSet::new();
+    let mut said = BTreeSet::new();
     loop {
+        arrived.clear();
         for machine in
             client.machines().await?.into_iter().filter(|machine| concerned.contains(&machine.name))
         {
             let waits = machine.waiting.as_ref();
             if let Some(bar) = bars.get(&machine.name) {
-                bar.set_position(distance(machine.state).min(distance(end)));
+                bar.set_position(end.way(machine.state).0);
                 bar.set_message(match waits {
                     Some(waiting) => {
                         format!("{}: {}", machine.state, output::clean(&waiting.problem.message))
@@ -321,14 +379,16 @@ async fn follow(
                     None => machine.state.to_string(),
                 });
             }
-            let is_there = match end {
-                // Let back in, it goes on at once.
-                MachineState::Inspected => machine.state != MachineState::Quarantined,
-                MachineState::Draining => machine.state == end && waits.is_none(),
-                _ => machine.state == end,
-            };
+            // Without bars somebody reads a log: what is wrong is told there once.
+            if let Some(waiting) = waits.filter(|waiting| waiting.problem.code != "machine.under-way")
+                && !progress.is_shown()
+                && said.insert((machine.name.clone(), waiting.problem.code.clone()))
+            {
+                note(&output::clean(&format!("Machine/{} waits: {}", machine.name, waiting.problem)));
+            }
+            let is_there = end.holds(&machine);
             let is_set_aside = machine.state == MachineState::Quarantined
-                && !matches!(end, MachineState::Quarantined | MachineState::Inspected);
+                && !matches!(end.state, MachineState::Quarantined | MachineState::Inspected);
             let needs_people = waits.is_some_and(|waiting| waiting.until.is_none());
             if is_there {
                 arrived.insert(machine.name.clone());
@@ -347,7 +407,7 @@ async fn follow(
         changes.wait().await?;
     }
     progress.clear();
-    told(concerned, &arrived, &stuck, end, format)
+    told(concerned, &arrived, &stuck, end.state, format)
 }
 
 fn told(

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     bars: MultiProgress,
+    shown: bool,
 }
 
 impl Progress {
@@ -15,7 +16,12 @@ impl Progress {
     pub(crate) fn new(hidden: bool) -> Self {
         let shown = !hidden && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bars: MultiProgress::with_draw_target(target) }
+        Self { bars: MultiProgress::with_draw_target(target), shown }
+    }
+
+    /// Whether anybody watches.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.shown
     }
 
     /// A bar of so many steps.

@@ -24,6 +24,11 @@ impl MachineSelector {
         self.names.is_empty() || self.names.iter().any(|pattern| pattern.fits(name.as_str()))
     }
 
+    /// The names that it gives in full, without `*`: each means one machine.
+    pub fn literals(&self) -> impl Iterator<Item = String> {
+        self.names.iter().map(ToString::to_string).filter(|name| !name.contains('*'))
+    }
+
     /// Whether a machine is meant. `value` gives what it has under a key, a label's value for one; what it does not have
     /// fits nothing.
     pub fn fits(&self, name: &Name, value: impl Fn(&str) -> Option<String>) -> bool {

@@ -78,9 +78,9 @@ impl Case<'_> {
         let before = own.previous.as_ref().unwrap_or(&own.password);
         let old = Credentials::new(own.username.clone(), before.as_str());
         let given = self.give(&old, own).await;
-        let Err(Trouble::Refused(problem)) = &given else { return given };
+        let Err(Trouble::Refused(_)) = &given else { return given };
         let declared = self.life.enroller.declared_password(self.machine(), &self.spec).await?;
-        if problem.code == "bmc.rotation-unsettled" && declared != *before {
+        if declared != *before {
             self.life.enroller.prepare(self.record, self.guard, &self.spec, &[Holder::Cell]).await?;
             return Ok(());
         }
@@ -213,8 +213,7 @@ impl Enroller {
         }
         let password = self.declared_password(machine, spec).await?;
         // Another machine may have been here, whose password was replaced.
-        let guard = self.guards.of(&spec.bmc.address).map_err(|error| Trouble::from(error.problem()))?;
-        guard.budget(&spec.bmc.username).reinstate(&password);
+        self.guard_of(spec)?.budget(&spec.bmc.username).reinstate(&password);
         Ok(Login { username: spec.bmc.username.clone(), password, own: false })
     }
 

@@ -35,6 +35,7 @@ impl Case<'_> {
         {
             self.service()?.accepts(&spec.image)?;
         }
+        self.compliance().await?;
         let instance = Instance {
             id: Uuid::new_v4(),
             base_cluster: cluster.clone(),

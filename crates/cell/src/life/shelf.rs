@@ -6,7 +6,7 @@ use crate::trouble::Trouble;
 use domain::declaration::Spec;
 use domain::fact::Source;
 use domain::lifecycle::MachineState;
-use domain::{Erasure, Goal, Kind, Outcome, firmware};
+use domain::{Erasure, Goal, Kind, Name, Outcome, firmware};
 use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
@@ -33,6 +33,13 @@ impl Case<'_> {
 
     /// Inspected → compliant: what the inventory shows against what the model's profile wants.
     pub(crate) async fn check(&self) -> Result<Outcome, Trouble> {
+        let data = json!({ "profile": self.compliance().await? });
+        self.advance(MachineState::Compliant, |advance| advance.data = data).await
+    }
+
+    /// The profile that the machine meets as it was last read. Asked again before each use: profiles are tightened while
+    /// machines lie on the shelf.
+    pub(crate) async fn compliance(&self) -> Result<Option<Name>, Trouble> {
         let declared = self.life.store.declarations_of(Kind::FirmwareProfile).await?;
         let profiles: Vec<_> = declared
             .into_iter()
@@ -49,8 +56,7 @@ impl Case<'_> {
             // A changed profile wakes the machine; a changed inventory is found by reading it again.
             return Err(Trouble::UnderWay(problem, self.life.refresh));
         }
-        let data = json!({ "profile": compliance.profile() });
-        self.advance(MachineState::Compliant, |advance| advance.data = data).await
+        Ok(compliance.profile().cloned())
     }
 
     /// Compliant → available, and wiping → available: nothing runs on it, and all that remembers is erased or accounted for.

@@ -4,8 +4,8 @@
 use crate::line::Line;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sim::{Action, Bmc, Fault};
 use sim::ironic::IronicBuilder;
+use sim::{Action, Bmc, Fault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -171,8 +171,10 @@ async fn a_password_that_somebody_changed_on_the_bmc_traps_nothing_and_is_put_ri
     let (status, _) =
         rack.line.client.call("POST", &format!("/api/v1/machines/{}/refresh", rack.name), None).await;
     assert!(status < 300);
-    rack.line.until(&rack.name, |machine| machine["waiting"]["problem"]["code"] == "bmc.rotation-unsettled").await;
-    // Neither ours nor the declared one opens: the node is cared for all the same.
+    rack.line
+        .until(&rack.name, |machine| machine["waiting"]["problem"]["code"] == "bmc.login-withheld")
+        .await;
+    // No more logins are spent than the BMC bears. Neither ours nor the declared one opens: the node is cared for all the same.
     rack.line.assign(json!({ "baseCluster": "pool", "drain": true }), "draining").await;
     rack.line.assign(json!({ "quarantine": { "reason": "who was that?" } }), "quarantined").await;
 
