@@ -24,6 +24,25 @@ pub(crate) struct Enroller {
     pub requests: Arc<Semaphore>,
 }
 
+/// How one BMC is talked to.
+pub(crate) struct Reach {
+    pub target: Target,
+    pub options: Options,
+    pub guard: Arc<BmcGuard>,
+}
+
+impl Reach {
+    /// A client that logs in so, and believes that many refusals.
+    pub(crate) async fn client(
+        self,
+        credentials: Option<Credentials>,
+        strikes: u32,
+    ) -> Result<Client, Trouble> {
+        let options = Options { credentials, guard: Some(self.guard), strikes, ..self.options };
+        Client::connect(self.target, options).await.map_err(|error| Trouble::from(error.problem()))
+    }
+}
+
 /// A machine that takes longer than this to read is not read.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
 
@@ -65,7 +84,7 @@ impl Enroller {
             Some(pin) => Trust::Pin(spki(&pin)?),
             None => Trust::FirstUse,
         };
-        let client = self.connect(spec, site, trust, None, 1).await?;
+        let client = self.reach(spec, site, trust, &[]).await?.client(None, 1).await?;
         let pin = client.peer_pin();
         client.close().await;
         let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the BMC showed no key")))?;
@@ -114,36 +133,26 @@ impl Enroller {
         site: &SiteSpec,
         login: &Login,
     ) -> Result<Inventory, Trouble> {
-        let pin = spec
-            .bmc
-            .pin
-            .or(record.pin)
-            .ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());
         // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried, and so
         // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3).
         let strikes = if record.state.is_enrolled() && !login.own { 2 } else { 1 };
-        let trust = Trust::Pin(spki(&pin)?);
-        let client = self.connect(spec, site, trust, Some(credentials), strikes).await?;
+        let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
+        let client = reach.client(Some(credentials), strikes).await?;
         let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;
         read.map_err(|error| Trouble::from(error.problem()))
     }
 
-    /// How the BMC of a machine is talked to, before anybody logs in.
+    /// How the BMC of a machine is talked to by who logs in with these accounts.
     pub(crate) async fn reach(
         &self,
-        record: &MachineRecord,
         spec: &MachineSpec,
         site: &SiteSpec,
+        trust: Trust,
         accounts: &[&str],
-    ) -> Result<(Target, Options, Arc<BmcGuard>), Trouble> {
-        let pin = spec
-            .bmc
-            .pin
-            .or(record.pin)
-            .ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
-        let (networks, trust) = (Some(site.bmc_networks.clone()), Trust::Pin(spki(&pin)?));
+    ) -> Result<Reach, Trouble> {
+        let networks = Some(site.bmc_networks.clone());
         let target = Target { url: spec.bmc.address.clone(), trust, networks };
         let options = Options {
             concurrency: self.requests_per_bmc,
@@ -151,30 +160,7 @@ impl Enroller {
             deadline: Some(DEADLINE),
             ..Options::default()
         };
-        Ok((target, options, self.guard(spec, accounts).await?))
-    }
-
-    async fn connect(
-        &self,
-        spec: &MachineSpec,
-        site: &SiteSpec,
-        trust: Trust,
-        credentials: Option<Credentials>,
-        strikes: u32,
-    ) -> Result<Client, Trouble> {
-        let target =
-            Target { url: spec.bmc.address.clone(), trust, networks: Some(site.bmc_networks.clone()) };
-        let username = credentials.as_ref().map_or(&spec.bmc.username, |pair| &pair.username).clone();
-        let options = Options {
-            credentials,
-            guard: Some(self.guard(spec, &[&username]).await?),
-            strikes,
-            concurrency: self.requests_per_bmc,
-            shared: Some(Arc::clone(&self.requests)),
-            deadline: Some(DEADLINE),
-            ..Options::default()
-        };
-        Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))
+        Ok(Reach { target, options, guard: self.guard(spec, accounts).await? })
     }
 
     /// The guard of a machine's BMC. One that is reached by Redfish and by IPMI is one BMC.
@@ -222,6 +208,13 @@ impl Enroller {
         };
         self.secrets.read(reference).await.map_err(missing)
     }
+}
+
+/// Only who has the key of the machine's BMC is sent a password: the declared one, or the one seen first.
+pub(crate) fn pinned(record: &MachineRecord, spec: &MachineSpec) -> Result<Trust, Trouble> {
+    let pin = spec.bmc.pin.or(record.pin);
+    let pin = pin.ok_or_else(|| Trouble::Passing(coded("api.internal", "the machine has no pin")))?;
+    Ok(Trust::Pin(spki(&pin)?))
 }
 
 pub(crate) fn check_identity(spec: &MachineSpec, inventory: &Inventory) -> Result<(), Trouble> {

@@ -17,7 +17,6 @@ use std::time::Duration;
 use serde_json::Value;
 use sim::{Action, Fault, Model, RunningSite, Site};
 use support::{Desk, Run};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// A site of two machines whose BMCs take a moment for each answer, and a desk with their declarations.
@@ -86,14 +85,9 @@ spec: {jurisdiction: eu, requires: [inventoried]}
         let words = ["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu", "--log-level", "error"];
         let mut command = self.desk.command(&words);
         command.arg("--data-dir").arg(self.data(run)).arg("--publish-directory").arg(self.published(run));
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        loop {
-            let line = log.next_line().await.unwrap().expect("the cell ended before it served");
-            if let Some(server) = line.strip_prefix("serving on ") {
-                return Running { child, server: server.to_owned() };
-            }
-        }
+        let (child, server, log) = support::serving(&mut command).await;
+        support::drain(log);
+        Running { child, server }
     }
 
     fn data(&self, run: &str) -> PathBuf {

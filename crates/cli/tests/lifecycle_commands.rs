@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use std::process::Stdio;
 
 use support::{Desk, Run, interrupt};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 /// A quickstart that serves, and what the commands need to reach it.
@@ -20,20 +19,9 @@ struct Rack {
 impl Rack {
     async fn start() -> Self {
         let desk = Desk::new();
-        let mut child = desk
-            .command(&["quickstart", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let server = loop {
-            let line = said.next_line().await.unwrap().expect("it ended");
-            if let Some(serving) = line.strip_prefix("Serving on ") {
-                break serving.split(' ').next().unwrap().to_owned();
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        let mut command = desk.command(&["quickstart", "--listen", "127.0.0.1:0"]);
+        let (child, server, said) = support::serving(command.stdout(Stdio::null())).await;
+        support::drain(said);
         Self { desk, child, server }
     }
 

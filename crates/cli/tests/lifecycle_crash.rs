@@ -13,7 +13,6 @@ mod support;
 use std::cell::Cell as Count;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,7 +21,6 @@ use sim::ironic::{Delays, IronicEndpoint, NodeEvent, Verb, VerbCount};
 use sim::{Action, Cluster, Fault, Model, RunningSite, Site};
 use support::Desk;
 use testbed::Postgres;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 use tokio::time::Instant;
 
@@ -117,16 +115,8 @@ impl Stage {
         let mut command = self.desk.command(&["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu"]);
         command.args(["--log-level", "error", "--data-dir", "data", "--secrets-dir", "secrets"]);
         command.args(["--ironic-url", self.ironic.url()]).args(more);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let server = loop {
-            let line = log.next_line().await.unwrap().expect("the cell ended before it served");
-            if let Some(server) = line.strip_prefix("serving on ") {
-                break server.to_owned();
-            }
-        };
-        // Whatever it says later is read, so that it does not wait for a reader.
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let (child, server, log) = support::serving(&mut command).await;
+        support::drain(log);
         Running { child, server }
     }
 

@@ -71,15 +71,9 @@ async fn programs_get_the_result_as_json() {
 #[tokio::test]
 async fn it_keeps_serving_and_the_commands_it_prints_work() {
     let desk = Desk::new();
-    let mut child = desk
-        .command(&["quickstart", "--listen", "127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = desk.command(&["quickstart", "--listen", "127.0.0.1:0"]);
+    let (mut child, _, _said) = support::serving(command.stdout(Stdio::piped())).await;
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    while !said.next_line().await.unwrap().expect("it ended").starts_with("Serving on http://") {}
     let mut steps = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {
         if line.starts_with("export ") || !steps.is_empty() {

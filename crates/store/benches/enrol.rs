@@ -5,14 +5,13 @@
 
 use bailiwick_store::{Store, StoreError, StoreOptions};
 use domain::inventory::{Gpu, Identity, Nic};
-use domain::plan::Wish;
-use domain::{Digest, Inventory, Name, Plan, fact};
+use domain::{Digest, Inventory, Name, fact};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::time::Instant;
 use testbed::Postgres;
+
+mod support;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,42 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(database: &str, store: &Store, machines: u32) -> Result<(), Box<dyn Error>> {
-    let mut yaml = String::from(
-        "apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: fra1}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [10.0.0.0/24]}
-",
-    );
-    for number in 0..machines {
-        write!(
-            yaml,
-            "---
-apiVersion: bailiwick.dev/v1alpha1
-kind: Machine
-metadata: {{name: m{number}}}
-spec: {{site: fra1, bmc: {{address: 10.0.0.5, username: root, passwordFile: pw}}}}
-"
-        )?;
-    }
-    let read = domain::manifest::read("world", &yaml).map_err(|problems| format!("{problems:?}"))?;
-    let apply = read.into_iter().map(|located| located.declaration).collect();
-    let plan = Plan::make(&[], &Wish { apply, ..Wish::default() }, None)
-        .map_err(|problems| format!("{problems:?}"))?;
-    let passwords = (0..machines)
-        .map(|number| Ok((Name::new(format!("m{number}"))?, "hunter2".to_owned().into())))
-        .collect::<Result<BTreeMap<_, _>, Box<dyn Error>>>()?;
-
+    let support::Rack { plan, passwords } = support::rack(machines)?;
     let start = Instant::now();
     store.save_plan(&plan, &passwords, "bench").await?;
     store.apply_plan(&plan.digest, "bench").await?;

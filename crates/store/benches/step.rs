@@ -8,37 +8,20 @@
 #![allow(clippy::print_stdout)] // what a benchmark is for
 
 use bailiwick_store::{Lease, Store, StoreOptions};
-use domain::plan::Wish;
-use domain::{Name, Plan};
+use domain::Name;
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{AnyConnection, Connection as _, Executor as _};
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 use testbed::Postgres;
+
+mod support;
 
 const BAR: Duration = Duration::from_millis(1);
 const MACHINES: u32 = 100;
 /// Of a round.
 const STEPS: u32 = 96;
-
-const WORLD: &str = "apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: fra1}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [10.0.0.0/24]}
-";
 
 /// Times of one step.
 struct Figures {
@@ -124,21 +107,7 @@ impl Least {
 }
 
 async fn declare(store: &Store) -> Result<(), Box<dyn Error>> {
-    let mut yaml = WORLD.to_owned();
-    for number in 0..MACHINES {
-        write!(
-            yaml,
-            "---\napiVersion: bailiwick.dev/v1alpha1\nkind: Machine\nmetadata: {{name: m{number}}}\n\
-             spec: {{site: fra1, bmc: {{address: 10.0.0.5, username: root, passwordFile: pw}}}}\n"
-        )?;
-    }
-    let read = domain::manifest::read("world", &yaml).map_err(|problems| format!("{problems:?}"))?;
-    let apply = read.into_iter().map(|located| located.declaration).collect();
-    let plan = Plan::make(&[], &Wish { apply, ..Wish::default() }, None)
-        .map_err(|problems| format!("{problems:?}"))?;
-    let passwords = (0..MACHINES)
-        .map(|number| Ok((Name::new(format!("m{number}"))?, "hunter2".to_owned().into())))
-        .collect::<Result<BTreeMap<_, _>, Box<dyn Error>>>()?;
+    let support::Rack { plan, passwords } = support::rack(MACHINES)?;
     store.save_plan(&plan, &passwords, "bench").await?;
     store.apply_plan(&plan.digest, "bench").await?;
     store.live("replica", Duration::from_hours(1)).await?;

@@ -10,14 +10,14 @@
 //! Each is a step of its own that may be repeated. A BMC that was reset to its factory password is led the same way again.
 
 use super::case::{Account, Case};
-use crate::enrol::Enroller;
+use crate::enrol::{Enroller, Reach, pinned};
 use crate::error::coded;
 use crate::trouble::Trouble;
-use domain::declaration::{MachineSpec, SiteSpec};
+use domain::declaration::MachineSpec;
 use domain::{Diagnose, MachineState, Outcome};
+use redfish::Credentials;
 use redfish::accounts::Accounts;
 use redfish::rotation::{Patience, Rotation, RotationError, Which};
-use redfish::{Client, Credentials, Options};
 use serde_json::json;
 use store::{BmcAccount, Guard, Holder, MachineRecord, Phase, Zeroizing};
 
@@ -79,7 +79,7 @@ impl Case<'_> {
         let old = Credentials::new(own.username.clone(), before.as_str());
         let given = self.give(&old, own).await;
         let Err(Trouble::Refused(_)) = &given else { return given };
-        let declared = self.life.enroller.declared_password(self.machine(), &self.spec).await?;
+        let declared = self.declared_password().await?;
         if declared != *before {
             self.life.enroller.prepare(self.record, self.guard, &self.spec, &[Holder::Cell]).await?;
             return Ok(());
@@ -89,19 +89,17 @@ impl Case<'_> {
 
     /// People have taken the wish back before it was fulfilled: what is in force stays, and the service is told of it.
     async fn give_up(&self, own: &BmcAccount, service: Option<&BmcAccount>) -> Result<Outcome, Trouble> {
-        let enroller = &self.life.enroller;
-        let declared = enroller.declared_password(self.machine(), &self.spec).await?;
+        let declared = self.declared_password().await?;
         let old = Credentials::new(own.username.clone(), declared.as_str());
         let new = Credentials::new(own.username.clone(), own.password.as_str());
         let in_force = match own.phase {
-            Phase::Prepared => enroller.settle(self.record, &self.spec, &self.site, &old, &new).await?,
+            Phase::Prepared => settle(&self.reach(&[&own.username]).await?, &old, &new).await?,
             _ => Which::New,
         };
-        let mut forgotten: Vec<Holder> = service
-            .filter(|account| is_prepared(account))
-            .map(|account| account.holder)
-            .into_iter()
-            .collect();
+        let mut forgotten = Vec::new();
+        if service.is_some_and(is_prepared) {
+            forgotten.push(Holder::Provisioner);
+        }
         let password = if in_force == Which::Old { declared } else { own.password.clone() };
         if in_force == Which::Old {
             forgotten.push(Holder::Cell);
@@ -126,18 +124,21 @@ impl Case<'_> {
         // Who takes the wish back keeps what is: also the way out where the BMC does not answer any more.
         let own = accounts.iter().find(|account| account.holder == Holder::Cell);
         let Some(own) = own.filter(|_| self.spec.bmc.rotate) else { return Ok(None) };
-        let enroller = &self.life.enroller;
-        let declared = enroller.declared_password(self.machine(), &self.spec).await?;
+        let declared = self.declared_password().await?;
         let ours = Credentials::new(own.username.clone(), own.password.as_str());
         let declared = Credentials::new(own.username.clone(), declared.as_str());
-        enroller.replace(self.record, &self.spec, &self.site, &ours, &declared).await?;
+        self.replace(&ours, &declared).await?;
         for account in accounts.iter().filter(|account| account.holder == Holder::Provisioner) {
-            enroller.remove(self.record, &self.spec, &self.site, &declared, &account.username).await?;
+            self.remove(&declared, &account.username).await?;
         }
         let data = json!({ "accounts": names(&accounts) });
         let all = [Holder::Cell, Holder::Provisioner];
         self.life.store.forget_bmc_accounts(self.machine(), self.guard, &all, &data).await?;
         Ok(Some(Outcome::Advance(self.record.state)))
+    }
+
+    async fn declared_password(&self) -> Result<Zeroizing<String>, Trouble> {
+        self.life.enroller.declared_password(self.machine(), &self.spec).await
     }
 
     /// What people have set aside stays held by them.
@@ -154,10 +155,44 @@ impl Case<'_> {
         Ok(self.go_on(held).await?.err())
     }
 
+    /// The BMC, for somebody who logs in with these accounts.
+    async fn reach(&self, accounts: &[&str]) -> Result<Reach, Trouble> {
+        let trust = pinned(self.record, &self.spec)?;
+        self.life.enroller.reach(&self.spec, &self.site, trust, accounts).await
+    }
+
+    /// One password, or account, in place of another. Where the old one is refused, the new one may be in force already.
+    async fn replace(&self, old: &Credentials, new: &Credentials) -> Result<(), Trouble> {
+        let reach = self.reach(&[&old.username, &new.username]).await?;
+        match Box::pin(rotation(&reach, old, new).rotate()).await {
+            Ok(_) => return Ok(()),
+            Err(RotationError::OldRefused) => {}
+            Err(error) => return Err(Trouble::from(error.problem())),
+        }
+        if settle(&reach, old, new).await? == Which::New {
+            return Ok(());
+        }
+        let message = "the BMC took the old password again; it is replaced once more";
+        Err(Trouble::Passing(coded("bmc.rotation-unsettled", message.to_owned())))
+    }
+
+    /// Takes an account away from the BMC.
+    async fn remove(&self, credentials: &Credentials, username: &str) -> Result<(), Trouble> {
+        let reach = self.reach(&[&credentials.username]).await?;
+        let client = reach.client(Some(credentials.clone()), 1).await?;
+        let removed = async {
+            let accounts = Accounts::of(&client).await.map_err(|error| Trouble::from(error.problem()))?;
+            accounts.remove(username).await.map_err(|error| Trouble::from(error.problem()))
+        };
+        let removed = removed.await;
+        client.close().await;
+        removed
+    }
+
     /// The BMC is given one password; a login proves it.
     async fn give(&self, old: &Credentials, account: &BmcAccount) -> Result<(), Trouble> {
         let new = Credentials::new(account.username.clone(), account.password.as_str());
-        self.life.enroller.replace(self.record, &self.spec, &self.site, old, &new).await?;
+        self.replace(old, &new).await?;
         let data = json!({ "holder": account.holder, "username": account.username });
         let store = &self.life.store;
         Ok(store.prove_bmc_account(self.machine(), self.guard, account.holder, &data).await?)
@@ -181,6 +216,23 @@ impl Case<'_> {
         let subject = Zeroizing::new(format!("{username}\n{}", password.as_str()));
         let credentials = hex::encode(&self.life.store.derive("credentials", &subject)[..8]);
         Account { username, password, credentials }
+    }
+}
+
+fn rotation<'a>(reach: &'a Reach, old: &'a Credentials, new: &'a Credentials) -> Rotation<'a> {
+    let Reach { target, options, guard } = reach;
+    Rotation { target, options, guard, old, new, patience: Patience::default() }
+}
+
+/// Which of the two is in force; neither is a trouble.
+async fn settle(reach: &Reach, old: &Credentials, new: &Credentials) -> Result<Which, Trouble> {
+    match Box::pin(rotation(reach, old, new).settle()).await {
+        Ok(Which::Neither) => {
+            let reason = "the BMC refuses both the password of our making and the one before it";
+            Err(Trouble::from(RotationError::Unsettled { reason }.problem()))
+        }
+        Ok(which) => Ok(which),
+        Err(error) => Err(Trouble::from(error.problem())),
     }
 }
 
@@ -244,79 +296,8 @@ impl Enroller {
             };
             accounts.push(BmcAccount { holder, username, password, previous, phase: Phase::Prepared });
         }
-        let data =
-            json!({ "accounts": accounts.iter().map(|account| &account.username).collect::<Vec<_>>() });
+        let data = json!({ "accounts": names(&accounts) });
         Ok(self.store.prepare_bmc_accounts(&record.name, guard, &accounts, &data).await?)
-    }
-
-    /// One password, or account, in place of another. Where the old one is refused, the new one may be in force already.
-    async fn replace(
-        &self,
-        record: &MachineRecord,
-        spec: &MachineSpec,
-        site: &SiteSpec,
-        old: &Credentials,
-        new: &Credentials,
-    ) -> Result<(), Trouble> {
-        let (target, options, guard) =
-            self.reach(record, spec, site, &[&old.username, &new.username]).await?;
-        let patience = Patience::default();
-        let rotation = Rotation { target: &target, options: &options, guard: &guard, old, new, patience };
-        match Box::pin(rotation.rotate()).await {
-            Ok(_) => return Ok(()),
-            Err(RotationError::OldRefused) => {}
-            Err(error) => return Err(Trouble::from(error.problem())),
-        }
-        if self.settle(record, spec, site, old, new).await? == Which::New {
-            return Ok(());
-        }
-        let message = "the BMC took the old password again; it is replaced once more";
-        Err(Trouble::Passing(coded("bmc.rotation-unsettled", message.to_owned())))
-    }
-
-    /// Which of the two is in force; neither is a trouble.
-    async fn settle(
-        &self,
-        record: &MachineRecord,
-        spec: &MachineSpec,
-        site: &SiteSpec,
-        old: &Credentials,
-        new: &Credentials,
-    ) -> Result<Which, Trouble> {
-        let (target, options, guard) =
-            self.reach(record, spec, site, &[&old.username, &new.username]).await?;
-        let patience = Patience::default();
-        let rotation = Rotation { target: &target, options: &options, guard: &guard, old, new, patience };
-        match Box::pin(rotation.settle()).await {
-            Ok(Which::Neither) => {
-                let reason = "the BMC refuses both the password of our making and the one before it";
-                Err(Trouble::from(RotationError::Unsettled { reason }.problem()))
-            }
-            Ok(which) => Ok(which),
-            Err(error) => Err(Trouble::from(error.problem())),
-        }
-    }
-
-    /// Takes an account away from the BMC.
-    async fn remove(
-        &self,
-        record: &MachineRecord,
-        spec: &MachineSpec,
-        site: &SiteSpec,
-        credentials: &Credentials,
-        username: &str,
-    ) -> Result<(), Trouble> {
-        let (target, options, guard) = self.reach(record, spec, site, &[&credentials.username]).await?;
-        let options = Options { credentials: Some(credentials.clone()), guard: Some(guard), ..options };
-        let client =
-            Client::connect(target, options).await.map_err(|error| Trouble::from(error.problem()))?;
-        let removed = async {
-            let accounts = Accounts::of(&client).await.map_err(|error| Trouble::from(error.problem()))?;
-            accounts.remove(username).await.map_err(|error| Trouble::from(error.problem()))
-        };
-        let removed = removed.await;
-        client.close().await;
-        removed
     }
 }
 

@@ -38,14 +38,7 @@ impl Served {
 
     /// A cell that this command serves.
     pub async fn of(desk: Desk, mut command: Command, token_file: PathBuf) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let server = loop {
-            let line = log.next_line().await.unwrap().expect("the cell ended before it served");
-            if let Some(server) = line.strip_prefix("serving on ") {
-                break server.to_owned();
-            }
-        };
+        let (child, server, log) = super::serving(&mut command).await;
         Self { desk, server, token_file, child, log }
     }
 

@@ -10,7 +10,8 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use sim::ipmi::{IpmiBmc, IpmiMachine};
 use sim::{Bmc, BmcBuilder, Model, RunningBmc};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 /// The command with an environment of its own: no context, no setting of the person who runs the tests.
 pub fn bailiwick(home: &Path) -> Command {
@@ -113,6 +114,25 @@ pub async fn start(builder: BmcBuilder) -> RunningBmc {
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_path_buf()
+}
+
+/// Starts what serves, and waits until it does: the process, where it serves, and what else it says. What nobody reads there keeps
+/// it waiting once the pipe is full: see [`drain`].
+pub async fn serving(command: &mut Command) -> (Child, String, Lines<BufReader<ChildStderr>>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    loop {
+        let line = said.next_line().await.unwrap().expect("it ended before it served");
+        if let Some(serving) = line.strip_prefix("serving on ").or(line.strip_prefix("Serving on ")) {
+            let server = serving.split(' ').next().unwrap().to_owned();
+            return (child, server, said);
+        }
+    }
+}
+
+/// Reads what a process still says, until it ends.
+pub fn drain(mut said: Lines<BufReader<ChildStderr>>) {
+    tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
 }
 
 /// Presses Ctrl-C.
