@@ -196,7 +196,7 @@ impl End<'_> {
         match self.state {
             // Let back in, it goes on at once.
             MachineState::Inspected => machine.state != MachineState::Quarantined,
-            MachineState::Draining => machine.state == self.state && machine.waiting.is_none(),
+            MachineState::Draining => machine.drained && machine.waiting.is_none(),
             // One that changes its cluster is in service still, in the one that it leaves.
             _ => {
                 machine.state == self.state && (self.of.is_none() || machine.base_cluster.as_ref() == self.of)

@@ -133,6 +133,7 @@ fn row(item: &Item) -> Vec<String> {
     let (result, detail) = match &item.erased {
         Erased::Erased { method } => ("erased", method.clone()),
         Erased::Absent => ("absent", String::new()),
+        Erased::Untouched => ("untouched", "nothing was put on it in this use".to_owned()),
         Erased::NotErased { reason } => ("not erased", reason.clone()),
     };
     let part = item.part.as_str().to_owned();

@@ -42,6 +42,8 @@ pub enum Erased {
     },
     /// There is none in this machine.
     Absent,
+    /// Nothing was put on it in this use, so it is as it was before.
+    Untouched,
     /// It was not.
     NotErased {
         /// Why not.
@@ -153,6 +155,12 @@ mod tests {
             items.remove(missing);
             assert_eq!(gap(items).as_deref(), Some("erasure.incomplete"));
         }
+    }
+
+    #[test]
+    fn a_machine_that_nothing_was_put_on_may_be_used_again() {
+        let part = |part| Item { part, serial: None, device: None, erased: Erased::Untouched };
+        assert_eq!(gap(vec![part(Part::Disk), part(Part::GpuMemory), part(Part::Tpm)]), None);
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub use node::{Info, Node, PowerState, ProvisionState, Step};
 pub use patch::Patch;
 pub use port::{Mac, Port};
 pub use refusal::Refusal;
-pub use registration::{Agent, Bmc, BmcPlace, BootMode, Marks, Registration, Trait, VerifyCa};
+pub use registration::{
+    Agent, AutomatedClean, Bmc, BmcPlace, BootMode, Marks, Registration, Trait, VerifyCa,
+};
 pub use run::{Progress, step};
 pub use secret::Secret;
 pub use transport::{Authentication, Endpoint, Options};

@@ -46,8 +46,18 @@ pub struct Registration {
     pub traits: BTreeSet<Trait>,
     /// The project that owns the node.
     pub owner: Option<String>,
-    /// Whether this node is cleaned between uses; `None` leaves it to Ironic's configuration.
-    pub automated_clean: Option<bool>,
+    /// Whether this node is cleaned between uses.
+    pub automated_clean: AutomatedClean,
+}
+
+/// Whether Ironic cleans a node between uses by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutomatedClean {
+    /// As the node has it, and Ironic's configuration where it says nothing.
+    #[default]
+    Kept,
+    /// As given; `None` leaves it to Ironic's configuration.
+    Set(Option<bool>),
 }
 
 /// How Ironic reaches the BMC, from where the conductor is.
@@ -341,7 +351,7 @@ impl Registration {
         if let Some(owner) = &self.owner {
             put("owner", json!(owner));
         }
-        if let Some(clean) = self.automated_clean {
+        if let AutomatedClean::Set(Some(clean)) = self.automated_clean {
             put("automated_clean", json!(clean));
         }
         NewNode { fields, password: password.map(|(key, password)| (key, password.clone())) }
@@ -361,8 +371,10 @@ impl Registration {
             patch = wanted.set(patch);
         }
         // Also in use: it must be known before the instance is taken away.
-        if self.automated_clean.is_some() && node.automated_clean != self.automated_clean {
-            patch = patch.set(&["automated_clean"], json!(self.automated_clean));
+        if let AutomatedClean::Set(clean) = self.automated_clean
+            && node.automated_clean != clean
+        {
+            patch = patch.set(&["automated_clean"], json!(clean));
         }
         if scope == Scope::All { self.other_differences(node, patch) } else { patch }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::node::Node;
-use crate::registration::{Agent, Bmc, BootMode, Registration, Trait, VerifyCa};
+use crate::registration::{Agent, AutomatedClean, Bmc, BootMode, Registration, Trait, VerifyCa};
 use crate::secret::{MASK, Secret};
 
 pub(crate) fn registration() -> Registration {
@@ -30,7 +30,7 @@ pub(crate) fn registration() -> Registration {
         macs: vec!["02:00:00:00:00:01".parse().unwrap()],
         traits: BTreeSet::from([Trait::bailiwick(&["jurisdiction", "fr"])]),
         owner: None,
-        automated_clean: Some(true),
+        automated_clean: AutomatedClean::Set(Some(true)),
     }
 }
 

@@ -92,6 +92,10 @@ pub struct Standing {
     /// When what was put on it last had been taken off again, its disks cleaned as the host says; `None` where nothing was, or
     /// where something is on it.
     pub cleaned: Option<Timestamp>,
+    /// When its hardware was looked at last.
+    pub inspected: Option<Timestamp>,
+    /// Whether anything was ever put on it.
+    pub was_provisioned: bool,
 }
 
 /// Looks at the machine's host, and does the one thing that brings it nearer to the wish. May be repeated, interrupted and run
@@ -199,6 +203,8 @@ impl Standing {
                 .deprovision
                 .end
                 .filter(|end| history.provision.start.is_none_or(|put| put <= *end)),
+            inspected: history.inspect.end,
+            was_provisioned: history.provision.start.is_some(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::problem::Refusal;
 use super::types::{ClassItem, EventItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
+use crate::life::is_drained;
 use crate::world::{KnownMachine, World};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -73,6 +74,7 @@ fn summary(
         serial: known.record.serial.clone(),
         gpus: known.gpus.len(),
         base_cluster: known.record.instance.as_ref().map(|instance| instance.base_cluster.clone()),
+        drained: is_drained(&known.record),
         labels: known.labels.clone(),
     }
 }
@@ -162,7 +164,7 @@ fn is_there(known: &KnownMachine) -> bool {
     let settled = known.record.waiting.is_none();
     match known.record.state {
         MachineState::InService => matches!(known.goal, Goal::Serve(_)),
-        MachineState::Draining => settled && matches!(known.goal, Goal::Drained(_)),
+        MachineState::Draining => settled && is_drained(&known.record),
         MachineState::Quarantined => true,
         _ => false,
     }

@@ -141,6 +141,8 @@ pub struct Machine {
     /// The base cluster that it is, or is becoming, a node of.
     #[schema(value_type = Option<String>)]
     pub base_cluster: Option<Name>,
+    /// Whether it is draining and no pods are left on it.
+    pub drained: bool,
     /// Labels of its declaration.
     pub labels: BTreeMap<String, String>,
 }

@@ -7,11 +7,22 @@ use crate::trouble::Trouble;
 use domain::lifecycle::MachineState;
 use domain::{Goal, Outcome};
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
+use store::MachineRecord;
 
 /// How long until pods that were asked to go are looked for again.
 const LEAVING: Duration = Duration::from_secs(3);
+
+/// What is remembered of a machine that is drained, and stays so.
+fn drained() -> Value {
+    json!({ "drained": true })
+}
+
+/// Whether no pods are left on a machine that is to be drained.
+pub(crate) fn is_drained(record: &MachineRecord) -> bool {
+    record.state == MachineState::Draining && record.work.as_ref() == Some(&drained())
+}
 
 impl Case<'_> {
     /// Gives up what was begun; a node that may have pods is drained first.
@@ -52,6 +63,11 @@ impl Case<'_> {
         if matches!(&self.goal, Goal::Drained(cluster) if *cluster == instance.base_cluster) {
             if self.record.waiting.is_some() {
                 self.life.store.clear_waiting(self.machine(), self.guard).await?;
+            }
+            // What is told before the first pod was looked for would tell nothing.
+            let drained = drained();
+            if self.record.work.as_ref() != Some(&drained) {
+                self.life.store.remember(self.machine(), self.guard, Some(&drained)).await?;
             }
             return Ok(Outcome::Done);
         }

@@ -6,6 +6,8 @@ mod rotate;
 mod serve;
 mod shelf;
 
+pub(crate) use leave::is_drained;
+
 use crate::base_cluster::BaseClusters;
 use crate::enrol::Enroller;
 use crate::provision::Provisioner;

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use crate::error::coded;
+use crate::provision::Use;
 use crate::trouble::Trouble;
 use domain::declaration::Spec;
 use domain::fact::Source;
@@ -63,7 +64,11 @@ impl Case<'_> {
     pub(crate) async fn erase(&self) -> Result<Outcome, Trouble> {
         let provisioner = self.service()?;
         let account = self.account().await?;
-        let use_of = self.record.instance.as_ref().map_or_else(|| self.first_use(), |instance| instance.id);
+        let instance = self.record.instance.as_ref();
+        let use_of = Use {
+            id: instance.map_or_else(|| self.first_use(), |instance| instance.id),
+            is_first: instance.is_none(),
+        };
         let mut work = self.record.work.clone();
         let progress = provisioner.erase(&self.subject(&account), use_of, &mut work).await;
         if work != self.record.work {
@@ -73,7 +78,6 @@ impl Case<'_> {
             Ok(items) => items,
             Err(outcome) => return Ok(outcome),
         };
-        let instance = self.record.instance.as_ref();
         let erasure = Erasure {
             machine: self.machine().clone(),
             instance: instance.map(|instance| instance.id),

@@ -1,6 +1,6 @@
 //! Ironic as a provisioning service.
 
-use super::{Deployment, IronicSettings, Progress, Subject, Wait};
+use super::{Deployment, IronicSettings, Progress, Subject, Use, Wait};
 use crate::error::coded;
 use crate::trouble::Trouble;
 use domain::erasure::{Erased, Item, Part};
@@ -8,8 +8,9 @@ use domain::fact::Source;
 use domain::{Diagnose, Fact, IpmiAddress, Problem};
 use ironic::erasure::{self, Outcome, Watch};
 use ironic::{
-    Agent, Authentication, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac, Node, Options,
-    Progress as Step, Refusal, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa, Wish,
+    Agent, Authentication, AutomatedClean, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac,
+    Node, Options, Progress as Step, Refusal, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa,
+    Wish,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ use uuid::Uuid;
 
 /// Namespace of the UUIDs that nodes are created with: so a creation whose answer was lost is recognised.
 const NODES: Uuid = Uuid::from_u128(0x3f0e_51c2_8b1a_4d6e_9c57_64d1_0a2b_7e15);
+
+/// Ironic cleans nothing by itself.
+const OFF: AutomatedClean = AutomatedClean::Set(Some(false));
 
 /// One Ironic.
 #[derive(Debug)]
@@ -35,6 +39,9 @@ struct Erasing {
     /// What was seen since before the release.
     watch: Watch,
     phase: Phase,
+    /// What the node said of automated cleaning, before that was switched off for as long as this takes.
+    #[serde(default)]
+    automated_clean: Option<bool>,
     /// How often the steps that we ask for have proven nothing.
     #[serde(default)]
     tries: u32,
@@ -46,10 +53,14 @@ enum Phase {
     /// The instance goes, and Ironic cleans as it is configured.
     #[default]
     Release,
+    /// The machine's disks are looked at anew: one may have been put in, or taken out, while it was used.
+    Look,
     /// What that left is erased by steps that we ask for.
     Clean,
     /// Back to available.
     Return,
+    /// Ironic cleans again by itself, as it did.
+    Restore,
 }
 
 impl Ironic {
@@ -81,7 +92,7 @@ impl Ironic {
     }
 
     pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
-        match self.step(subject, Wish::Inspected { after: None }, None).await? {
+        match self.step(subject, Wish::Inspected { after: None }, AutomatedClean::Kept).await? {
             Progress::Reached(Some(node)) => {
                 let found = self.client.inventory(node.uuid).await.map_err(trouble)?;
                 let found = found.map(|found| facts(&node, &found)).unwrap_or_default();
@@ -96,7 +107,7 @@ impl Ironic {
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Uuid,
+        use_of: Use,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let mut erasing: Erasing =
@@ -109,13 +120,19 @@ impl Ironic {
     async fn erase_on(
         &self,
         subject: &Subject<'_>,
-        use_of: Uuid,
+        use_of: Use,
         erasing: &mut Erasing,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let watch = &mut erasing.watch;
         match erasing.phase {
-            Phase::Release => match self.watched(subject, Wish::Released, None, watch).await? {
+            Phase::Release => match self.watched(subject, Wish::Released, AutomatedClean::Kept, watch).await?
+            {
                 Progress::Reached(Some(node)) => {
+                    erasing.automated_clean = node.automated_clean;
+                    if !use_of.is_first {
+                        erasing.phase = Phase::Look;
+                        return Ok(Progress::Acted("asks for the disks to be looked at anew".to_owned()));
+                    }
                     let record = self.record(&node, watch).await?;
                     if leaves_a_disk(&record) {
                         erasing.phase = Phase::Clean;
@@ -125,10 +142,19 @@ impl Ironic {
                 }
                 other => Ok(other.without()),
             },
+            // On the way back from it Ironic would clean once more.
+            Phase::Look => match self.step(subject, Wish::Inspected { after: watch.since }, OFF).await? {
+                Progress::Reached(Some(node)) => {
+                    let record = self.record(&node, watch).await?;
+                    erasing.phase = if leaves_a_disk(&record) { Phase::Clean } else { Phase::Return };
+                    Ok(Progress::Acted("has the disks that there are".to_owned()))
+                }
+                other => Ok(other.without()),
+            },
             Phase::Clean => {
-                let request = Uuid::new_v5(&use_of, format!("clean {}", erasing.tries).as_bytes());
+                let request = Uuid::new_v5(&use_of.id, format!("clean {}", erasing.tries).as_bytes());
                 let wish = Wish::Cleaned { request, steps: erasure::erase_disks() };
-                match self.watched(subject, wish, Some(false), watch).await? {
+                match self.watched(subject, wish, OFF, watch).await? {
                     Progress::Reached(Some(_)) => {
                         erasing.phase = Phase::Return;
                         Ok(Progress::Acted("the steps that were asked for have ended".to_owned()))
@@ -138,16 +164,25 @@ impl Ironic {
             }
             // That the steps were asked for and have ended proves nothing: what was seen of them, or is told by the node's
             // history, does. Where neither does, they are asked for again.
-            Phase::Return => match self.step(subject, Wish::Available, Some(false)).await? {
+            Phase::Return => match self.step(subject, Wish::Available, OFF).await? {
                 Progress::Reached(Some(node)) => {
                     let record = self.record(&node, watch).await?;
                     if leaves_a_disk(&record) {
                         (erasing.phase, erasing.tries) = (Phase::Clean, erasing.tries + 1);
+                        return Ok(Progress::Reached(record));
                     }
-                    Ok(Progress::Reached(record))
+                    erasing.phase = Phase::Restore;
+                    Ok(Progress::Acted("is available again".to_owned()))
                 }
                 other => Ok(other.without()),
             },
+            Phase::Restore => {
+                let clean = AutomatedClean::Set(erasing.automated_clean);
+                match self.step(subject, Wish::Available, clean).await? {
+                    Progress::Reached(Some(node)) => Ok(Progress::Reached(self.record(&node, watch).await?)),
+                    other => Ok(other.without()),
+                }
+            }
         }
     }
 
@@ -157,11 +192,11 @@ impl Ironic {
         deployment: &Deployment,
     ) -> Result<Progress<()>, Trouble> {
         let wish = Wish::Deployed(Box::new(to_ironic(subject, deployment)?));
-        Ok(self.step(subject, wish, None).await?.map(drop))
+        Ok(self.step(subject, wish, AutomatedClean::Kept).await?.map(drop))
     }
 
     pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
-        Ok(self.step(subject, Wish::Removed { force: false }, None).await?.map(drop))
+        Ok(self.step(subject, Wish::Removed { force: false }, AutomatedClean::Kept).await?.map(drop))
     }
 
     pub(crate) async fn hold(
@@ -169,7 +204,7 @@ impl Ironic {
         subject: &Subject<'_>,
         reason: Option<&str>,
     ) -> Result<Progress<bool>, Trouble> {
-        let registration = self.registration(subject, None);
+        let registration = self.registration(subject, AutomatedClean::Kept);
         let identity = ironic::Identity::of(&registration);
         let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
         let node = match found {
@@ -214,7 +249,7 @@ impl Ironic {
         &self,
         subject: &Subject<'_>,
         wish: Wish,
-        clean: Option<bool>,
+        clean: AutomatedClean,
     ) -> Result<Progress<Option<Box<Node>>>, Trouble> {
         self.watched(subject, wish, clean, &mut Watch::default()).await
     }
@@ -224,7 +259,7 @@ impl Ironic {
         &self,
         subject: &Subject<'_>,
         wish: Wish,
-        clean: Option<bool>,
+        clean: AutomatedClean,
         watch: &mut Watch,
     ) -> Result<Progress<Option<Box<Node>>>, Trouble> {
         let registration = self.registration(subject, clean);
@@ -255,7 +290,7 @@ impl Ironic {
         })
     }
 
-    fn registration(&self, subject: &Subject<'_>, clean: Option<bool>) -> Registration {
+    fn registration(&self, subject: &Subject<'_>, clean: AutomatedClean) -> Registration {
         let machine = subject.machine.as_str();
         let uuid = Uuid::new_v5(&NODES, format!("{}\n{machine}", subject.cell).as_bytes());
         let inventory = subject.inventory;

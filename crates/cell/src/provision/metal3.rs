@@ -1,7 +1,7 @@
 //! Baremetal-operator as a provisioning service: the cell writes BareMetalHosts into a management cluster and reads what comes
 //! of them.
 
-use super::{Deployment, Metal3Settings, Progress, Subject, Wait};
+use super::{Deployment, Metal3Settings, Progress, Subject, Use, Wait};
 use crate::base_cluster::connect;
 use crate::error::coded;
 use crate::trouble::Trouble;
@@ -81,13 +81,42 @@ impl Metal3 {
     /// Released and cleaned. What the cleaning erased, baremetal-operator does not tell: a BareMetalHost knows only whether
     /// there is one. It counts for the disks where the settings say that Ironic is configured so, and where there was one: the
     /// operator cleans when it takes something off, and not before the first use.
-    pub(crate) async fn erase(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Item>>, Trouble> {
+    pub(crate) async fn erase(
+        &self,
+        subject: &Subject<'_>,
+        use_of: Use,
+    ) -> Result<Progress<Vec<Item>>, Trouble> {
         let standing = match progress(self.step(subject, &Wish::Released).await?)? {
             Progress::Reached(Some(standing)) => standing,
             other => return Ok(other.without()),
         };
+        // A disk may have been put in, or taken out, while the machine was used.
+        let (released, inspected) = (standing.cleaned, standing.inspected);
+        if self.settings.inspect && !use_of.is_first && released > inspected {
+            metal3::inspect_again(self.client().await?, &self.settings.namespace, &standing.name)
+                .await
+                .map_err(trouble)?;
+            let what = format!("the operator looks at the disks of BareMetalHost/{} anew", standing.name);
+            let wait = Wait { what, poll: Duration::from_secs(5), usual: Duration::from_mins(10) };
+            return Ok(Progress::Waiting(wait));
+        }
         let disks = self.disks(&standing).await?;
-        Ok(Progress::Reached(self.items(disks, standing.cleaned.is_some())))
+        let outcome = self.outcome(standing.cleaned.is_some(), standing.was_provisioned, use_of);
+        Ok(Progress::Reached(items(disks, &outcome)))
+    }
+
+    /// What came of the disks, by what the host tells of itself.
+    fn outcome(&self, cleaned: bool, was_provisioned: bool, use_of: Use) -> Erased {
+        let not = |reason: &str| Erased::NotErased { reason: reason.to_owned() };
+        match (cleaned, self.settings.clean, self.settings.erases_disks) {
+            // What was there before the first use is nobody's here, and stays until there is one.
+            (false, ..) if !was_provisioned && !use_of.is_first => Erased::Untouched,
+            (false, ..) | (true, false, _) => not("baremetal-operator has not cleaned the machine"),
+            (true, true, false) => not("baremetal-operator tells only that metadata was cleaned"),
+            (true, true, true) => Erased::Erased {
+                method: "automated cleaning, by Ironic's configuration as declared to the cell".to_owned(),
+            },
+        }
     }
 
     /// Name and serial number of each disk; `None` where the hardware was never read.
@@ -98,36 +127,6 @@ impl Metal3 {
         Ok(disks.map(|disks| {
             disks.into_iter().map(|disk| (known(disk.name), known(disk.serial_number))).collect()
         }))
-    }
-
-    fn items(&self, disks: Option<Disks>, cleaned: bool) -> Vec<Item> {
-        let reason = match (cleaned && self.settings.clean, self.settings.erases_disks) {
-            (true, true) => None,
-            (true, false) => Some("baremetal-operator tells only that metadata was cleaned"),
-            (false, _) => Some("baremetal-operator has not cleaned the machine"),
-        };
-        let erased = || match reason {
-            Some(reason) => Erased::NotErased { reason: reason.to_owned() },
-            None => Erased::Erased {
-                method: "automated cleaning, by Ironic's configuration as declared to the cell".into(),
-            },
-        };
-        let not = || Erased::NotErased { reason: "baremetal-operator has no step for it".to_owned() };
-        let unread = disks.is_none();
-        let mut items: Vec<Item> = disks
-            .into_iter()
-            .flatten()
-            .map(|(device, serial)| Item { part: Part::Disk, serial, device, erased: erased() })
-            .collect();
-        if items.is_empty() {
-            let unknown = || Erased::NotErased { reason: "the machine's disks were never read".to_owned() };
-            let erased = if unread { unknown() } else { Erased::Absent };
-            items.push(Item { part: Part::Disk, serial: None, device: None, erased });
-        }
-        for part in [Part::GpuMemory, Part::Tpm] {
-            items.push(Item { part, serial: None, device: None, erased: not() });
-        }
-        items
     }
 
     pub(crate) async fn deploy(
@@ -230,6 +229,33 @@ impl Metal3 {
     }
 }
 
+/// What came of each part, when this came of the disks.
+fn items(disks: Option<Disks>, outcome: &Erased) -> Vec<Item> {
+    let not = |reason: &str| Erased::NotErased { reason: reason.to_owned() };
+    let unread = disks.is_none();
+    let mut items: Vec<Item> = disks
+        .into_iter()
+        .flatten()
+        .map(|(device, serial)| Item { part: Part::Disk, serial, device, erased: outcome.clone() })
+        .collect();
+    if items.is_empty() {
+        let erased = match outcome {
+            Erased::Untouched => Erased::Untouched,
+            _ if unread => not("the machine's disks were never read"),
+            _ => Erased::Absent,
+        };
+        items.push(Item { part: Part::Disk, serial: None, device: None, erased });
+    }
+    for part in [Part::GpuMemory, Part::Tpm] {
+        let erased = match outcome {
+            Erased::Untouched => Erased::Untouched,
+            _ => not("baremetal-operator has no step for it"),
+        };
+        items.push(Item { part, serial: None, device: None, erased });
+    }
+    items
+}
+
 /// Whether the host was given another deployment by us, before this one.
 fn is_earlier(step: &Step, id: &str) -> bool {
     let Step::Refused { problem, standing: Some(standing), .. } = step else { return false };
@@ -270,4 +296,32 @@ fn address(subject: &Subject<'_>) -> Result<BmcAddress, Trouble> {
 fn trouble(error: metal3::Error) -> Trouble {
     let problem = error.problem();
     if error.is_passing() { Trouble::Passing(problem) } else { Trouble::Lasting(problem) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn outcome(cleaned: bool, was_provisioned: bool, is_first: bool) -> Erased {
+        let settings = Metal3Settings { clean: true, erases_disks: true, ..Metal3Settings::default() };
+        Metal3::new(&settings).outcome(cleaned, was_provisioned, Use { id: Uuid::nil(), is_first })
+    }
+
+    #[test]
+    fn a_machine_that_was_given_back_before_anything_was_put_on_it_keeps_nobody_waiting() {
+        assert_eq!(outcome(false, false, false), Erased::Untouched);
+        let parts = items(Some(vec![(None, Some("S1".to_owned()))]), &Erased::Untouched);
+        assert!(parts.iter().all(|item| item.erased == Erased::Untouched), "{parts:?}");
+    }
+
+    #[test]
+    fn what_was_put_on_and_not_cleaned_off_was_not_erased() {
+        assert!(matches!(outcome(false, true, false), Erased::NotErased { .. }));
+        assert!(
+            matches!(outcome(false, false, true), Erased::NotErased { .. }),
+            "nobody knows what was there"
+        );
+        assert!(matches!(outcome(true, true, false), Erased::Erased { .. }));
+    }
 }

@@ -96,6 +96,15 @@ pub(crate) struct Subject<'a> {
     pub credentials: String,
 }
 
+/// The use that a machine is erased after, or before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// Names it: what is asked for on its behalf is asked for once.
+    pub id: Uuid,
+    /// There was none yet: the machine is erased before it.
+    pub is_first: bool,
+}
+
 /// What is to run on a machine.
 #[derive(Debug)]
 pub(crate) struct Deployment {
@@ -195,18 +204,17 @@ impl Provisioner {
         }
     }
 
-    /// The machine carries nothing, is erased, and ready. `work` is what this call has to remember until the next; `use_of`
-    /// names the use that ends.
+    /// The machine carries nothing, is erased, and ready. `work` is what this call has to remember until the next.
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Uuid,
+        use_of: Use,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let _place = self.place().await?;
         match &self.service {
             Service::Ironic(ironic) => ironic.erase(subject, use_of, work).await,
-            Service::Metal3(metal3) => metal3.erase(subject).await,
+            Service::Metal3(metal3) => metal3.erase(subject, use_of).await,
         }
     }
 

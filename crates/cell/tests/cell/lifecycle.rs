@@ -1,7 +1,8 @@
 //! Machines go from declared to in service, and back to the shelf.
 
 use crate::line::Line;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_becomes_a_verified_node_and_goes_back_to_the_shelf_erased() {
@@ -46,4 +47,38 @@ async fn a_machine_becomes_a_verified_node_and_goes_back_to_the_shelf_erased() {
     ];
     let seen: Vec<_> = history.iter().filter(|kind| states.contains(&kind.as_str())).collect();
     assert_eq!(seen, states.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_put_in_during_a_use_is_in_the_record_of_its_erasure() {
+    let disks = Arc::new(Mutex::new(vec!["S1"]));
+    let seen = Arc::clone(&disks);
+    let inventory = move || {
+        let disk =
+            |serial: &&str| json!({ "name": format!("/dev/{serial}"), "serial": serial, "size": 1 << 30 });
+        let disks: Vec<_> = seen.lock().unwrap().iter().map(disk).collect();
+        json!({ "inventory": { "disks": disks, "interfaces": [] }, "plugin_data": {} })
+    };
+    let line = Line::with(1, |ironic| ironic.inventory(move |_| Some(inventory())), |_| {}).await;
+    line.declare().await;
+    line.arrive("available").await;
+    let name = &line.names()[0];
+    let before = automated_clean(&line, name).await;
+
+    line.assign(json!({ "baseCluster": "pool" }), "in-service").await;
+    *disks.lock().unwrap() = vec!["S2", "S3"];
+    line.release().await;
+
+    let erasures = line.client.get(&format!("/api/v1/machines/{name}/erasures")).await;
+    let items = erasures[0]["items"].as_array().unwrap().iter().filter(|item| item["part"] == "disk");
+    let found: Vec<_> = items.map(|item| (item["serial"].as_str(), item["result"].as_str())).collect();
+    assert_eq!(found, [(Some("S2"), Some("erased")), (Some("S3"), Some("erased"))]);
+    assert_eq!(automated_clean(&line, name).await, before, "Ironic cleans by itself as it did");
+}
+
+async fn automated_clean(line: &Line, node: &str) -> Value {
+    let node = reqwest::Client::new().get(format!("{}/v1/nodes/{node}", line.ironic.url()));
+    let node = node.header("X-OpenStack-Ironic-API-Version", "1.81").send().await.unwrap();
+    let node: Value = node.json().await.unwrap();
+    node.get("automated_clean").unwrap_or_else(|| panic!("{node}")).clone()
 }

@@ -75,6 +75,10 @@ pub async fn disk(subject: Subject<'_>) {
     let found = disks(&record);
     assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "erased"), "{record:#}");
     assert_eq!(subject.erased_by_its_agent(), before + found.len());
+    // The record is of the disks that there were at its end.
+    let history = subject.host().await["status"]["operationHistory"].clone();
+    let ended = |operation: &str| history[operation]["end"].as_str().unwrap().to_owned();
+    assert!(ended("inspect") >= ended("deprovision"), "{history:#}");
 
     subject.assign(json!({ "retire": true })).await;
     subject.becomes("retired").await;

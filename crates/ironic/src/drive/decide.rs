@@ -182,7 +182,7 @@ impl Case<'_> {
         match &self.task.wish {
             Wish::Registered => Next::Reached,
             Wish::Inspected { .. } if self.is_inspected() => Next::Reached,
-            Wish::Inspected { .. } => provision(Provision::Inspect),
+            Wish::Inspected { .. } => self.inspect(),
             Wish::Cleaned { request, .. } => self.clean(*request),
             Wish::Removed { .. } => self.delete(),
             Wish::Available | Wish::Released | Wish::Deployed(_) if self.node.retired => {
@@ -201,6 +201,12 @@ impl Case<'_> {
             }
             Wish::Deployed(deployment) => self.deploy(deployment),
         }
+    }
+
+    /// In `manageable`.
+    fn inspect(&self) -> Next {
+        let patch = self.with_an_agent();
+        if patch.is_empty() { provision(Provision::Inspect) } else { Next::Do(Action::Patch(patch)) }
     }
 
     fn is_inspected(&self) -> bool {
@@ -255,8 +261,8 @@ impl Case<'_> {
         }
     }
 
-    /// A node that was deployed with a live ISO boots no agent, and cannot be cleaned on demand (`needs_agent_ramdisk` in
-    /// ironic/drivers/modules/deploy_utils.py: "Unable to find kernel, ramdisk for building ISO").
+    /// A node that was deployed with a live ISO boots no agent, and can be neither inspected nor cleaned on demand
+    /// (`needs_agent_ramdisk` in ironic/drivers/modules/deploy_utils.py: "Unable to find kernel, ramdisk for building ISO").
     fn with_an_agent(&self) -> Patch {
         let patch = Patch::new();
         if self.node.deploy_interface.as_deref() == Some(WITHOUT_AGENT) {
@@ -292,7 +298,9 @@ impl Case<'_> {
         match &self.task.wish {
             Wish::Inspected { .. } if !self.is_inspected() => {
                 let refusal = Refusal::InspectFailed { last_error: self.node.last_error.clone() };
-                self.reconnect().unwrap_or_else(|| self.failed(refusal, provision(Provision::Inspect)))
+                let again =
+                    if self.with_an_agent().is_empty() { Provision::Inspect } else { Provision::Manage };
+                self.reconnect().unwrap_or_else(|| self.failed(refusal, provision(again)))
             }
             _ => provision(Provision::Manage),
         }

@@ -538,12 +538,15 @@ fn a_cleaning_that_failed_is_not_taken_for_one_that_was_done() {
 }
 
 #[test]
-fn a_node_that_had_a_live_iso_gets_its_agent_back_before_it_is_cleaned_on_demand() {
-    let clean = wishes().into_iter().find(|wish| matches!(wish, Wish::Cleaned { .. })).unwrap();
-    let mut model = Model::at(&State::Manageable, None, &samples::registration());
-    model.set("deploy_interface", json!("ramdisk"));
-    assert_eq!(run(&mut model, &task(clean, false), || Luck::Well), Next::Reached);
-    assert_eq!(model.read().unwrap().deploy_interface.as_deref(), Some("direct"));
+fn a_node_that_had_a_live_iso_gets_its_agent_back_before_it_is_inspected_or_cleaned_on_demand() {
+    let on_demand = |wish: &Wish| matches!(wish, Wish::Inspected { .. } | Wish::Cleaned { .. });
+    for wish in wishes().into_iter().filter(on_demand) {
+        let mut model = Model::at(&State::Manageable, None, &samples::registration());
+        model.set("deploy_interface", json!("ramdisk"));
+        model.set("inspection_finished_at", json!(null));
+        assert_eq!(run(&mut model, &task(wish, false), || Luck::Well), Next::Reached);
+        assert_eq!(model.read().unwrap().deploy_interface.as_deref(), Some("direct"));
+    }
 }
 
 #[test]

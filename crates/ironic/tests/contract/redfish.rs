@@ -7,8 +7,8 @@ use std::time::Duration;
 use bailiwick_ironic::deployment::{DiskFormat, HashAlgorithm};
 use bailiwick_ironic::erasure::{self, Watch};
 use bailiwick_ironic::{
-    Agent, Bmc, ConfigDrive, DeployKind, Deployment, Image, Registration, RootDevice, Secret, Step, VerifyCa,
-    Wish,
+    Agent, AutomatedClean, Bmc, ConfigDrive, DeployKind, Deployment, Image, Registration, RootDevice, Secret,
+    Step, VerifyCa, Wish,
 };
 use serde_json::{Map, json};
 use sim::{Booted, HostOptions, Model, RunningSite};
@@ -144,7 +144,7 @@ async fn a_machine_is_inspected_erased_and_deployed_by_its_agent_and_what_was_er
 
     // What Ironic cleans by itself here is metadata, and that is no erasure.
     let mut cleaned = registration.clone();
-    cleaned.automated_clean = Some(true);
+    cleaned.automated_clean = AutomatedClean::Set(Some(true));
     let (released, way) = reach(&stage.site, &task(&cleaned, Wish::Released)).await.unwrap();
     let mut watch = Watch::default();
     for seen in way.nodes.iter().chain(released.as_deref()) {

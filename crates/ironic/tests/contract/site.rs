@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bailiwick_ironic::{
-    Agent, Authentication, Bmc, BootMode, Client, DeployKind, Deployment, Directory, Endpoint, Error, Mac,
-    Node, Options, Progress, Registration, RootDevice, Task, Trait, Trust, Wish, step,
+    Agent, Authentication, AutomatedClean, Bmc, BootMode, Client, DeployKind, Deployment, Directory,
+    Endpoint, Error, Mac, Node, Options, Progress, Registration, RootDevice, Task, Trait, Trust, Wish, step,
 };
 use serde_json::Map;
 use uuid::Uuid;
@@ -59,7 +59,7 @@ pub(crate) fn machine() -> Registration {
         macs: vec![mac_of(uuid)],
         traits: BTreeSet::from([Trait::bailiwick(&["jurisdiction", "fr"])]),
         owner: None,
-        automated_clean: Some(false),
+        automated_clean: AutomatedClean::Set(Some(false)),
     }
 }
 

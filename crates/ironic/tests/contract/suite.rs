@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use bailiwick_ironic::erasure::{self, Watch};
 use bailiwick_ironic::registration::{BmcPlace, Marks};
 use bailiwick_ironic::{
-    Bmc, ConfigDrive, DeployKind, Directory, Error, Found, Identity, NodeQuery, Options, Patch, Power,
-    PowerState, Provision, ProvisionState, Refusal, Registration, Secret, Step, Wish, find, step,
+    AutomatedClean, Bmc, ConfigDrive, DeployKind, Directory, Error, Found, Identity, NodeQuery, Options,
+    Patch, Power, PowerState, Provision, ProvisionState, Refusal, Registration, Secret, Step, Wish, find,
+    step,
 };
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -347,7 +348,7 @@ pub(crate) async fn a_changed_registration_is_brought_in_line(site: &Site) {
     client.patch_node(node, &Patch::new().set(&["extra", "theirs"], 1)).await.unwrap();
     "v2".clone_into(&mut machine.credentials);
     machine.traits = [bailiwick_ironic::Trait::bailiwick(&["jurisdiction", "de"])].into();
-    machine.automated_clean = Some(true);
+    machine.automated_clean = AutomatedClean::Set(Some(true));
     let node = bring(site, &machine, Wish::Registered).await;
     assert_eq!(node.traits, ["CUSTOM_BAILIWICK_JURISDICTION_DE"]);
     assert_eq!(node.automated_clean, Some(true));
