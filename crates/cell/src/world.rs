@@ -131,6 +131,8 @@ impl World {
             zone: machine.spec.zone.clone(),
             gpus: machine.gpus.clone(),
             alarms: machine.alarms(),
+            driver: None,
+            partitions: machine.spec.partitions.clone(),
         });
         Input {
             home: Some(self.home.clone()),
@@ -149,7 +151,8 @@ impl World {
         let model =
             class.models.is_empty() || gpu.model.as_ref().is_some_and(|model| class.models.contains(model));
         let zone = class.zone.as_ref().is_none_or(|zone| self.zone_of(machine) == Some(zone));
-        territory && model && zone
+        // Partitions are made of GPUs when they are claimed; no GPU is one.
+        territory && model && zone && class.partition.is_none()
     }
 
     /// Whether a claim could be given this GPU by this class today. Nothing is probed or attested yet, so only trials give any.

@@ -244,6 +244,10 @@ pub struct MachineSpec {
     pub mac: Option<String>,
     /// How to reach its management controller.
     pub bmc: BmcSpec,
+    /// Profiles of Multi-Instance GPU, such as `1g.10gb`, that its GPUs may be parted into when somebody claims one; `*` means all
+    /// that a GPU has. Absent: its GPUs are given out whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<String>,
 }
 
 /// A position in a rack.
@@ -310,6 +314,9 @@ pub struct GpuClassSpec {
     /// Only GPUs of machines in this zone; absent means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
+    /// A profile of Multi-Instance GPU, such as `1g.10gb`: the class gives out partitions of that size; absent means whole GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// What must be known of a GPU before it may be allocated. `[inventoried]` is for trials only.
     #[serde(default = "Requirement::default_set")]
     pub requires: Vec<Requirement>,

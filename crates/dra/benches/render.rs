@@ -30,6 +30,8 @@ fn fleet() -> Option<Input> {
             zone: None,
             gpus: (0..8).map(gpu).collect(),
             alarms: vec![],
+            driver: None,
+            partitions: vec![],
         });
     }
     Some(input)

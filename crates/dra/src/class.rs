@@ -73,6 +73,14 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
         guarded("jurisdiction", &format!("in {}", literal::list(inside.iter().map(Name::as_str)))),
         guarded("inventoried", "== true"),
     ];
+    // Neither a whole GPU nor a partition is given to who asks for the other.
+    match &spec.partition {
+        None => terms.push(guarded("type", "== 'gpu'")),
+        Some(profile) => {
+            terms.push(guarded("type", "== 'mig'"));
+            terms.push(guarded("profile", &format!("== {}", literal::string(profile))));
+        }
+    }
     if !spec.models.is_empty() {
         let mut models: Vec<&str> = spec.models.iter().map(String::as_str).collect();
         models.sort_unstable();

@@ -28,6 +28,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "`bailiwick why MACHINE` names the other machine.",
     ),
     (
+        "dra.gpu.mig-mode",
+        "A GPU is parted (MIG mode), and no partitions are declared of its machine: nobody could use the whole of it.",
+        "Declare `spec.partitions` of the Machine, or switch MIG mode off.",
+    ),
+    (
         "dra.gpu.no-identity",
         "A GPU has neither serial number nor UUID, so it cannot be told from others.",
         "Update the BMC's firmware.",
@@ -42,5 +47,15 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "dra.name.duplicate",
         "Two objects would have the same name, so neither is published.",
         "Rename one of the two.",
+    ),
+    (
+        "dra.partition.too-many-counters",
+        "A GPU's partitions would need more counters than the API allows.",
+        "Its GPUs are given out whole; tell us of the model.",
+    ),
+    (
+        "dra.partition.unknown-profile",
+        "A machine declares a MIG profile that one of its GPUs has not.",
+        "Correct `spec.partitions` of the Machine; `bailiwick-agent probe -o json` shows what its GPUs have.",
     ),
 ];

@@ -1,16 +1,16 @@
 //! One physical GPU as a DRA device: its identity, name and attributes.
 
-use crate::DRIVER;
+use crate::attribute::Attributes;
 use crate::input::PublishedMachine;
+use crate::quantity::quantity;
+use crate::{DRIVER, taint};
 use domain::declaration::{SiteSpec, Zone};
 use domain::inventory::Gpu;
-use domain::{Digest, Name, Problem};
-use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
+use domain::probe::ProbedGpu;
+use domain::{Digest, Problem};
+use k8s_openapi::api::resource::v1::{Device, DeviceCapacity};
 use std::collections::BTreeMap;
 use std::fmt;
-
-/// Longest value of a string attribute, in bytes (`resource.k8s.io/v1` DeviceAttributeMaxValueLength).
-const MAX_VALUE: usize = 64;
 
 /// What tells one physical GPU from all others. The UUID comes first, since several GPUs on one board share its serial number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,94 +85,96 @@ impl Verdict {
 pub(crate) struct Surroundings<'a> {
     pub(crate) machine: &'a PublishedMachine,
     pub(crate) site: &'a SiteSpec,
-    pub(crate) site_name: &'a Name,
-    pub(crate) probed: bool,
+    pub(crate) probed: Option<&'a ProbedGpu>,
     pub(crate) verdict: Option<Verdict>,
 }
 
-/// The device of a GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). No capacity: a BMC's word
-/// for memory is not what a probe would measure. `firmwareVersion` is a string even where it looks like a semantic version:
-/// an attribute whose type depends on its value makes selectors fail, which aborts allocation (facts: dra §3).
+/// The device of a whole GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). Memory is a capacity only
+/// where a probe measured it: a BMC's word for it is another. `firmwareVersion` is a string even where it looks like a semantic
+/// version.
 pub(crate) fn device(
     key: &GpuKey,
     gpu: &Gpu,
     around: &Surroundings<'_>,
     problems: &mut Vec<Problem>,
 ) -> Device {
-    let machine = around.machine;
-    let place = format!("Machine/{} gpus/{key}", machine.name);
-    let mut attributes = BTreeMap::new();
-    let mut text = |name: &str, value: Option<&str>| {
-        let Some(value) = value.filter(|v| !v.is_empty()) else { return };
-        if value.len() > MAX_VALUE || value.chars().any(char::is_control) {
-            problems.push(
-                Problem::new(
-                    "dra.attribute.unfit",
-                    format!("the attribute {name} of {place} is left out: its value does not fit"),
-                )
-                .difference(
-                    format!("{value:?}, {} bytes", value.len()),
-                    format!("at most {MAX_VALUE} bytes, no control characters"),
-                )
-                .at(place.clone()),
-            );
-            return;
-        }
-        attributes.insert(
-            name.to_owned(),
-            DeviceAttribute { string: Some(value.to_owned()), ..DeviceAttribute::default() },
-        );
-    };
-    text("type", Some("gpu"));
-    text("uuid", gpu.uuid.as_deref());
-    text("productName", gpu.model.as_deref());
-    text("manufacturer", gpu.manufacturer.as_deref());
-    text("serial", gpu.serial.as_deref());
-    text("partNumber", gpu.part_number.as_deref());
-    text("firmwareVersion", gpu.firmware_version.as_deref());
-    text("jurisdiction", Some(around.site.jurisdiction.as_str()));
-    text("site", Some(around.site_name.as_str()));
-    text("operator", Some(around.site.operator.as_str()));
-    text("rack", machine.rack.as_ref().map(|rack| rack.name.as_str()));
-    text("machine", Some(machine.name.as_str()));
-    let zone: Option<&Zone> = machine.zone.as_ref().or(around.site.zone.as_ref());
-    text("zoneTier", zone.map(|z| z.tier.as_str()));
-    text("zoneHandling", zone.and_then(|z| z.handling).map(domain::declaration::Handling::as_str));
-    text("attestation", Some(around.verdict.map_or("none", Verdict::as_str)));
-    match gpu.pci_address.as_deref() {
-        Some(address) if is_pci_address(address) => {
-            text("resource.kubernetes.io/pciBusID", Some(&address.to_ascii_lowercase()));
-        }
-        Some(address) => problems.push(
-            Problem::new(
-                "dra.attribute.unfit",
-                format!("the PCI address of {place} is left out: it is not well formed"),
-            )
-            .difference(address, "dddd:bb:dd.f")
-            .at(place),
-        ),
-        None => {}
+    let place = format!("Machine/{} gpus/{key}", around.machine.name);
+    let mut attributes = Attributes::new(place, problems);
+    let probed = around.probed;
+    let or = |told: &Option<String>, probed: Option<&String>| told.clone().or_else(|| probed.cloned());
+    attributes.text("type", Some("gpu"));
+    // What a workload is told, and NVML knows it by, goes before what Redfish calls it.
+    let uuid = probed.and_then(|gpu| gpu.uuid.as_deref()).or(gpu.uuid.as_deref());
+    attributes.text("uuid", uuid);
+    attributes.text("manufacturer", gpu.manufacturer.as_deref());
+    attributes.text("serial", or(&gpu.serial, probed.and_then(|gpu| gpu.serial.as_ref())).as_deref());
+    let part_number = or(&gpu.part_number, probed.and_then(|gpu| gpu.part_number.as_ref()));
+    attributes.text("partNumber", part_number.as_deref());
+    let firmware = or(&gpu.firmware_version, probed.and_then(|gpu| gpu.vbios.as_ref()));
+    attributes.text("firmwareVersion", firmware.as_deref());
+    attributes.text("nvlinkDomain", probed.and_then(|gpu| nvlink_domain(gpu, around.machine)).as_deref());
+    common(gpu, around, &mut attributes);
+    let memory = probed.and_then(|gpu| gpu.memory_bytes);
+    Device {
+        name: key.device_name(),
+        attributes: Some(attributes.done()),
+        capacity: memory.map(|bytes| capacity([("memory", bytes)])),
+        taints: around.probed.and_then(taint::of_health).map(|taint| vec![taint]),
+        ..Device::default()
     }
-    for (name, value) in [("inventoried", true), ("probed", around.probed)] {
-        attributes
-            .insert(name.to_owned(), DeviceAttribute { bool: Some(value), ..DeviceAttribute::default() });
-    }
-    Device { name: key.device_name(), attributes: Some(attributes), ..Device::default() }
 }
 
-/// `dddd:bb:dd.f`, as the standard attribute wants it (facts: dra §4).
-fn is_pci_address(text: &str) -> bool {
-    let hex = |part: &str, digits| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut parts = text.split([':', '.']);
-    let mut next = |digits| parts.next().is_some_and(|part| hex(part, digits));
-    next(4)
-        && next(2)
-        && next(2)
-        && next(1)
-        && parts.next().is_none()
-        && text.len() == 12
-        && text.as_bytes().get(10) == Some(&b'.')
-        && !text[..10].contains('.')
+/// What is said of a whole GPU and of each of its partitions.
+pub(crate) fn common(gpu: &Gpu, around: &Surroundings<'_>, attributes: &mut Attributes<'_>) {
+    let machine = around.machine;
+    attributes.text("jurisdiction", Some(around.site.jurisdiction.as_str()));
+    attributes.text("site", Some(machine.site.as_str()));
+    attributes.text("operator", Some(around.site.operator.as_str()));
+    attributes.text("rack", machine.rack.as_ref().map(|rack| rack.name.as_str()));
+    attributes.text("machine", Some(machine.name.as_str()));
+    let zone: Option<&Zone> = machine.zone.as_ref().or(around.site.zone.as_ref());
+    attributes.text("zoneTier", zone.map(|z| z.tier.as_str()));
+    attributes.text("zoneHandling", zone.and_then(|z| z.handling).map(domain::declaration::Handling::as_str));
+    attributes.text("attestation", Some(around.verdict.map_or("none", Verdict::as_str)));
+    attributes.truth("inventoried", true);
+    attributes.truth("probed", around.probed.is_some());
+    let probed = around.probed;
+    let model = gpu.model.as_deref().or(probed.and_then(|gpu| gpu.model.as_deref()));
+    attributes.text("productName", model);
+    let pci = probed.map(|gpu| &gpu.pci);
+    let address = pci.and_then(|pci| pci.address.as_deref()).or(gpu.pci_address.as_deref());
+    attributes.pci_address("resource.kubernetes.io/pciBusID", address);
+    attributes.text("resource.kubernetes.io/pcieRoot", pci.and_then(|pci| pci.root.as_deref()));
+    attributes.number("resource.kubernetes.io/numaNode", probed.and_then(|gpu| gpu.numa_node));
+    attributes.text("brand", probed.and_then(|gpu| gpu.brand.as_deref()));
+    attributes.text("architecture", probed.and_then(|gpu| gpu.architecture.as_deref()));
+    attributes.version("cudaComputeCapability", probed.and_then(|gpu| gpu.compute_capability.as_deref()));
+    let driver = machine.driver.as_ref().filter(|_| probed.is_some());
+    attributes.version("driverVersion", driver.and_then(|driver| driver.version.as_deref()));
+    attributes.version("cudaDriverVersion", driver.and_then(|driver| driver.cuda.as_deref()));
+}
+
+/// GPUs with the same value reach each other's memory over NVLink, so that `matchAttribute` may ask for it: those of one clique of
+/// a fabric, else those of one baseboard.
+fn nvlink_domain(gpu: &ProbedGpu, machine: &PublishedMachine) -> Option<String> {
+    let fabric = gpu.fabric.as_ref();
+    let cluster = fabric.and_then(|fabric| fabric.cluster_uuid.as_ref());
+    match (cluster, fabric.and_then(|fabric| fabric.clique_id)) {
+        (Some(cluster), Some(clique)) => Some(format!("{cluster}.{clique}")),
+        // Part of a fabric that it has not joined yet.
+        (Some(_), None) => None,
+        (None, _) => gpu.nvlinks.iter().any(|link| link.active).then(|| machine.name.to_string()),
+    }
+}
+
+/// Capacities by name; what there is nothing of is left out.
+pub(crate) fn capacity<const N: usize>(amounts: [(&str, u64); N]) -> BTreeMap<String, DeviceCapacity> {
+    let there = amounts.into_iter().filter(|(_, amount)| *amount > 0);
+    there
+        .map(|(name, amount)| {
+            (name.to_owned(), DeviceCapacity { value: quantity(amount), ..DeviceCapacity::default() })
+        })
+        .collect()
 }
 
 /// How CEL names an attribute of ours.
@@ -190,13 +192,5 @@ mod tests {
         assert_ne!(GpuKey::of(&gpu("a")), GpuKey::of(&gpu("b")));
         assert_eq!(GpuKey::of(&gpu("AB")), Some(GpuKey::Uuid("ab".into())));
         assert_eq!(GpuKey::of(&Gpu { serial: Some(" ".into()), ..Gpu::default() }), None);
-    }
-
-    #[test]
-    fn a_pci_address_is_taken_only_in_its_full_form() {
-        assert!(is_pci_address("0000:1b:00.0") && is_pci_address("0009:01:00.F"));
-        for bad in ["1b:00.0", "0000.1b:00:0", "0000:1b:00.0 ", "0000:1b:0g.0", "0000:1b:00:0", ""] {
-            assert!(!is_pci_address(bad), "{bad}");
-        }
     }
 }

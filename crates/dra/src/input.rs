@@ -3,6 +3,7 @@
 use crate::device::{GpuKey, Verdict};
 use domain::declaration::{GpuClassSpec, RackPosition, SiteSpec, Zone};
 use domain::inventory::Gpu;
+use domain::probe::{Driver, ProbedGpu};
 use domain::{Containment, Name, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +24,8 @@ pub struct Input {
     pub machines: Vec<PublishedMachine>,
     /// Declared GPU classes.
     pub classes: Vec<(Name, GpuClassSpec)>,
-    /// GPUs that their node's own probe confirmed.
-    pub probed: BTreeSet<GpuKey>,
+    /// GPUs that their node's own probe confirmed, as it saw them.
+    pub probed: BTreeMap<GpuKey, ProbedGpu>,
     /// What attestation concluded; a GPU that is not here has no verdict.
     pub verdicts: BTreeMap<GpuKey, Verdict>,
     /// GPUs whose views disagree: kept out. GPUs that two machines show are found here without being named.
@@ -44,7 +45,7 @@ impl Input {
             sites: BTreeMap::new(),
             machines: Vec::new(),
             classes: Vec::new(),
-            probed: BTreeSet::new(),
+            probed: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             server: ServerSupport::default(),
@@ -67,13 +68,26 @@ pub struct PublishedMachine {
     pub gpus: Vec<Gpu>,
     /// What got worse (its BMC's key changed, …): its devices are tainted while this is not empty.
     pub alarms: Vec<Problem>,
+    /// Its GPUs' driver, as its probe tells.
+    pub driver: Option<Driver>,
+    /// MIG profiles that its GPUs may be parted into ([`domain::declaration::MachineSpec::partitions`]).
+    pub partitions: Vec<String>,
 }
 
 /// What the API server can do, found by discovery.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerSupport {
     /// The version in which DeviceTaintRule is served. `None`: not served, so taints go into the slices.
     pub taint_rules: Option<TaintRuleVersion>,
+    /// Whether counters are kept (gate DRAPartitionableDevices): without them partitions would be given out beside the whole.
+    pub counters: bool,
+}
+
+impl Default for ServerSupport {
+    /// What Kubernetes 1.36 has by default.
+    fn default() -> Self {
+        Self { taint_rules: None, counters: true }
+    }
 }
 
 /// Versions of DeviceTaintRule in `resource.k8s.io`, oldest first.

@@ -4,16 +4,19 @@
 //! work of sinks: [`reconcile`] tells a sink which ResourceSlices to write and delete so that no consumer ever sees half a
 //! pool, and [`proof_slice`] with [`judge`] tells whether the admission policy holds before anything else is written.
 
+mod attribute;
 mod class;
 mod codes;
 mod device;
 mod input;
 mod literal;
 mod object;
+mod partition;
 mod policy;
 mod pool;
 mod proof;
 mod publish;
+mod quantity;
 mod slice;
 mod taint;
 
@@ -38,6 +41,9 @@ pub const MANAGER: &str = "bailiwick";
 
 /// Label and annotation of a class that gives GPUs out on a BMC's word alone.
 pub const TRIAL: &str = "bailiwick.dev/trial";
+
+/// Key of the taint on a device that something is wrong with.
+pub const TAINT_HEALTH: &str = "bailiwick.dev/health";
 
 /// Key of the taint on the devices of an alarmed machine.
 pub const TAINT_ALARM: &str = "bailiwick.dev/alarm";

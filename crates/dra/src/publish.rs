@@ -3,11 +3,12 @@
 use crate::device::{GpuKey, Surroundings, device};
 use crate::input::{Input, PublishedMachine};
 use crate::object::{Object, Output};
+use crate::partition::parted;
 use crate::{class, policy, slice, taint};
 use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
 use domain::{Name, Problem};
-use k8s_openapi::api::resource::v1::Device;
+use k8s_openapi::api::resource::v1::{CounterSet, Device};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
@@ -19,12 +20,12 @@ pub fn publish(input: &Input) -> Output {
     let doubles = Doubles::find(&input.machines);
     let (mut rules, mut slices) = (Vec::new(), Vec::new());
     for (machine, site) in &machines {
-        let devices = devices(input, machine, site, &doubles, &mut problems);
+        let (devices, counters) = devices(input, machine, site, &doubles, &mut problems);
         let rule = input.server.taint_rules.and_then(|version| taint::rule(&input.cell, machine, version));
         // Where the server serves no taint rules the devices bear the taint themselves.
         let taint = if rule.is_none() { taint::taint(machine) } else { None };
         rules.extend(rule);
-        slices.extend(slice::slices(&input.cell, &machine.name, devices, taint.as_ref()));
+        slices.extend(slice::slices(&input.cell, &machine.name, devices, &counters, taint.as_ref()));
     }
     problems.sort_by(|a, b| (&a.at, &a.code, &a.message).cmp(&(&b.at, &b.code, &b.message)));
     problems.dedup();
@@ -157,16 +158,16 @@ fn serial(gpu: &Gpu) -> Option<&str> {
     gpu.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty())
 }
 
-/// The devices of a machine, sorted by name.
+/// The devices of a machine, sorted by name, and the counters that partitions share.
 fn devices(
     input: &Input,
     machine: &PublishedMachine,
     site: &SiteSpec,
     doubles: &Doubles<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<CounterSet>) {
     let place = format!("Machine/{}", machine.name);
-    let mut devices = BTreeMap::new();
+    let (mut devices, mut counters) = (BTreeMap::new(), Vec::new());
     for gpu in &machine.gpus {
         let Some(key) = GpuKey::of(gpu) else {
             problems.push(
@@ -205,11 +206,30 @@ fn devices(
         let around = Surroundings {
             machine,
             site,
-            site_name: &machine.site,
-            probed: input.probed.contains(&key),
+            probed: input.probed.get(&key),
             verdict: input.verdicts.get(&key).copied(),
         };
-        devices.insert(key.device_name(), device(&key, gpu, &around, problems));
+        let mut whole = device(&key, gpu, &around, problems);
+        let parted = if input.server.counters { parted(&key, gpu, &around, problems) } else { None };
+        if let Some(parted) = parted {
+            whole.consumes_counters = Some(vec![parted.whole]);
+            counters.push(parted.counters);
+            devices.extend(parted.partitions.into_iter().map(|device| (device.name.clone(), device)));
+        } else if around.probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
+            problems.push(
+                Problem::new(
+                    "dra.gpu.mig-mode",
+                    format!(
+                        "GPU {key} of {place} is not published: it is parted, and no partitions are declared"
+                    ),
+                )
+                .hint("declare `spec.partitions` of the Machine, or switch MIG mode off: `nvidia-smi -mig 0`")
+                .at(place.clone()),
+            );
+            continue;
+        }
+        devices.insert(key.device_name(), whole);
     }
-    devices.into_values().collect()
+    counters.sort_by(|a, b| a.name.cmp(&b.name));
+    (devices.into_values().collect(), counters)
 }

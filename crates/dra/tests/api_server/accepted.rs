@@ -1,6 +1,6 @@
 //! The API server takes everything as it is, and a second time changes nothing.
 
-use crate::cluster::{Cluster, input, machine, name};
+use crate::cluster::{Cluster, input, machine, name, probed};
 use bailiwick_dra::{Object, Step, publish, reconcile};
 use domain::Problem;
 use serde_json::{Value, json};
@@ -18,12 +18,14 @@ fn kept(sent: &Value, got: &Value) -> bool {
     }
 }
 
-/// The most of everything: a machine of several slices, taints by rule and in slices, a class near the longest selector.
+/// The most of everything: a machine of several slices, every partition of nine GPUs, taints by rule and in slices, a class near the longest selector.
 fn everything() -> Vec<Object> {
     let mut input = input("accepted", &["de", "us"]);
     input.machines.push(machine(&format!("{}x", "accepted-".repeat(6)), "de", 130));
     input.machines.push(machine("accepted-alarmed", "de", 70));
     input.machines[3].alarms = vec![Problem::new("bmc.pin-mismatch", "its key changed")];
+    let parted = probed(&mut input, "accepted-parted", 9);
+    input.machines.push(parted);
     let models: Vec<_> = (0..95).map(|at| format!("it's model \\ \"{at:040}\" of größter Länge")).collect();
     let classes = [
         ("accepted-default", json!({ "jurisdiction": "eu" })),
@@ -81,13 +83,15 @@ async fn slices_read_back_from_the_server_leave_nothing_to_write() {
     let cluster = Cluster::guarded().await;
     let mut input = input("again", &["de"]);
     input.machines.push(machine("again-large", "de", 200));
+    let parted = probed(&mut input, "again-parted", 1);
+    input.machines.push(parted);
     let desired = publish(&input).observed;
     let mut existing = Vec::new();
     for step in reconcile(&[], &desired) {
         let Step::Apply(object) = step else { panic!("nothing to delete") };
         existing.push(cluster.apply(&object).await);
     }
-    assert_eq!(existing.len(), 3);
+    assert_eq!(existing.len(), 7);
     assert_eq!(reconcile(&existing, &desired), vec![]);
     input.machines[0].alarms = vec![Problem::new("bmc.pin-mismatch", "its key changed")];
     input.server.taint_rules = None;

@@ -1,10 +1,12 @@
 //! A control plane in which a cell may do what `manifests/cell-clusterrole.yaml` says, and nothing else.
 
+use crate::h100::h100;
 use bailiwick_dra::{
-    DryRun, Input, Object, PROOF_GROUP, PROOF_USER, Proof, PublishedMachine, ServerSupport, TaintRuleVersion,
-    judge, proof_slice, publish,
+    DryRun, GpuKey, Input, Object, PROOF_GROUP, PROOF_USER, Proof, PublishedMachine, ServerSupport,
+    TaintRuleVersion, judge, proof_slice, publish,
 };
 use domain::inventory::Gpu;
+use domain::probe::Driver;
 use domain::{Containment, Name};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -149,7 +151,7 @@ pub(crate) fn input(prefix: &str, jurisdictions: &[&str]) -> Input {
         input.sites.insert(name(jurisdiction), serde_json::from_value(site).unwrap());
         input.machines.push(machine(&format!("{prefix}-{jurisdiction}"), jurisdiction, 8));
     }
-    input.server = ServerSupport { taint_rules: Some(TaintRuleVersion::V1Beta2) };
+    input.server = ServerSupport { taint_rules: Some(TaintRuleVersion::V1Beta2), ..ServerSupport::default() };
     input
 }
 
@@ -171,7 +173,21 @@ pub(crate) fn machine(machine: &str, site: &str, gpus: usize) -> PublishedMachin
         zone: None,
         gpus: (0..gpus).map(gpu).collect(),
         alarms: vec![],
+        driver: None,
+        partitions: vec![],
     }
+}
+
+/// The same in Germany, whose GPUs are probed, and may be parted into anything.
+pub(crate) fn probed(input: &mut Input, at: &str, gpus: usize) -> PublishedMachine {
+    let driver = Driver { version: Some("580.95.05".into()), nvml: None, cuda: Some("13.0".into()) };
+    let parted = PublishedMachine {
+        driver: Some(driver),
+        partitions: vec!["*".to_owned()],
+        ..machine(at, "de", gpus)
+    };
+    input.probed.extend(parted.gpus.iter().filter_map(GpuKey::of).map(|key| (key, h100(None))));
+    parted
 }
 
 /// A taint rule of somebody else's.

@@ -1,19 +1,24 @@
 //! What the real scheduler gives to claims.
 
-use crate::cluster::{Cluster, claim, input, name};
-use bailiwick_dra::publish;
+use crate::cluster::{Cluster, claim, input, name, probed};
+use bailiwick_dra::{Input, publish};
 use domain::Problem;
 use serde_json::{Value, json};
 
 /// Publishes a machine in Germany and one in the United States, each a Node, and these classes.
 async fn world(prefix: &str, classes: &[(&str, Value)], alarmed: bool) -> Cluster {
-    let cluster = Cluster::guarded().await;
     let mut input = input(prefix, &["de", "us"]);
-    for (class, spec) in classes {
-        input.classes.push((name(class), serde_json::from_value(spec.clone()).unwrap()));
-    }
     if alarmed {
         input.machines[0].alarms.push(Problem::new("bmc.pin-mismatch", "its key changed"));
+    }
+    published(input, classes).await
+}
+
+/// Publishes these machines, each a Node, and these classes.
+async fn published(mut input: Input, classes: &[(&str, Value)]) -> Cluster {
+    let cluster = Cluster::guarded().await;
+    for (class, spec) in classes {
+        input.classes.push((name(class), serde_json::from_value(spec.clone()).unwrap()));
     }
     for machine in &input.machines {
         cluster.plane.create_node(machine.name.as_str(), &format!("uuid-{}", machine.name)).await.unwrap();
@@ -95,4 +100,22 @@ async fn a_device_of_an_alarmed_machine_is_not_given_out() {
     let cluster = world("alarm", &[("alarm", trial)], true).await;
     ask(&cluster, "alarm", "alarm", Some("alarm-")).await;
     refused(&cluster, "alarm").await;
+}
+
+#[tokio::test]
+async fn a_gpu_is_given_out_in_two_halves_and_then_not_as_a_whole() {
+    let mut input = input("parted", &["de"]);
+    let parted = probed(&mut input, "parted-de", 1);
+    input.machines = vec![parted];
+    let class = |partition| json!({ "jurisdiction": "eu", "partition": partition, "requires": ["probed"] });
+    let classes = [("half", class(json!("3g.40gb"))), ("whole", class(json!(null)))];
+    let cluster = published(input, &classes).await;
+    ask(&cluster, "half-1", "half", Some("parted-")).await;
+    ask(&cluster, "half-2", "half", Some("parted-")).await;
+    assert_eq!(
+        (got(&cluster, "half-1").await, got(&cluster, "half-2").await),
+        ("parted-de".into(), "parted-de".into())
+    );
+    ask(&cluster, "whole", "whole", Some("parted-")).await;
+    refused(&cluster, "whole").await;
 }

@@ -1,8 +1,10 @@
 //! Inventories and declarations of any kind, small names so that things collide and contain each other.
 
+use crate::h100::h100;
 use bailiwick_dra::{GpuKey, Input, PublishedMachine, ServerSupport, TaintRuleVersion, Verdict};
 use domain::declaration::{GpuClassSpec, Handling, Requirement, SiteSpec, Tier, Zone};
 use domain::inventory::Gpu;
+use domain::probe::ProbedGpu;
 use domain::{Containment, Name, Problem};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -75,27 +77,32 @@ fn machine() -> impl Strategy<Value = PublishedMachine> {
     let names = prop_oneof!["m[0-9]{1,2}", "[a-z]{63}"];
     let gpus = prop_oneof![9 => vec(gpu(), 0..10), 1 => vec(gpu(), 100..300)];
     let alarms = vec(prop_oneof![Just("bmc.pin-mismatch".to_owned()), word()], 0..3);
-    (names, "s[0-3]", option::of(zone()), gpus, alarms).prop_map(|(machine, site, zone, gpus, alarms)| {
-        PublishedMachine {
+    let partitions = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["3g.40gb".to_owned(), "9g".to_owned()])];
+    (names, "s[0-3]", option::of(zone()), gpus, partitions, alarms).prop_map(
+        |(machine, site, zone, gpus, partitions, alarms)| PublishedMachine {
             name: name(&machine),
             site: name(&site),
             rack: None,
             zone,
             gpus,
             alarms: alarms.into_iter().map(|code| Problem::new(&code, "worse")).collect(),
-        }
-    })
+            driver: None,
+            partitions,
+        },
+    )
 }
 
 pub(crate) fn class() -> impl Strategy<Value = GpuClassSpec> {
     let every = vec![Requirement::Inventoried, Requirement::Probed, Requirement::Attested];
     let requires = prop_oneof![Just(Requirement::default_set()), proptest::sample::subsequence(every, 0..=3)];
     let jurisdiction = select(vec!["world", "eu", "de", "us", "nowhere"]);
-    (jurisdiction, vec(word(), 0..3), option::of(zone()), requires).prop_map(
-        |(jurisdiction, models, zone, requires)| GpuClassSpec {
+    let partition = option::of(select(vec!["1g.10gb".to_owned(), "3g.40gb".to_owned()]));
+    (jurisdiction, vec(word(), 0..3), option::of(zone()), partition, requires).prop_map(
+        |(jurisdiction, models, zone, partition, requires)| GpuClassSpec {
             jurisdiction: name(jurisdiction),
             models,
             zone,
+            partition,
             requires,
         },
     )
@@ -125,7 +132,8 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
         let keys: Vec<_> = machines.iter().flat_map(|m| &m.gpus).filter_map(GpuKey::of).collect();
         for (key, (probed, verdict, conflict)) in keys.into_iter().zip(knowledge.iter().cycle()) {
             if *probed {
-                input.probed.insert(key.clone());
+                // Known by what Redfish calls it, so that devices can be told apart by that.
+                input.probed.insert(key.clone(), ProbedGpu { uuid: None, ..h100(None) });
             }
             if let Some(verdict) = verdict {
                 input.verdicts.insert(key.clone(), *verdict);
@@ -135,7 +143,7 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
             }
         }
         input.machines = machines;
-        input.server = ServerSupport { taint_rules };
+        input.server = ServerSupport { taint_rules, ..ServerSupport::default() };
         input
     })
 }

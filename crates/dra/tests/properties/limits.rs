@@ -7,11 +7,17 @@ use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn devices(slice: &Value) -> &Vec<Value> {
-    slice["spec"]["devices"].as_array().unwrap()
+/// The devices of a slice; one of counters has none.
+pub(crate) fn devices(slice: &Value) -> &[Value] {
+    slice["spec"]["devices"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn slices(objects: &[Object]) -> impl Iterator<Item = &Object> {
+/// The devices that are whole GPUs.
+fn gpus(slice: &Value) -> impl Iterator<Item = &Value> {
+    devices(slice).iter().filter(|device| device["attributes"]["type"]["string"] == "gpu")
+}
+
+pub(crate) fn slices(objects: &[Object]) -> impl Iterator<Item = &Object> {
     objects.iter().filter(|object| object.kind == "ResourceSlice")
 }
 
@@ -30,9 +36,9 @@ proptest! {
         for slice in slices(&output.observed) {
             let spec = &slice.json["spec"];
             let devices = devices(&slice.json);
-            let tainted = devices.iter().any(|device| device.get("taints").is_some());
-            let most = if tainted { 64 } else { 128 };
-            prop_assert!((1..=most).contains(&devices.len()));
+            let sets = spec["sharedCounters"].as_array().map_or(0, Vec::len);
+            // Devices or counters, and never both (facts: dra §1).
+            prop_assert!((1..=64).contains(&devices.len()) && sets == 0 || devices.is_empty() && (1..=8).contains(&sets));
             prop_assert_eq!(&spec["nodeName"], &spec["pool"]["name"]);
             let pool = pools.entry(spec["nodeName"].as_str().unwrap().to_owned()).or_default();
             pool.1.push(spec["pool"]["resourceSliceCount"].as_i64().unwrap());
@@ -41,7 +47,7 @@ proptest! {
                 prop_assert!(domain::Name::new(label).is_ok());
                 prop_assert!(pool.0.insert(label.to_owned()), "two devices of one name");
                 let attributes = device["attributes"].as_object().unwrap();
-                prop_assert!(attributes.len() <= 32);
+                prop_assert!(attributes.len() + device["capacity"].as_object().map_or(0, serde_json::Map::len) <= 32);
                 for (key, value) in attributes {
                     prop_assert_eq!(value.as_object().unwrap().len(), 1);
                     prop_assert!(value["string"].as_str().is_none_or(|text| text.len() <= 64 && !text.is_empty()), "{}", key);
@@ -80,16 +86,15 @@ proptest! {
     #[test]
     fn a_gpu_is_published_in_one_place_or_told_of(input in input()) {
         let output = publish(&input);
+        let keys = input.machines.iter().flat_map(|machine| &machine.gpus).filter_map(GpuKey::of);
+        let keys: BTreeMap<_, _> = keys.map(|key| (key.device_name(), key)).collect();
         let mut published = BTreeSet::new();
         for slice in slices(&output.observed) {
-            for device in devices(&slice.json) {
-                let attributes = &device["attributes"];
-                let known = |key: &str| attributes[key]["string"].as_str().map(str::to_owned);
-                prop_assert!(known("jurisdiction").is_some_and(|j| j != "nowhere"));
-                let gpu = Gpu { uuid: known("uuid"), serial: known("serial"), ..Gpu::default() };
-                let key = GpuKey::of(&gpu).unwrap();
-                prop_assert_eq!(key.device_name(), device["name"].as_str().unwrap());
-                prop_assert!(!input.conflicts.contains(&key));
+            for device in gpus(&slice.json) {
+                let jurisdiction = device["attributes"]["jurisdiction"]["string"].as_str();
+                prop_assert!(jurisdiction.is_some_and(|jurisdiction| jurisdiction != "nowhere"));
+                let key = &keys[device["name"].as_str().unwrap()];
+                prop_assert!(!input.conflicts.contains(key));
                 prop_assert!(published.insert(key), "published twice");
             }
         }
@@ -103,7 +108,7 @@ proptest! {
         let names = |input: &Input| {
             let mut names = BTreeMap::<String, BTreeSet<String>>::new();
             for slice in slices(&publish(input).observed) {
-                for device in devices(&slice.json) {
+                for device in gpus(&slice.json) {
                     let gpu = format!("{} {} {}", slice.machine.as_ref().unwrap(), device["attributes"]["uuid"], device["attributes"]["serial"]);
                     names.entry(gpu).or_default().insert(device["name"].as_str().unwrap().to_owned());
                 }
@@ -121,15 +126,24 @@ proptest! {
     }
 }
 
-fn machine(at: &str, gpus: Vec<Gpu>) -> PublishedMachine {
-    PublishedMachine { name: name(at), site: name("fra1"), rack: None, zone: None, gpus, alarms: vec![] }
+pub(crate) fn machine(at: &str, gpus: Vec<Gpu>) -> PublishedMachine {
+    PublishedMachine {
+        name: name(at),
+        site: name("fra1"),
+        rack: None,
+        zone: None,
+        gpus,
+        alarms: vec![],
+        driver: None,
+        partitions: vec![],
+    }
 }
 
-fn serial(serial: &str) -> Gpu {
+pub(crate) fn serial(serial: &str) -> Gpu {
     Gpu { serial: Some(serial.to_owned()), ..Gpu::default() }
 }
 
-fn fra1(machines: Vec<PublishedMachine>) -> Input {
+pub(crate) fn fra1(machines: Vec<PublishedMachine>) -> Input {
     let mut input = Input::new(name("cell-1"), "bailiwick-cell");
     input.jurisdictions = order();
     let site =
@@ -139,7 +153,7 @@ fn fra1(machines: Vec<PublishedMachine>) -> Input {
     input
 }
 
-fn codes(input: &Input) -> Vec<String> {
+pub(crate) fn codes(input: &Input) -> Vec<String> {
     publish(input).diagnostics.into_iter().map(|problem| problem.code).collect()
 }
 

@@ -29,6 +29,8 @@ fn wanted(gpus: usize, firmware: u8) -> Vec<bailiwick_dra::Object> {
         zone: None,
         gpus: (0..gpus).map(gpu).collect(),
         alarms: vec![],
+        driver: None,
+        partitions: vec![],
     }];
     publish(&input).observed
 }
@@ -82,7 +84,7 @@ proptest! {
             run(&mut cluster, &step);
         }
         prop_assert_eq!(seen(&cluster), Some(devices(&desired)));
-        prop_assert_eq!(cluster.len(), 2);
+        prop_assert_eq!(cluster.len(), 4);
         prop_assert_eq!(reconcile(&existing(&cluster), &desired), vec![]);
     }
 }
@@ -163,7 +165,7 @@ fn what_a_server_adds_is_no_change() {
 #[test]
 fn one_changed_device_raises_the_generation_of_every_slice_of_its_pool() {
     let cluster = settled(&wanted(200, 1));
-    assert_eq!(generations(&reconcile(&existing(&cluster), &wanted(200, 2))), [2, 2]);
+    assert_eq!(generations(&reconcile(&existing(&cluster), &wanted(200, 2))), [2, 2, 2, 2]);
 }
 
 #[test]

@@ -34,7 +34,10 @@ fn meant(class: &GpuClassSpec, device: &serde_json::Value) -> bool {
     let text = |key: &str| device["attributes"][key]["string"].as_str();
     let requires = |requirement, met: bool| !class.requires.contains(&requirement) || met;
     let marking = |zone: &Zone| zone.handling.map(domain::declaration::Handling::as_str);
-    text("jurisdiction").is_some_and(|inner| order().contains(&class.jurisdiction, &name(inner)))
+    let kind = if class.partition.is_some() { "mig" } else { "gpu" };
+    text("type") == Some(kind)
+        && class.partition.as_deref().is_none_or(|profile| text("profile") == Some(profile))
+        && text("jurisdiction").is_some_and(|inner| order().contains(&class.jurisdiction, &name(inner)))
         && (class.models.is_empty()
             || text("productName").is_some_and(|model| class.models.iter().any(|m| m == model)))
         && class.zone.as_ref().is_none_or(|zone| {
@@ -53,7 +56,7 @@ proptest! {
         };
         prop_assert!(expression.starts_with("device.driver == 'gpu.bailiwick.dev' && "));
         for slice in publish(&input).observed.iter().filter(|object| object.kind == "ResourceSlice") {
-            for device in slice.json["spec"]["devices"].as_array().unwrap() {
+            for device in slice.json["spec"]["devices"].as_array().into_iter().flatten() {
                 prop_assert_eq!(matches(&expression, DRIVER, device), meant(&class, device), "{} {}", &expression, device);
                 prop_assert!(!matches(&expression, "gpu.example", device), "a device of another driver");
             }
@@ -65,12 +68,12 @@ proptest! {
         let class: GpuClassSpec = serde_json::from_value(json!({ "jurisdiction": "world" })).unwrap();
         let expression = selector(&name("c"), &class, &order()).unwrap();
         let passes = |key: &GpuKey| {
-            input.probed.contains(key) && input.verdicts.get(key) == Some(&Verdict::Affirming)
+            input.probed.contains_key(key) && input.verdicts.get(key) == Some(&Verdict::Affirming)
         };
         let keys = input.machines.iter().flat_map(|machine| &machine.gpus).filter_map(GpuKey::of);
         let passing: BTreeSet<_> = keys.filter(passes).map(|key| key.device_name()).collect();
         for slice in publish(&input).observed.iter().filter(|object| object.kind == "ResourceSlice") {
-            for device in slice.json["spec"]["devices"].as_array().unwrap() {
+            for device in slice.json["spec"]["devices"].as_array().into_iter().flatten() {
                 let expected = passing.contains(device["name"].as_str().unwrap());
                 prop_assert_eq!(matches(&expression, DRIVER, device), expected, "{}", device);
             }
@@ -96,7 +99,7 @@ fn a_models_name_is_never_code() {
     let expression = selector(&name("c"), &class, &order()).unwrap();
     let device = |product: &str| {
         json!({ "attributes": {
-            "jurisdiction": { "string": "de" }, "inventoried": { "bool": true }, "productName": { "string": product },
+            "type": { "string": "gpu" }, "jurisdiction": { "string": "de" }, "inventoried": { "bool": true }, "productName": { "string": product },
         }})
     };
     assert!(!matches(&expression, DRIVER, &device("H100")));

@@ -1,0 +1,200 @@
+//! What probes add to devices: attributes, health, and partitions that share a GPU's counters.
+
+use crate::h100::h100;
+use crate::limits::{codes, devices, fra1, machine, serial, slices};
+use bailiwick_dra::{GpuKey, Input, publish};
+use domain::probe::{Driver, Fabric, Mig, NvLink, Severity};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// One machine whose GPUs are probed and may be parted so.
+fn parted(gpus: usize, partitions: &[&str]) -> Input {
+    let gpus: Vec<_> = (0..gpus).map(|at| serial(&format!("G{at}"))).collect();
+    let mut input = fra1(vec![machine("m1", gpus.clone())]);
+    input.machines[0].partitions = partitions.iter().map(|&name| name.to_owned()).collect();
+    input.probed = gpus.iter().filter_map(GpuKey::of).map(|key| (key, h100(None))).collect();
+    input
+}
+
+fn all_devices(input: &Input) -> Vec<Value> {
+    slices(&publish(input).observed).flat_map(|slice| devices(&slice.json).to_vec()).collect()
+}
+
+/// Counters by name, in plain numbers.
+fn amounts(counters: &Value) -> BTreeMap<String, u64> {
+    let counters = counters.as_object().unwrap().iter();
+    counters.map(|(name, counter)| (name.clone(), number(counter["value"].as_str().unwrap()))).collect()
+}
+
+fn number(quantity: &str) -> u64 {
+    let digits = quantity.trim_end_matches(char::is_alphabetic);
+    let unit = match &quantity[digits.len()..] {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        other => panic!("{other}"),
+    };
+    digits.parse::<u64>().unwrap() * unit
+}
+
+/// Whether the GPU has enough for all of these at once: what the scheduler asks.
+fn fit(counters: &BTreeMap<String, u64>, taken: &[&Value]) -> bool {
+    let mut left = counters.clone();
+    taken.iter().flat_map(|device| amounts(&device["consumesCounters"][0]["counters"])).all(
+        |(name, amount)| {
+            let rest = left.get(&name).and_then(|there| there.checked_sub(amount));
+            rest.is_some_and(|rest| left.insert(name, rest).is_some())
+        },
+    )
+}
+
+/// The counters of the first GPU.
+fn counters(input: &Input) -> BTreeMap<String, u64> {
+    let output = publish(input);
+    let slice =
+        slices(&output.observed).find(|slice| slice.json["spec"]["sharedCounters"].is_array()).unwrap();
+    amounts(&slice.json["spec"]["sharedCounters"][0]["counters"])
+}
+
+#[test]
+fn partitions_are_published_only_where_they_are_declared() {
+    assert_eq!(all_devices(&parted(2, &[])).len(), 2);
+    // Two whole ones, and each parted in two halves.
+    assert_eq!(all_devices(&parted(2, &["3g.40gb"])).len(), 2 + 4);
+    // Every profile at every place.
+    assert_eq!(all_devices(&parted(1, &["*"])).len(), 1 + 25);
+}
+
+#[test]
+fn a_host_of_64_gpus_with_all_partitions_stays_within_the_limits() {
+    let output = publish(&parted(64, &["*"]));
+    let counted: Vec<_> =
+        slices(&output.observed).map(|slice| (devices(&slice.json).len(), &slice.json["spec"])).collect();
+    assert_eq!(counted.iter().map(|(devices, _)| devices).sum::<usize>(), 64 * 26);
+    for (devices, spec) in counted {
+        let sets = spec["sharedCounters"].as_array().map_or(0, Vec::len);
+        assert!(devices <= 64 && sets <= 8 && (devices == 0) != (sets == 0));
+    }
+}
+
+#[test]
+fn a_profile_that_a_gpu_has_not_is_told_and_the_gpu_given_out_whole() {
+    let input = parted(1, &["1g.5gb"]);
+    assert_eq!(codes(&input), ["dra.partition.unknown-profile"]);
+    let devices = all_devices(&input);
+    assert_eq!(devices.len(), 1);
+    assert!(devices[0].get("consumesCounters").is_none());
+}
+
+#[test]
+fn a_gpu_that_somebody_parted_is_no_whole_one() {
+    let mut input = parted(1, &[]);
+    for gpu in input.probed.values_mut() {
+        gpu.mig = Some(Mig { enabled: true, ..Mig::default() });
+    }
+    assert!(publish(&input).observed.is_empty());
+    assert_eq!(codes(&input), ["dra.gpu.mig-mode"]);
+}
+
+#[test]
+fn a_server_without_counters_is_told_of_whole_gpus_alone() {
+    let mut input = parted(1, &["*"]);
+    input.server.counters = false;
+    let devices = all_devices(&input);
+    assert_eq!(devices.len(), 1);
+    assert!(devices[0].get("consumesCounters").is_none());
+}
+
+#[test]
+fn nothing_fits_beside_a_whole_gpu_and_seven_of_the_smallest_fit_together() {
+    let input = parted(1, &["*"]);
+    let (devices, counters) = (all_devices(&input), counters(&input));
+    let whole = devices.iter().find(|device| device["attributes"]["type"]["string"] == "gpu").unwrap();
+    assert!(fit(&counters, &[whole]));
+    for other in devices.iter().filter(|device| device["attributes"]["type"]["string"] == "mig") {
+        assert!(fit(&counters, &[other]), "{other}");
+        assert!(!fit(&counters, &[whole, other]), "{other}");
+    }
+    let smallest = |device: &&Value| device["attributes"]["profile"]["string"] == "1g.10gb";
+    let smallest: Vec<_> = devices.iter().filter(smallest).collect();
+    assert_eq!(smallest.len(), 7);
+    assert!(fit(&counters, &smallest));
+}
+
+proptest! {
+    #[test]
+    fn partitions_that_share_a_memory_slice_never_fit_together(
+        one in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(),
+    ) {
+        let input = parted(1, &["*"]);
+        let (devices, counters) = (all_devices(&input), counters(&input));
+        let (one, other) = (one.get(&devices), other.get(&devices));
+        let taken = |device: &Value| amounts(&device["consumesCounters"][0]["counters"]);
+        let shared = taken(one).keys().any(|name| name.starts_with("memory-slice-") && taken(other).contains_key(name));
+        prop_assert!(!shared || !fit(&counters, &[one, other]), "{} {}", one["name"], other["name"]);
+    }
+}
+
+#[test]
+fn a_probe_adds_what_only_the_driver_knows_under_nvidias_names() {
+    let mut input = parted(1, &["1g.10gb"]);
+    let driver = Driver { version: Some("580.95.05".into()), nvml: None, cuda: Some("13.0".into()) };
+    input.machines[0].driver = Some(driver);
+    let devices = all_devices(&input);
+    for device in &devices {
+        let attributes = &device["attributes"];
+        assert_eq!(attributes["driverVersion"], json!({ "version": "580.95.5" }));
+        assert_eq!(attributes["cudaDriverVersion"], json!({ "version": "13.0.0" }));
+        assert_eq!(attributes["cudaComputeCapability"], json!({ "version": "9.0.0" }));
+        assert_eq!(attributes["architecture"], json!({ "string": "Hopper" }));
+        assert_eq!(attributes["resource.kubernetes.io/pcieRoot"], json!({ "string": "pci0000:15" }));
+        assert_eq!(attributes["resource.kubernetes.io/numaNode"], json!({ "int": 1 }));
+        assert_eq!(attributes["probed"], json!({ "bool": true }));
+    }
+    let whole = devices.iter().find(|device| device["attributes"]["type"]["string"] == "gpu").unwrap();
+    assert_eq!(whole["attributes"]["uuid"]["string"], "GPU-00000000-0000-0000-0000-000000000001");
+    assert_eq!(whole["capacity"]["memory"]["value"], "80Gi");
+    let partition = devices.iter().find(|device| device["attributes"]["type"]["string"] == "mig").unwrap();
+    assert_eq!(partition["attributes"]["profile"]["string"], "1g.10gb");
+    assert_eq!(partition["attributes"]["parentUUID"], whole["attributes"]["uuid"]);
+    assert_eq!(
+        (&partition["capacity"]["memory"]["value"], &partition["capacity"]["multiprocessors"]["value"]),
+        (&json!("10Gi"), &json!("16"))
+    );
+}
+
+#[test]
+fn a_finding_taints_by_how_bad_it_is_and_the_taint_goes_with_it() {
+    let taint = |worst| {
+        let mut input = parted(1, &[]);
+        input.probed.values_mut().for_each(|gpu| *gpu = h100(worst));
+        all_devices(&input)[0].get("taints").cloned()
+    };
+    let health = |effect: &str| {
+        Some(json!([{ "key": "bailiwick.dev/health", "value": "gpu.health.xid", "effect": effect }]))
+    };
+    assert_eq!(taint(Some(Severity::Critical)), health("NoExecute"));
+    assert_eq!(taint(Some(Severity::Warning)), health("NoSchedule"));
+    assert_eq!(taint(Some(Severity::Notice)), None);
+    assert_eq!(taint(None), None);
+}
+
+#[test]
+fn gpus_that_reach_each_others_memory_share_an_nvlink_domain() {
+    let domain = |fabric: Option<Fabric>, linked: bool| {
+        let mut input = parted(1, &[]);
+        for gpu in input.probed.values_mut() {
+            gpu.fabric.clone_from(&fabric);
+            gpu.nvlinks = vec![NvLink { active: linked, ..NvLink::default() }];
+        }
+        all_devices(&input)[0]["attributes"].get("nvlinkDomain").cloned()
+    };
+    let fabric =
+        |clique| Fabric { cluster_uuid: Some("c0ffee".into()), clique_id: clique, ..Fabric::default() };
+    assert_eq!(domain(Some(fabric(Some(3))), true), Some(json!({ "string": "c0ffee.3" })));
+    assert_eq!(domain(Some(fabric(None)), true), None, "it has not joined yet");
+    assert_eq!(domain(None, true), Some(json!({ "string": "m1" })), "one baseboard");
+    assert_eq!(domain(None, false), None);
+}
