@@ -22,6 +22,7 @@ pub mod permit;
 pub mod placeholder;
 pub mod plan;
 pub mod principal;
+pub mod probe;
 pub mod problem;
 pub mod selector;
 
@@ -36,4 +37,5 @@ pub use jurisdiction::Containment;
 pub use lifecycle::{MachineState, Outcome, Step, Waiting};
 pub use name::{Digest, Name};
 pub use plan::Plan;
+pub use probe::Probe;
 pub use problem::{Diagnose, Problem};
