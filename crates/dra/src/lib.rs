@@ -10,6 +10,8 @@ mod device;
 mod input;
 mod literal;
 mod object;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 mod policy;
 mod pool;
 mod proof;
