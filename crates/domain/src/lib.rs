@@ -20,6 +20,7 @@ pub mod name;
 pub mod placeholder;
 pub mod plan;
 pub mod principal;
+pub mod probe;
 pub mod problem;
 pub mod selector;
 
@@ -34,4 +35,5 @@ pub use jurisdiction::Containment;
 pub use lifecycle::{MachineState, Outcome, Step, Waiting};
 pub use name::{Digest, Name};
 pub use plan::Plan;
+pub use probe::Probe;
 pub use problem::{Diagnose, Problem};
