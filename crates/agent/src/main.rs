@@ -45,8 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn probe(args: &ProbeArgs) -> Result<(), Error> {
-    let driver = gpu::Nvml::open(args.nvml.as_deref())?.driver();
-    let document = serde_json::to_string_pretty(&driver).map_err(|error| Error::Output(error.into()))?;
+    let nvml = gpu::Nvml::open(args.nvml.as_deref())?;
+    let host = gpu::HostRoot::default();
+    let context = gpu::Context { host: &host, now: jiff::Timestamp::now(), previous: None };
+    let probe = gpu::probe(&nvml, &context, &mut gpu::Xids::default())?;
+    let document = serde_json::to_string_pretty(&probe).map_err(|error| Error::Output(error.into()))?;
     writeln!(anstream::stdout().lock(), "{document}").map_err(Error::Output)
 }
 

@@ -1,9 +1,19 @@
 //! GPUs as the driver sees them: the NVML probe and what is wrong with a GPU (DESIGN §5.6).
+//!
+//! [`Nvml`] is a driver's library; [`probe`] asks one, by the traits of [`source`], for everything that it tells.
 
 mod error;
+mod health;
 mod host;
 mod nvml;
+mod raw;
+mod read;
+pub mod source;
+mod watch;
 
 pub use error::{CODES, Error};
+pub use health::Xids;
 pub use host::{HostRoot, Place};
 pub use nvml::Nvml;
+pub use read::{Context, probe, without_driver};
+pub use watch::{Seen, Watch, Watcher};
