@@ -1,5 +1,7 @@
 //! The codes of this crate.
 
+use crate::problem::Problem;
+
 /// Code, meaning, what to do next.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
@@ -151,5 +153,40 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "A machine names both a passwordFile and a secretRef.",
         "Keep one of the two.",
     ),
+    (
+        "permit.expired",
+        "The cell's permit for a device ran out, so the device is not handed out. Running pods stay.",
+        "Look at whether the node's agent reaches its cell; `bailiwick-agent` logs each call that failed.",
+    ),
+    (
+        "permit.forged",
+        "Permits are not signed by the cell that enrolled the agent.",
+        "If the cell was set up anew, enrol the agent again; else find out what answers in the cell's place.",
+    ),
+    ("permit.malformed", "What came as permits cannot be read.", "Give agent and cell the same version."),
+    (
+        "permit.none",
+        "The cell has given no permit for a device: its gate is closed.",
+        "`bailiwick describe gpu UUID` and `bailiwick why MACHINE` tell what closes it.",
+    ),
+    (
+        "permit.other-machine",
+        "Permits are those of another machine.",
+        "Enrol the agent with a token of its own machine; state of agents is never copied between machines.",
+    ),
+    (
+        "permit.replayed",
+        "Permits are older than those that the agent holds already.",
+        "Find out what repeats old answers of the cell; look at the clocks of the cell's replicas.",
+    ),
     ("site.no-networks", "A site names no BMC network.", "List at least one under `spec.bmcNetworks`."),
 ];
+
+/// A problem of this crate with the hint of the catalogue.
+pub(crate) fn coded(code: &'static str, message: impl Into<String>) -> Problem {
+    let problem = Problem::new(code, message);
+    match CODES.iter().find(|(known, ..)| *known == code) {
+        Some((_, _, hint)) => problem.hint(*hint),
+        None => problem,
+    }
+}

@@ -3,6 +3,7 @@
 //! Pure: no runtime, no network, no database, no Kubernetes.
 
 pub mod address;
+pub mod agent;
 pub mod assignment;
 pub mod base_cluster;
 mod check;
@@ -17,6 +18,7 @@ pub mod jurisdiction;
 pub mod lifecycle;
 pub mod manifest;
 pub mod name;
+pub mod permit;
 pub mod placeholder;
 pub mod plan;
 pub mod principal;

@@ -1,0 +1,206 @@
+//! What agent and cell say to each other: JSON over mutual TLS, on a listener of its own.
+//!
+//! Refusals are problem details (RFC 9457) as everywhere in the cell's API: a [`Problem`] with its stable code.
+
+use crate::name::{Digest, Name};
+use crate::permit::{PublicKey, SignedPermits};
+use crate::problem::Problem;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use std::str::FromStr;
+
+/// An agent asks for its first certificate: `POST`, [`EnrolRequest`] to [`EnrolAnswer`]. The one call without a certificate.
+pub const ENROL: &str = "/agent/v1/enrol";
+
+/// An agent asks for its next certificate: `POST`, [`RenewRequest`] to [`RenewAnswer`].
+pub const RENEW: &str = "/agent/v1/renew";
+
+/// An agent reports: `POST`, [`Report`] to [`ReportAnswer`].
+pub const REPORT: &str = "/agent/v1/report";
+
+/// The name in the cell's certificate. It is the same for every cell and at every address: an agent trusts one authority, and
+/// that authority gives this name to its own cell alone. `.internal` is reserved for such names.
+pub const SERVER_NAME: &str = "agents.bailiwick.internal";
+
+/// Most bytes of a call to the cell.
+pub const LARGEST_CALL: usize = 1 << 20;
+
+/// Most devices that a report says are prepared. A host has at most 64 GPUs of at most 7 partitions each.
+pub const MOST_PREPARED: usize = 1024;
+
+/// Most problems that a report tells.
+pub const MOST_PROBLEMS: usize = 64;
+
+/// A one-time token: a secret that stands for one machine, and the digest of the SubjectPublicKeyInfo of the authority that the
+/// agent has to find in the cell's certificate chain before it says the secret. Written `bwa_SECRET.PIN`, both in base64url.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentToken {
+    secret: [u8; 32],
+    authority: [u8; 32],
+}
+
+/// A text that is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a token for an agent; `bailiwick agent-token MACHINE` makes one")]
+pub struct NotAToken;
+
+impl AgentToken {
+    /// By this people and secret scanners know one.
+    const PREFIX: &str = "bwa_";
+
+    /// A token of a secret and the authority's pin.
+    pub fn new(secret: [u8; 32], authority: &Digest) -> Self {
+        Self { secret, authority: *authority.bytes() }
+    }
+
+    /// SHA-256 of the authority's SubjectPublicKeyInfo.
+    pub fn is_authority(&self, subject_public_key_info: &[u8]) -> bool {
+        *Digest::of(subject_public_key_info).bytes() == self.authority
+    }
+
+    /// What a cell keeps of it.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.secret)
+    }
+
+    /// The token as people carry it: a secret.
+    pub fn reveal(&self) -> String {
+        format!("{}{}.{}", Self::PREFIX, BASE64URL.encode(self.secret), BASE64URL.encode(self.authority))
+    }
+}
+
+impl fmt::Debug for AgentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AgentToken(…)")
+    }
+}
+
+impl FromStr for AgentToken {
+    type Err = NotAToken;
+    fn from_str(text: &str) -> Result<Self, NotAToken> {
+        let part = |text: &str| BASE64URL.decode(text).ok()?.try_into().ok();
+        let (secret, authority) =
+            text.trim().strip_prefix(Self::PREFIX).and_then(|rest| rest.split_once('.')).ok_or(NotAToken)?;
+        Ok(Self { secret: part(secret).ok_or(NotAToken)?, authority: part(authority).ok_or(NotAToken)? })
+    }
+}
+
+/// Asks for a first certificate.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolRequest {
+    /// The one-time token, as [`AgentToken::reveal`] writes it.
+    pub token: String,
+    /// Certificate request (PKCS #10) in PEM. The cell takes its key and nothing else.
+    pub csr: String,
+}
+
+impl fmt::Debug for EnrolRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrolRequest").field("csr", &self.csr).finish_non_exhaustive()
+    }
+}
+
+/// What an agent needs from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolAnswer {
+    /// Its certificate in PEM.
+    pub certificate: String,
+    /// The authority's certificate in PEM: the agent trusts no other.
+    pub ca: String,
+    /// The machine that it runs on.
+    pub machine: Name,
+    /// Verifies the cell's permits.
+    pub permit_key: PublicKey,
+}
+
+/// Asks for the next certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RenewRequest {
+    /// Certificate request (PKCS #10) in PEM.
+    pub csr: String,
+}
+
+/// The next certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RenewAnswer {
+    /// In PEM.
+    pub certificate: String,
+}
+
+/// What an agent says, at each interval and whenever something of it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The agent's version.
+    pub version: String,
+    /// Digest of the last probe.
+    pub digest: Digest,
+    /// Whether the kubelet has the plugin registered now.
+    pub registered: bool,
+    /// Which start of the host this is, as the kernel names it.
+    pub boot_id: String,
+    /// Devices that are prepared for claims; at most [`MOST_PREPARED`].
+    #[serde(default)]
+    pub prepared: Vec<PreparedDevice>,
+    /// What keeps the agent from its work, or would let GPUs be had past it; at most [`MOST_PROBLEMS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// The probe itself, where the cell wanted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Value>,
+}
+
+/// A device that is prepared for a claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreparedDevice {
+    /// UID of the ResourceClaim.
+    pub claim: String,
+    /// Name of the device in its pool.
+    pub device: Name,
+}
+
+/// What the cell says to a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportAnswer {
+    /// Whether the cell does not know the probe of this digest, and wants it in a report at once.
+    pub probe_wanted: bool,
+    /// All permits of the machine. They take the place of all that it holds.
+    pub permits: SignedPermits,
+    /// When to report again, in seconds, if nothing changes before.
+    pub next_report_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_from_its_text_and_does_not_show_itself() {
+        let authority = b"subject public key info";
+        let token = AgentToken::new([7; 32], &Digest::of(authority));
+        let text = token.reveal();
+        let read: AgentToken = text.parse().unwrap();
+        assert_eq!(read, token);
+        assert!(read.is_authority(authority) && !read.is_authority(b"another"));
+        assert_eq!(read.digest(), Digest::of(&[7; 32]));
+        assert!(!format!("{token:?}").contains(&text[4..12]));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let whole = AgentToken::new([7; 32], &Digest::of(b"")).reveal();
+        for bad in ["", "bwa_", "bw_abc", &whole[..whole.len() - 1], &whole.replace('.', ":"), &whole[4..]] {
+            assert!(bad.parse::<AgentToken>().is_err(), "{bad}");
+        }
+    }
+}
