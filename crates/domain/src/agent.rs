@@ -4,12 +4,13 @@
 
 use crate::name::{Digest, Name};
 use crate::permit::{PublicKey, SignedPermits};
+use crate::probe::Probe;
 use crate::problem::Problem;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -95,13 +96,16 @@ impl FromStr for AgentToken {
 pub struct EnrolRequest {
     /// The one-time token, as [`AgentToken::reveal`] writes it.
     pub token: String,
-    /// Certificate request (PKCS #10) in PEM. The cell takes its key and nothing else.
+    /// Certificate request (PKCS #10) in PEM, with a key of ECDSA P-256. The cell takes that key and nothing else.
     pub csr: String,
+    /// System UUID of the host as SMBIOS tells it: held against what the machine's BMC says, so that tokens that were mixed up
+    /// are found.
+    pub system_uuid: Option<String>,
 }
 
 impl fmt::Debug for EnrolRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnrolRequest").field("csr", &self.csr).finish_non_exhaustive()
+        f.debug_struct("EnrolRequest").field("system_uuid", &self.system_uuid).finish_non_exhaustive()
     }
 }
 
@@ -143,8 +147,10 @@ pub struct Report {
     pub version: String,
     /// Digest of the last probe.
     pub digest: Digest,
-    /// Whether the kubelet has the plugin registered now.
-    pub registered: bool,
+    /// Since when the kubelet has the plugin registered, by the host's clock; `null` while it has not. Another time than before
+    /// means that it was registered anew: the kubelet may have deleted the node's slices meanwhile.
+    #[schemars(with = "Option<String>")]
+    pub registered: Option<Timestamp>,
     /// Which start of the host this is, as the kernel names it.
     pub boot_id: String,
     /// Devices that are prepared for claims; at most [`MOST_PREPARED`].
@@ -155,7 +161,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The probe itself, where the cell wanted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<Value>,
+    pub probe: Option<Box<Probe>>,
 }
 
 /// A device that is prepared for a claim.
