@@ -1,5 +1,6 @@
 //! What can go wrong: with the plugin as a whole, and with one claim.
 
+use domain::permit::PermitError;
 use std::path::PathBuf;
 
 /// Why the plugin does not work at all.
@@ -129,14 +130,9 @@ pub enum Refusal {
         /// Its name.
         device: String,
     },
-    /// The cell has not permitted that the device is handed out, or no longer does.
-    #[error("there is no live permit for device {device}: {reason}")]
-    NoPermit {
-        /// The device.
-        device: String,
-        /// What is missing.
-        reason: String,
-    },
+    /// The cell has not permitted that the device is handed out, or no longer does; with its own code.
+    #[error("{0}")]
+    NoPermit(#[from] PermitError),
     /// Something about the device forbids it now.
     #[error("device {device} is not handed out: {reason}")]
     GateClosed {
@@ -216,7 +212,7 @@ impl Refusal {
             Self::ConfigForeign { .. } => "plugin.config.foreign",
             Self::AdminAccess { .. } => "plugin.device.admin-access",
             Self::DeviceUnknown { .. } => "plugin.device.unknown",
-            Self::NoPermit { .. } => "plugin.device.no-permit",
+            Self::NoPermit(error) => error.code(),
             Self::GateClosed { .. } => "plugin.device.gate-closed",
             Self::DeviceHeld { .. } => "plugin.device.held",
             Self::DeviceUnscrubbed { .. } => "plugin.device.unscrubbed",
@@ -231,5 +227,23 @@ impl Refusal {
     /// What the kubelet shows: code and sentence.
     pub fn told(&self) -> String {
         format!("{}: {self}", self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_code_is_listed_with_what_to_do() {
+        let sources = [include_str!("error.rs"), include_str!("api_server.rs"), include_str!("store.rs")];
+        let codes = sources.iter().flat_map(|source| source.split('"')).filter(|text| {
+            text.strip_prefix("plugin.")
+                .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b"-.".contains(&b)))
+        });
+        let mut seen = 0;
+        for code in codes.filter(|code| *code != "plugin.") {
+            assert!(crate::CODES.iter().any(|(known, ..)| *known == code), "{code}");
+            seen += 1;
+        }
+        assert!(seen > 20, "{seen}");
     }
 }

@@ -98,10 +98,10 @@ impl Preparer {
     }
 
     /// Prepares claims; each has an entry in the result.
-    pub(super) async fn prepare(
+    pub async fn prepare(
         self: &Arc<Self>,
         asked: Vec<wire::Claim>,
-    ) -> HashMap<String, Outcome<Vec<wire::Device>>> {
+    ) -> HashMap<String, Result<Vec<wire::Device>, Refusal>> {
         let wanted = join_all(asked.iter().map(|claim| self.wanted(claim))).await;
         let uids: Vec<_> = asked.iter().map(|claim| claim.uid.clone()).collect();
         let wanted: Vec<_> = asked.into_iter().map(|claim| claim.uid).zip(wanted).collect();
@@ -149,7 +149,10 @@ impl Preparer {
     }
 
     /// Takes claims back; each has an entry in the result. One that is not held here is none of ours any more.
-    pub(super) async fn unprepare(self: &Arc<Self>, asked: Vec<wire::Claim>) -> HashMap<String, Outcome<()>> {
+    pub async fn unprepare(
+        self: &Arc<Self>,
+        asked: Vec<wire::Claim>,
+    ) -> HashMap<String, Result<(), Refusal>> {
         let uids: Vec<_> = asked.into_iter().map(|claim| claim.uid).collect();
         let marked = {
             let uids = uids.clone();

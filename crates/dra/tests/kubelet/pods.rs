@@ -3,7 +3,8 @@
 use crate::stage::{EXTENDED, Stage, claim, device, health, pod, uuid};
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::HealthStatus;
-use bailiwick_dra::plugin::{CONFIG_API_VERSION, CONFIG_KIND, Refusal};
+use bailiwick_dra::plugin::{CONFIG_API_VERSION, CONFIG_KIND};
+use domain::permit::PermitError;
 use serde_json::{Value, json};
 
 /// The lines of a container that sees these GPUs.
@@ -75,13 +76,12 @@ async fn two_pods_share_a_claim_and_the_last_one_gives_it_back() {
 async fn what_is_refused_is_told_in_events_and_works_once_it_is_allowed() {
     let stage = Stage::start().await;
     let _plugin = stage.registered("gpu").await;
-    let refusal =
-        Refusal::NoPermit { device: device(0), reason: "it ended at 2026-11-21T20:00:00Z".to_owned() };
-    stage.permits.without.lock().unwrap().insert(device(0), refusal);
+    let none = PermitError::None { device: device(0) };
+    stage.permits.without.lock().unwrap().insert(device(0), none.into());
     stage.create(&claim("waits", 1)).await;
     stage.create(&pod("waits", &["waits"])).await;
-    let told = stage.until_told("waits", "plugin.device.no-permit").await;
-    assert!(told.contains("it ended at 2026-11-21T20:00:00Z"), "{told}");
+    let told = stage.until_told("waits", "permit.none").await;
+    assert!(told.contains(&device(0)), "{told}");
     assert!(stage.specifications().is_empty());
     stage.permits.without.lock().unwrap().clear();
     stage.until_running("waits").await;
