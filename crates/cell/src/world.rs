@@ -153,15 +153,15 @@ impl World {
             zone: machine.spec.zone.clone(),
             gpus: machine.gpus.clone(),
             alarms: machine.alarms(),
-            driver: None,
+            driver: machine.probe().and_then(|probe| probe.driver.clone()),
             partitions: machine.spec.partitions.clone(),
         });
-        let (mut probed, mut conflicts) = (BTreeSet::new(), BTreeSet::new());
+        let (mut probed, mut conflicts) = (BTreeMap::new(), BTreeSet::new());
         for (_, machine) in self.enrolled() {
             for gpu in &machine.gpus {
                 let Some(key) = GpuKey::of(gpu) else { continue };
                 match self.view(machine, gpu) {
-                    View::Probed(_) => drop(probed.insert(key)),
+                    View::Probed(gpu) => drop(probed.insert(key, gpu.clone())),
                     // Those that two machines show are found by `publish` itself.
                     View::Conflicting(_) if !self.is_double(gpu) => drop(conflicts.insert(key)),
                     View::Conflicting(_) | View::Inventoried => {}

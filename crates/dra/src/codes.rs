@@ -58,4 +58,122 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "A machine declares a MIG profile that one of its GPUs has not.",
         "Correct `spec.partitions` of the Machine; `bailiwick-agent probe -o json` shows what its GPUs have.",
     ),
+    (
+        "plugin.api-server.client",
+        "The agent cannot make a client for the API server.",
+        "Read the cause in the agent's log.",
+    ),
+    (
+        "plugin.api-server.credential",
+        "The certificate, key or token with which the agent asks the API server cannot be used.",
+        "Compare the agent's kubeconfig or service account with the base cluster's.",
+    ),
+    (
+        "plugin.cdi.failed",
+        "The CDI specification of a claim cannot be written or removed, so its pod does not start or end.",
+        "Make the directory that the container runtime reads, `/var/run/cdi`, before it starts; free space there.",
+    ),
+    (
+        "plugin.checkpoint.corrupted",
+        "The plugin's checkpoint could not be believed. It was set aside, and made anew from CDI specifications.",
+        "Nothing to do; look at the host's disk.",
+    ),
+    (
+        "plugin.checkpoint.failed",
+        "The plugin cannot read or write what claims hold, so it hands out nothing.",
+        "Free space on the disk of the kubelet's directory; the text says what failed.",
+    ),
+    (
+        "plugin.claim.bad-uid",
+        "The kubelet named a claim with a UID that is none.",
+        "Nothing the agent can mend; see what calls its socket.",
+    ),
+    ("plugin.claim.gone", "The claim was deleted.", "Nothing to do: its pod goes too."),
+    (
+        "plugin.claim.not-allocated",
+        "The claim has no devices, or none any more.",
+        "Nothing to do: the scheduler gives it some.",
+    ),
+    (
+        "plugin.claim.reallocated",
+        "The claim was given other devices while it still holds some here.",
+        "Nothing to do: those are given back first.",
+    ),
+    (
+        "plugin.claim.replaced",
+        "A claim of that name was made anew.",
+        "Nothing to do: the kubelet asks for the new one.",
+    ),
+    (
+        "plugin.claim.unread",
+        "The API server did not answer what a claim was given.",
+        "See whether the agent reaches the API server and may `get` resourceclaims.",
+    ),
+    ("plugin.claim.without-devices", "The claim has no device of our driver.", "Nothing to do."),
+    (
+        "plugin.config.foreign",
+        "A claim gives a device of ours parameters of another driver, which would be ignored.",
+        "Take them out of the claim or class, or name the requests they are for.",
+    ),
+    (
+        "plugin.config.invalid",
+        "A claim or class gives parameters that the driver does not know.",
+        "Compare them with what the text names; there are none but `apiVersion` and `kind` so far.",
+    ),
+    (
+        "plugin.device.admin-access",
+        "A claim asks for administrative access, which would pass by the permit.",
+        "Ask for the device without it.",
+    ),
+    (
+        "plugin.device.gate-closed",
+        "A device is not handed out now; the text says why.",
+        "`bailiwick why MACHINE` tells what closed the gate.",
+    ),
+    (
+        "plugin.device.held",
+        "A device is still held by another claim.",
+        "Wait until that claim's pod has ended on the node; the text names it.",
+    ),
+    (
+        "plugin.device.unknown",
+        "The claim was given a device that is not on this node.",
+        "Nothing to do if the GPU was just taken out; otherwise `bailiwick why MACHINE`.",
+    ),
+    (
+        "plugin.device.unscrubbed",
+        "A device is not scrubbed yet after its last claim.",
+        "Nothing to do unless it lasts: the text says what the scrub waits for.",
+    ),
+    (
+        "plugin.scrub.failed",
+        "A device could not be scrubbed and stays reserved. It is tried again.",
+        "End the process that still uses it, or reset the GPU; the text says which.",
+    ),
+    (
+        "plugin.scrub.under-way",
+        "A scrub takes longer than the kubelet waits.",
+        "Nothing to do: the kubelet asks again.",
+    ),
+    (
+        "plugin.socket.failed",
+        "The plugin cannot listen on its socket.",
+        "See who may write in the kubelet's directory.",
+    ),
+    (
+        "plugin.socket.in-use",
+        "Another process listens on the plugin's socket.",
+        "Give each agent of a node its own instance name.",
+    ),
+    (
+        "plugin.socket.path-too-long",
+        "The path of a socket is longer than 107 bytes.",
+        "Give the agent a shorter instance name.",
+    ),
+    (
+        "plugin.state.unusable",
+        "The plugin's directory cannot be used.",
+        "See who may write in the kubelet's directory.",
+    ),
+    ("plugin.stopping", "The agent was stopping.", "Nothing to do: the kubelet asks again."),
 ];

@@ -12,6 +12,8 @@ mod input;
 mod literal;
 mod object;
 mod partition;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 mod policy;
 mod pool;
 mod proof;

@@ -77,21 +77,27 @@ impl NodeOptions {
         let configuration = in_sandbox(&self.kubelet_configuration, here, port)?;
         write_private(&here.join("kubelet.json"), &configuration.to_string())?;
 
+        let process = self.boot(here, &part, &kubernetes).await?;
+        Ok(Node { process: Some(process), options: self, directory })
+    }
+
+    /// Starts the programs of a machine with these files.
+    async fn boot(&self, directory: &Path, part: &Path, kubernetes: &Path) -> Result<Process, Error> {
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{}:{path}", part.join("bin").display(), kubernetes.display());
         let mut process = Process::start(Program {
             name: "node",
             path: "unshare".into(),
-            arguments: self.command(here, &part),
+            arguments: self.command(directory, part),
             environment: vec![("PATH", path)],
-            directory: here,
+            directory,
             user: None,
             // Ends process 1 of the namespaces; the kernel ends the others before that is gone.
             stop: Signal::TERM,
         })?;
-        let started = here.join("started");
+        let started = directory.join("started");
         process.wait_until(START_WITHIN, async || started.exists()).await?;
-        Ok(Node { process: Some(process), name: self.name, directory })
+        Ok(process)
     }
 
     fn command(&self, directory: &Path, part: &Path) -> Vec<String> {
@@ -117,16 +123,16 @@ impl NodeOptions {
 /// stay in the control plane, as when a machine loses power.
 #[derive(Debug)]
 pub struct Node {
-    // `None` only while it is dropped.
+    // `None` only while it is dropped or off.
     process: Option<Process>,
-    name: String,
+    options: NodeOptions,
     directory: TempDir,
 }
 
 impl Node {
     /// The name under which it registers.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.options.name
     }
 
     /// The kubelet's directory, `/var/lib/kubelet` elsewhere: plugins register in `plugins_registry`
@@ -150,12 +156,49 @@ impl Node {
         self.process.as_ref().map(Process::output).unwrap_or_default()
     }
 
+    /// Kills the kubelet, and starts another; containers live on. Returns when the old one is dead.
+    pub async fn restart_kubelet(&self) -> Result<(), Error> {
+        let here = self.directory.path();
+        let pid = here.join("kubelet.pid");
+        let dead = std::fs::read(&pid).map_err(Error::file("read", &pid))?;
+        let control = here.join("control");
+        tokio::fs::write(&control, b"again\n").await.map_err(Error::file("write", &control))?;
+        let process = self.process.as_ref();
+        while process.is_some() && std::fs::read(&pid).is_ok_and(|now| now == dead) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Cuts the power and boots again: all processes are gone, and what is in memory on a real machine, the
+    /// state of containerd and CDI specifications.
+    pub async fn reboot(&mut self) -> Result<(), Error> {
+        self.power_off();
+        let here = self.directory.path();
+        for name in ["containerd-state", "cdi", "started", "again", "control"] {
+            let path = here.join(name);
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        let cdi = self.cdi_dir();
+        std::fs::create_dir(&cdi).map_err(Error::file("make", &cdi))?;
+        let (part, kubernetes) = (Part::Node.directory().await?, Part::Kubernetes.programs().await?);
+        self.process = Some(self.options.boot(here, &part, &kubernetes).await?);
+        Ok(())
+    }
+
     /// Waits until the control plane has the node and says that it is ready; fails as soon as the kubelet
     /// ends. Somebody must approve its certificate meanwhile.
     pub async fn wait_until_ready(&mut self, control_plane: &ControlPlane) -> Result<(), Error> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        let ask = ["get", "node", &self.name, "--output", ready];
+        let ask = ["get", "node", &self.options.name, "--output", ready];
         let is_ready = async || {
             let answer = control_plane.kubectl(&ask, None).await;
             answer.is_ok_and(|answer| answer.status.success() && answer.stdout == "True")
@@ -166,6 +209,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.power_off();
+    }
+}
+
+impl Node {
+    fn power_off(&mut self) {
         // Named before the files go; a cgroup can be removed once its processes are gone.
         let tasks = self.directory.path().join("containerd-state/io.containerd.runtime.v2.task/k8s.io");
         let containers: Vec<_> = entries(&tasks).collect();

@@ -28,6 +28,19 @@ for image in pause busybox; do
     "$part/$image.tar" >>containerd.log 2>&1 || { cat containerd.log; exit 1; }
 done
 
+# Each line here kills the kubelet, and another starts.
+[ -p control ] || mkfifo control
+while read -r _ <control; do
+  touch again
+  kill -KILL "$(cat kubelet.pid)"
+done &
+
 touch started
-kubelet "$@" &
-wait $!
+while :; do
+  kubelet "$@" &
+  echo $! >kubelet.pid
+  status=0
+  wait $! || status=$?
+  [ -e again ] || exit "$status"
+  rm again
+done

@@ -1,0 +1,204 @@
+//! A node without a kubelet: claims, permits and scrubs that a test makes up, in directories of its own.
+
+use bailiwick_dra::DRIVER;
+use bailiwick_dra::plugin::wire::{Claim, Device};
+use bailiwick_dra::plugin::{
+    Access, Claims, DeviceNode, Gate, HeldDevice, Partition, PermittedDevice, Preparer, PreparerOptions,
+    Refusal, Scrub,
+};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub(crate) const POOL: &str = "m1";
+const BOOT_ID: &str = "11111111-2222-3333-4444-555555555555";
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the world says; a test changes it.
+#[derive(Default)]
+pub(crate) struct World {
+    /// Claims by name; all are in one namespace.
+    pub(crate) claims: Mutex<BTreeMap<String, Value>>,
+    /// Why the API server does not answer.
+    pub(crate) unreachable: Mutex<Option<String>>,
+    /// Why devices are refused.
+    pub(crate) refused: Mutex<Option<Refusal>>,
+    /// Why a scrub fails.
+    pub(crate) stuck: Mutex<Option<String>>,
+    /// Scrubs wait while somebody has this.
+    pub(crate) hold: tokio::sync::Mutex<()>,
+    /// Devices in the order of their scrubs.
+    pub(crate) scrubbed: Mutex<Vec<String>>,
+}
+
+impl Claims for World {
+    fn claim<'a>(&'a self, _: &'a str, name: &'a str) -> Answer<'a, Result<Option<ResourceClaim>, String>> {
+        Box::pin(async move {
+            if let Some(reason) = self.unreachable.lock().unwrap().clone() {
+                return Err(reason);
+            }
+            let found = self.claims.lock().unwrap().get(name).cloned();
+            Ok(found.map(|claim| serde_json::from_value(claim).unwrap()))
+        })
+    }
+}
+
+impl Gate for World {
+    /// `gpu-N`, or `gpu-N-mig-START-SIZE` for a part of it.
+    fn permit(&self, pool: &str, device: &str) -> Result<PermittedDevice, Refusal> {
+        if let Some(refusal) = self.refused.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        let mut parts = device.split('-').skip(1);
+        let number = parts.next().filter(|_| pool == POOL);
+        let unknown = || Refusal::DeviceUnknown { pool: pool.to_owned(), device: device.to_owned() };
+        let number = number.ok_or_else(unknown)?;
+        let mut slice = || parts.next().and_then(|part| part.parse().ok());
+        let partition = device.contains("-mig-").then(|| {
+            let (_, start, size) = (slice(), slice().unwrap(), slice().unwrap());
+            Partition { uuid: format!("MIG-{number}-{start}"), start, size }
+        });
+        let node = DeviceNode { path: format!("/dev/nvidia{number}"), host_path: None };
+        Ok(PermittedDevice { gpu: format!("GPU-{number}"), partition, access: Access::Nodes(vec![node]) })
+    }
+}
+
+impl Scrub for World {
+    fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> Answer<'a, Result<(), String>> {
+        Box::pin(async move {
+            let _held = self.hold.lock().await;
+            if let Some(reason) = self.stuck.lock().unwrap().clone() {
+                return Err(reason);
+            }
+            self.scrubbed.lock().unwrap().extend(devices.iter().map(|device| device.device.clone()));
+            Ok(())
+        })
+    }
+}
+
+/// Files that go with the host, or that are somebody else's.
+#[allow(dead_code, reason = "not every test that takes this module lends it files")]
+pub(crate) enum Files {
+    Own(TempDir),
+    Lent(PathBuf),
+}
+
+impl Files {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(directory) => directory.path(),
+            Self::Lent(path) => path,
+        }
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) files: Files,
+    pub(crate) world: Arc<World>,
+    pub(crate) preparer: Arc<Preparer>,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        let files = tempfile::tempdir().unwrap();
+        std::fs::create_dir(files.path().join("cdi")).unwrap();
+        Self::with(Files::Own(files), Arc::default(), BOOT_ID)
+    }
+
+    /// In a directory that outlives it.
+    #[allow(dead_code, reason = "not every test that takes this module lends it files")]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self::with(Files::Lent(path.to_owned()), Arc::default(), BOOT_ID)
+    }
+
+    fn with(files: Files, world: Arc<World>, boot_id: &str) -> Self {
+        let options = PreparerOptions {
+            state_dir: files.path().join("state"),
+            cdi_dir: files.path().join("cdi"),
+            boot_id: boot_id.to_owned(),
+            scrub_patience: Duration::from_millis(500),
+        };
+        let preparer = Preparer::new(&options, world.clone(), world.clone(), world.clone()).unwrap();
+        Self { files, world, preparer }
+    }
+
+    /// The agent ends and starts again.
+    pub(crate) fn restarted(self) -> Self {
+        Self::with(self.files, self.world, BOOT_ID)
+    }
+
+    /// The machine does: what is in memory is lost.
+    pub(crate) fn rebooted(self) -> Self {
+        std::fs::remove_dir_all(self.files.path().join("cdi")).unwrap();
+        std::fs::create_dir(self.files.path().join("cdi")).unwrap();
+        Self::with(self.files, self.world, "99999999-2222-3333-4444-555555555555")
+    }
+
+    /// Another agent of the same node.
+    pub(crate) fn another(&self) -> Arc<Preparer> {
+        let options = PreparerOptions {
+            state_dir: self.files.path().join("state"),
+            cdi_dir: self.files.path().join("cdi"),
+            boot_id: BOOT_ID.to_owned(),
+            scrub_patience: Duration::from_millis(500),
+        };
+        Preparer::new(&options, self.world.clone(), self.world.clone(), self.world.clone()).unwrap()
+    }
+
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.files.path().join("state/checkpoint.json")
+    }
+
+    pub(crate) fn cdi(&self, claim: &str) -> PathBuf {
+        self.files.path().join(format!("cdi/{DRIVER}-claim_uid-{claim}.json"))
+    }
+
+    /// A claim in the API server, with these devices.
+    pub(crate) fn allocate(&self, claim: &str, devices: &[&str]) {
+        let result =
+            |device: &&str| json!({ "request": "gpu", "driver": DRIVER, "pool": POOL, "device": device });
+        let results: Vec<_> = devices.iter().map(result).collect();
+        let object = json!({
+            "metadata": { "name": claim, "namespace": "ns", "uid": format!("uid-{claim}") }, "spec": {},
+            "status": { "allocation": { "devices": { "results": results } } },
+        });
+        self.world.claims.lock().unwrap().insert(claim.to_owned(), object);
+    }
+
+    pub(crate) fn delete(&self, claim: &str) {
+        self.world.claims.lock().unwrap().remove(claim);
+    }
+
+    pub(crate) async fn prepare(&self, claim: &str) -> Result<Vec<Device>, Refusal> {
+        prepare(&self.preparer, claim).await
+    }
+
+    pub(crate) async fn unprepare(&self, claim: &str) -> Result<(), Refusal> {
+        let mut answer = self.preparer.unprepare(vec![asked(claim)]).await;
+        answer.remove(&asked(claim).uid).unwrap()
+    }
+
+    /// Names of the claims that hold something.
+    pub(crate) async fn held(&self) -> Vec<String> {
+        self.preparer.held().await.unwrap().into_iter().map(|(_, held)| held.name).collect()
+    }
+}
+
+pub(crate) async fn prepare(preparer: &Arc<Preparer>, claim: &str) -> Result<Vec<Device>, Refusal> {
+    let mut answer = preparer.prepare(vec![asked(claim)]).await;
+    answer.remove(&asked(claim).uid).unwrap()
+}
+
+pub(crate) fn asked(claim: &str) -> Claim {
+    Claim { namespace: "ns".to_owned(), uid: format!("uid-{claim}"), name: claim.to_owned() }
+}
+
+pub(crate) fn code<T: std::fmt::Debug>(answer: Result<T, Refusal>) -> &'static str {
+    answer.unwrap_err().code()
+}

@@ -1,0 +1,67 @@
+//! Between two claims a device is scrubbed, or nobody gets it.
+
+use crate::node::{Host, code};
+use bailiwick_dra::plugin::HeldState;
+
+#[tokio::test]
+async fn a_device_whose_scrub_fails_stays_reserved_and_says_why() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    host.allocate("b", &["gpu-0"]);
+    host.prepare("a").await.unwrap();
+    *host.world.stuck.lock().unwrap() = Some("process 4711 still uses it".to_owned());
+    let refused = host.unprepare("a").await.unwrap_err();
+    assert_eq!(
+        refused.told(),
+        "plugin.scrub.failed: scrubbing failed, the devices stay reserved: process 4711 still uses it"
+    );
+    // Also after a restart, and for the same claim.
+    let host = host.restarted();
+    for claim in ["a", "b"] {
+        let refused = host.prepare(claim).await.unwrap_err();
+        assert_eq!(refused.code(), "plugin.device.unscrubbed");
+        assert!(refused.to_string().contains("process 4711"), "{refused}");
+    }
+    *host.world.stuck.lock().unwrap() = None;
+    host.preparer.collect().await.unwrap();
+    host.prepare("b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scrub_that_takes_long_goes_on_when_nobody_waits_and_runs_once() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    host.prepare("a").await.unwrap();
+    let hold = host.world.hold.lock().await;
+    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
+    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
+    let held = host.preparer.held().await.unwrap();
+    assert_eq!(held[0].1.state, HeldState::Scrubbing { failure: None });
+    assert!(host.cdi("a").exists(), "its specification is the last trace if the checkpoint is lost");
+    drop(hold);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !host.held().await.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    host.unprepare("a").await.unwrap();
+    assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
+    assert!(!host.cdi("a").exists());
+}
+
+#[tokio::test]
+async fn a_scrub_that_a_crash_cut_off_is_done_again() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    host.prepare("a").await.unwrap();
+    *host.world.stuck.lock().unwrap() = Some("cut off".to_owned());
+    host.unprepare("a").await.unwrap_err();
+    // The checkpoint is lost too: the specification says that the claim holds it.
+    std::fs::remove_file(host.checkpoint()).unwrap();
+    *host.world.stuck.lock().unwrap() = None;
+    host.delete("a");
+    let host = host.restarted();
+    host.preparer.collect().await.unwrap();
+    assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
+    assert!(host.held().await.is_empty() && !host.cdi("a").exists());
+}
