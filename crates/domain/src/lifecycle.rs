@@ -408,14 +408,14 @@ mod tests {
             };
             prop_assert!(fits, "{state:?} toward {goal:?} ends in {end:?}");
         }
+    }
 
-        #[test]
-        fn no_machine_changes_its_base_cluster_without_being_wiped(
-            state in prop::sample::select(MachineState::ALL.to_vec())
-        ) {
-            prop_assume!(state.is_in_use() && state != MachineState::Wiping);
+    #[test]
+    fn no_machine_changes_its_base_cluster_without_being_wiped() {
+        let in_use = |state: &MachineState| state.is_in_use() && *state != MachineState::Wiping;
+        for state in MachineState::ALL.into_iter().filter(in_use) {
             let path = walk(state, &Goal::Serve(name("b")), Some(name("a")));
-            prop_assert!(path.contains(&MachineState::Wiping), "{path:?}");
+            assert!(path.contains(&MachineState::Wiping), "{path:?}");
         }
     }
 
