@@ -29,7 +29,7 @@ pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
 pub use object::{Object, Output};
 pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};
 pub use pool::{Step, reconcile};
-pub use proof::{DryRun, PROOF_GROUP, PROOF_USER, Proof, judge, proof_slice};
+pub use proof::{DryRun, PROOF_GROUP, PROOF_USER, Proof, counters_slice, judge, proof_slice};
 pub use publish::publish;
 
 /// The DRA driver's name, and the domain of its attributes and extended resources.

@@ -3,9 +3,11 @@
 use crate::input::Input;
 use crate::object::Object;
 use crate::policy::POLICY_SLICES;
+use crate::quantity::quantity;
 use crate::slice;
 use domain::Name;
-use k8s_openapi::api::resource::v1::Device;
+use k8s_openapi::api::resource::v1::{Counter, CounterSet, Device};
+use std::collections::BTreeMap;
 
 /// The user to impersonate: a node that never exists, so that RBAC can name it and nothing is bound to it. RBAC cannot allow
 /// "any node", and the policy does not look at which node it is.
@@ -52,6 +54,17 @@ pub fn proof_slice(input: &Input) -> Object {
     // The constant is a DNS label, which a test holds; the cell's name stands in for the compiler.
     let node = Name::new(PROOF_NODE).unwrap_or_else(|_| input.cell.clone());
     let mut slices = slice::slices(&input.cell, &node, vec![device], &[], None);
+    slices.remove(0)
+}
+
+/// The slice to create in a dry run, to learn whether the server keeps counters (gate DRAPartitionableDevices): where it does not, it
+/// drops `spec.sharedCounters` without a word (facts: dra §1).
+pub fn counters_slice(input: &Input) -> Object {
+    let counters = BTreeMap::from([("memory".to_owned(), Counter { value: quantity(1) })]);
+    let set = CounterSet { name: "gpu-proof-counters".to_owned(), counters };
+    // As above.
+    let node = Name::new(PROOF_NODE).unwrap_or_else(|_| input.cell.clone());
+    let mut slices = slice::slices(&input.cell, &node, Vec::new(), &[set], None);
     slices.remove(0)
 }
 

@@ -28,11 +28,12 @@ pub struct ControlPlaneOptions {
     scheduler: bool,
     controller_manager: bool,
     node_lifecycle: bool,
+    partitions: bool,
 }
 
 impl Default for ControlPlaneOptions {
     fn default() -> Self {
-        Self { scheduler: true, controller_manager: true, node_lifecycle: false }
+        Self { scheduler: true, controller_manager: true, node_lifecycle: false, partitions: true }
     }
 }
 
@@ -61,6 +62,14 @@ impl ControlPlaneOptions {
         self
     }
 
+    /// Whether the API server keeps the counters that partitions of devices share, as it does by default; without, it drops them
+    /// silently.
+    #[must_use]
+    pub fn partitions(mut self, wanted: bool) -> Self {
+        self.partitions = wanted;
+        self
+    }
+
     /// Starts the control plane and waits until its API server is ready.
     pub async fn start(self) -> Result<ControlPlane, Error> {
         let etcd = Part::Etcd.programs().await?.join("etcd");
@@ -75,8 +84,10 @@ impl ControlPlaneOptions {
 
         let etcd = start_etcd(etcd, here).await?;
         let client = readiness_client(&authority)?;
-        let (server, port) =
-            on_free_port(async |port| start_api_server(&programs, here, port, &client).await).await?;
+        let (server, port) = on_free_port(async |port| {
+            start_api_server(&programs, here, port, self.partitions, &client).await
+        })
+        .await?;
         let server_url = format!("https://127.0.0.1:{port}");
         let authority_pem = authority.certificate_pem();
         let admin = authority.client("bailiwick-testbed-admin", &["system:masters"])?;
@@ -89,6 +100,7 @@ impl ControlPlaneOptions {
             _etcd: etcd,
             programs: programs.clone(),
             port,
+            partitions: self.partitions,
             kubeconfig_admin,
             server_url,
             authority,
@@ -128,6 +140,7 @@ pub struct ControlPlane {
     _etcd: Process,
     programs: PathBuf,
     port: u16,
+    partitions: bool,
     kubeconfig_admin: PathBuf,
     server_url: String,
     authority: Authority,
@@ -231,7 +244,8 @@ impl ControlPlane {
     pub async fn start_api_server_again(&mut self) -> Result<(), Error> {
         self.kill_api_server();
         let client = readiness_client(&self.authority)?;
-        let started = start_api_server(&self.programs, self.directory.path(), self.port, &client);
+        let started =
+            start_api_server(&self.programs, self.directory.path(), self.port, self.partitions, &client);
         self.server = Some(started.await?);
         Ok(())
     }
@@ -349,10 +363,12 @@ async fn start_api_server(
     programs: &Path,
     directory: &Path,
     port: u16,
+    partitions: bool,
     client: &Client,
 ) -> Result<Process, Error> {
     let path = programs.join("kube-apiserver");
-    let arguments = api_server_arguments(directory, port);
+    let mut arguments = api_server_arguments(directory, port);
+    arguments.push(format!("{FEATURE_GATES},DRAPartitionableDevices={partitions}"));
     let mut process = Process::start(kubernetes("kube-apiserver", path, arguments, directory))?;
     process.wait_until(START_WITHIN, async || client.answers(port, "/readyz").await).await?;
     Ok(process)
@@ -378,7 +394,6 @@ fn api_server_arguments(directory: &Path, port: u16) -> Vec<String> {
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
-        FEATURE_GATES,
         "--runtime-config=resource.k8s.io/v1beta2=true,resource.k8s.io/v1alpha3=true",
     ];
     arguments.extend(fixed.into_iter().map(str::to_owned));

@@ -65,6 +65,9 @@ impl Cluster {
         let clients = self.clients().await?;
         let mut input = input.clone();
         input.server.taint_rules = taint_rules(&clients.own).await?;
+        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
+            input.server.counters = keeps_counters(&clients.own, &input).await?;
+        }
         let mut left_out = Vec::new();
         who_we_are(&clients.own, &input.cell_user).await?;
         let nodes = system_uuids(&clients.own).await?;
@@ -304,6 +307,20 @@ async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Proble
         }
     }
     Ok(TaintRuleVersion::newest(serving.iter().map(String::as_str)))
+}
+
+/// Whether the server keeps counters: found by reading back what a dry run makes of some.
+async fn keeps_counters(client: &Client, input: &Input) -> Result<bool, Problem> {
+    let slice = dra::counters_slice(input);
+    let object: DynamicObject = serde_json::from_value(slice.json.clone())
+        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let params = PostParams { dry_run: true, field_manager: None };
+    match api(client, &slice.api_version, &slice.kind).create(&params, &object).await {
+        Ok(kept) => Ok(kept.data.pointer("/spec/sharedCounters").is_some_and(Value::is_array)),
+        // What is left of it without the counters may be no valid slice.
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(false),
+        Err(error) => Err(failed("dry-run", &slice.kind, &slice.name, &error)),
+    }
 }
 
 /// The policies let one user write: that must be the one we are, or nobody of ours could ever write again.

@@ -1,9 +1,10 @@
 //! The API server takes everything as it is, and a second time changes nothing.
 
 use crate::cluster::{Cluster, input, machine, name, probed};
-use bailiwick_dra::{Object, Step, publish, reconcile};
+use bailiwick_dra::{Object, Step, counters_slice, publish, reconcile};
 use domain::Problem;
 use serde_json::{Value, json};
+use testbed::ControlPlane;
 
 /// Everything that was sent is in what came back: the API server drops fields silently (facts: dra §1).
 fn kept(sent: &Value, got: &Value) -> bool {
@@ -76,6 +77,20 @@ async fn all_objects_are_accepted_as_they_are_and_a_second_time_changes_nothing(
         let got = cluster.apply(&object).await;
         assert!(kept(&object.json, &got), "{} was sent, {got} came back", object.json);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_no_counters_is_found_by_reading_a_dry_run_back() {
+    let slice = counters_slice(&input("unused", &[])).json;
+    let kept = async |plane: &ControlPlane| {
+        let arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+        let answer = plane.kubectl(&arguments, Some(&slice.to_string())).await.unwrap();
+        let answer: Value = serde_json::from_str(&answer.success().unwrap_or_default()).unwrap_or_default();
+        answer["spec"]["sharedCounters"].is_array()
+    };
+    assert!(kept(&*ControlPlane::shared().await.unwrap()).await);
+    let without = ControlPlane::options().scheduler(false).controller_manager(false).partitions(false);
+    assert!(!kept(&without.start().await.unwrap()).await);
 }
 
 #[tokio::test]
