@@ -1,6 +1,7 @@
 //! All that is declared and known, read at one time: what the API shows and the publisher publishes.
 
 use crate::views::{self, View};
+use domain::base_cluster::GpuDriver;
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
 use domain::inventory::Gpu;
 use domain::probe::Probe;
@@ -30,6 +31,7 @@ pub(crate) struct World {
     pub sites: BTreeMap<Name, SiteSpec>,
     pub classes: BTreeMap<Name, GpuClassSpec>,
     pub machines: BTreeMap<Name, KnownMachine>,
+    gpu_drivers: BTreeMap<Name, GpuDriver>,
     doubles: BTreeSet<GpuKey>,
 }
 
@@ -62,7 +64,7 @@ impl World {
             agents.into_iter().map(|agent| (agent.machine.clone(), agent)).collect();
         let (mut nested, mut sites, mut classes, mut specs) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut goals = BTreeMap::new();
+        let (mut goals, mut gpu_drivers) = (BTreeMap::new(), BTreeMap::new());
         for Declaration { metadata, spec } in declarations {
             match spec {
                 Spec::Jurisdiction(spec) => nested.push((metadata.name, spec.within)),
@@ -70,7 +72,8 @@ impl World {
                 Spec::GpuClass(spec) => drop(classes.insert(metadata.name, spec)),
                 Spec::Machine(spec) => drop(specs.insert(metadata.name, (metadata.labels, *spec))),
                 Spec::Assignment(spec) => drop(goals.insert(metadata.name, Goal::of(Some(&spec)))),
-                Spec::LegalEntity(_) | Spec::BaseCluster(_) | Spec::FirmwareProfile(_) => {}
+                Spec::BaseCluster(spec) => drop(gpu_drivers.insert(metadata.name, spec.gpu_driver)),
+                Spec::LegalEntity(_) | Spec::FirmwareProfile(_) => {}
             }
         }
         let mut by_machine = BTreeMap::<Name, Vec<Gpu>>::new();
@@ -94,6 +97,7 @@ impl World {
             sites,
             classes,
             machines,
+            gpu_drivers,
             doubles: BTreeSet::new(),
         };
         world.doubles = world.find_doubles();
@@ -144,6 +148,12 @@ impl World {
         machine.spec.zone.as_ref().or_else(|| self.sites.get(&machine.spec.site)?.zone.as_ref())
     }
 
+    /// Whose DRA driver gives the GPUs of a machine out: that is its base cluster's to say.
+    fn gpu_driver_of(&self, machine: &KnownMachine) -> GpuDriver {
+        let node_of = machine.record.instance.as_ref().map(|instance| &instance.base_cluster);
+        node_of.and_then(|cluster| self.gpu_drivers.get(cluster)).copied().unwrap_or_default()
+    }
+
     /// What the publisher publishes.
     pub(crate) fn input(&self, cell: &Name, cell_user: &str) -> Input {
         let machines = self.enrolled().map(|(name, machine)| PublishedMachine {
@@ -154,6 +164,7 @@ impl World {
             gpus: machine.gpus.clone(),
             alarms: machine.alarms(),
             driver: machine.probe().and_then(|probe| probe.driver.clone()),
+            gpu_driver: self.gpu_driver_of(machine),
             partitions: machine.spec.partitions.clone(),
         });
         let (mut probed, mut conflicts) = (BTreeMap::new(), BTreeSet::new());

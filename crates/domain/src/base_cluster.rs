@@ -30,6 +30,9 @@ pub struct BaseClusterSpec {
     pub join: Join,
     /// What is written to its machines, or what they boot.
     pub image: Image,
+    /// Whose DRA driver gives its GPUs out.
+    #[serde(default, skip_serializing_if = "GpuDriver::is_ours")]
+    pub gpu_driver: GpuDriver,
     /// How long a machine's bootstrap token lives, in minutes.
     #[serde(default = "BaseClusterSpec::default_token_minutes")]
     #[schemars(range(min = 1, max = 1440))]
@@ -44,6 +47,26 @@ impl BaseClusterSpec {
     /// Whether Cluster API, and not the cell, makes its machines nodes.
     pub fn uses_cluster_api(&self) -> bool {
         matches!(self.join, Join::ClusterApi)
+    }
+}
+
+/// Whose DRA driver gives the GPUs of a base cluster out.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum GpuDriver {
+    /// Ours, `gpu.bailiwick.dev`: the cell writes the slices, and agents hand devices out against its permits.
+    #[default]
+    Bailiwick,
+    /// NVIDIA's, `gpu.nvidia.com`: it writes slices of its own; the cell writes classes and taint rules for its devices, and nobody
+    /// asks for a permit.
+    Nvidia,
+}
+
+impl GpuDriver {
+    fn is_ours(&self) -> bool {
+        *self == Self::Bailiwick
     }
 }
 

@@ -31,6 +31,7 @@ fn fleet() -> Option<Input> {
             gpus: (0..8).map(gpu).collect(),
             alarms: vec![],
             driver: None,
+            gpu_driver: domain::base_cluster::GpuDriver::Bailiwick,
             partitions: vec![],
         });
     }

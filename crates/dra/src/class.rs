@@ -1,8 +1,9 @@
 //! GPU classes as DeviceClasses: the selector is the gate, which a claim cannot bypass (DESIGN §5.6).
 
 use crate::device::attribute;
+use crate::nvidia::Foreign;
 use crate::object::{Object, annotated};
-use crate::{DRIVER, TRIAL, literal};
+use crate::{DRIVER, TRIAL, literal, nvidia};
 use domain::declaration::{GpuClassSpec, Requirement};
 use domain::{Containment, Name, Problem};
 use k8s_openapi::api::resource::v1::{CELDeviceSelector, DeviceClass, DeviceClassSpec, DeviceSelector};
@@ -16,8 +17,13 @@ pub(crate) fn class(
     name: &Name,
     spec: &GpuClassSpec,
     order: &Containment,
+    foreign: &[Foreign<'_>],
 ) -> Result<Object, Box<Problem>> {
-    let expression = selector(name, spec, order)?;
+    let mut expression = selector(name, spec, order)?;
+    if let Some(theirs) = nvidia::selector(spec, order, foreign) {
+        expression = format!("({expression}) || ({theirs})");
+    }
+    let expression = within_limit(name, expression)?;
     let mut annotations = vec![("bailiwick.dev/requires", requires(spec))];
     if spec.is_trial() {
         annotations.push((TRIAL, "true".to_owned()));
@@ -100,7 +106,11 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
     if spec.requires.contains(&Requirement::Attested) {
         terms.push(guarded("attestation", "== 'affirming'"));
     }
-    let expression = terms.join(" && ");
+    within_limit(name, terms.join(" && "))
+}
+
+fn within_limit(name: &Name, expression: String) -> Result<String, Box<Problem>> {
+    let place = format!("GpuClass/{name}");
     if expression.len() > MAX_EXPRESSION {
         return Err(Problem::new(
             "dra.class.too-long",

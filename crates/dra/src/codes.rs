@@ -49,6 +49,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Rename one of the two.",
     ),
     (
+        "dra.nvidia.no-taint-rules",
+        "NVIDIA's driver gives a machine's GPUs out, and the API server serves no taint rules: what got worse taints nothing.",
+        "Switch the gate DRADeviceTaintRules on, or use Kubernetes 1.37, which has it on.",
+    ),
+    (
         "dra.partition.too-many-counters",
         "A GPU's partitions would need more counters than the API allows.",
         "Its GPUs are given out whole; tell us of the model.",

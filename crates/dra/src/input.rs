@@ -1,6 +1,7 @@
 //! What is known and declared: everything that publishing depends on.
 
 use crate::device::{GpuKey, Verdict};
+use domain::base_cluster::GpuDriver;
 use domain::declaration::{GpuClassSpec, RackPosition, SiteSpec, Zone};
 use domain::inventory::Gpu;
 use domain::probe::{Driver, ProbedGpu};
@@ -70,6 +71,8 @@ pub struct PublishedMachine {
     pub alarms: Vec<Problem>,
     /// Its GPUs' driver, as its probe tells.
     pub driver: Option<Driver>,
+    /// Whose DRA driver gives its GPUs out.
+    pub gpu_driver: GpuDriver,
     /// MIG profiles that its GPUs may be parted into ([`domain::declaration::MachineSpec::partitions`]).
     pub partitions: Vec<String>,
 }

@@ -10,6 +10,7 @@ mod codes;
 mod device;
 mod input;
 mod literal;
+mod nvidia;
 mod object;
 mod partition;
 #[cfg(feature = "plugin")]
@@ -27,6 +28,7 @@ pub use codes::CODES;
 pub use device::{GpuKey, Verdict};
 pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
 pub use object::{Object, Output};
+pub use partition::partitions;
 pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};
 pub use pool::{Step, reconcile};
 pub use proof::{DryRun, PROOF_GROUP, PROOF_USER, Proof, counters_slice, judge, proof_slice};

@@ -9,6 +9,7 @@ use crate::quantity::quantity;
 use crate::taint;
 use domain::Problem;
 use domain::inventory::Gpu;
+use domain::permit::Partition;
 use domain::probe::{Mig, MigProfile, Placement, ProbedGpu};
 use k8s_openapi::api::resource::v1::{Counter, CounterSet, Device, DeviceCounterConsumption};
 use std::collections::BTreeMap;
@@ -47,11 +48,7 @@ pub(crate) fn parted(
                 .at(place.clone()),
         );
     }
-    let wanted: Vec<_> = offered
-        .iter()
-        .copied()
-        .filter(|profile| declared.iter().any(|name| name == "*" || *name == profile.name))
-        .collect();
+    let wanted: Vec<_> = offered.iter().copied().filter(|profile| is_declared(profile, declared)).collect();
     if wanted.is_empty() {
         return None;
     }
@@ -77,6 +74,25 @@ pub(crate) fn parted(
     Some(Parted { whole: of(total.clone()), counters: CounterSet { name: set, counters: total }, partitions })
 }
 
+/// The partitions that are declared and that a GPU has, each with the device that it is: what an agent is permitted to hand out.
+pub fn partitions(key: &GpuKey, probed: &ProbedGpu, declared: &[String]) -> Vec<(String, Partition)> {
+    let offered = probed.mig.as_ref().map(offered).unwrap_or_default();
+    let wanted = offered.into_iter().filter(|profile| is_declared(profile, declared));
+    let places = wanted.flat_map(|profile| {
+        profile.placements.iter().map(|at| Partition { profile: profile.id, start: at.start })
+    });
+    places.map(|partition| (device_name(key, partition), partition)).collect()
+}
+
+fn is_declared(profile: &MigProfile, declared: &[String]) -> bool {
+    declared.iter().any(|name| name == "*" || *name == profile.name)
+}
+
+/// The GPU's name, its profile and its first memory slice, as NVIDIA's driver names such devices.
+fn device_name(key: &GpuKey, partition: Partition) -> String {
+    format!("{}-mig-{}-{}", key.device_name(), partition.profile, partition.start)
+}
+
 /// Profiles that may be put somewhere.
 fn offered(mig: &Mig) -> Vec<&MigProfile> {
     mig.profiles.iter().filter(|profile| !profile.placements.is_empty()).collect()
@@ -91,7 +107,7 @@ fn partition(
     placement: Placement,
     problems: &mut Vec<Problem>,
 ) -> Device {
-    let name = format!("{}-mig-{}-{}", key.device_name(), profile.id, placement.start);
+    let name = device_name(key, Partition { profile: profile.id, start: placement.start });
     let place = format!("Machine/{} gpus/{key} {name}", around.machine.name);
     let mut attributes = Attributes::new(place, problems);
     attributes.text("type", Some("mig"));

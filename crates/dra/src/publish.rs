@@ -2,11 +2,14 @@
 
 use crate::device::{GpuKey, Surroundings, device};
 use crate::input::{Input, PublishedMachine};
+use crate::nvidia::Foreign;
 use crate::object::{Object, Output};
 use crate::partition::parted;
 use crate::{class, policy, slice, taint};
+use domain::base_cluster::GpuDriver;
 use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
+use domain::probe::ProbedGpu;
 use domain::{Name, Problem};
 use k8s_openapi::api::resource::v1::{CounterSet, Device};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,19 +17,33 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
 pub fn publish(input: &Input) -> Output {
     let mut problems = Vec::new();
-    let mut declared = policy::policies(input);
-    declared.extend(classes(input, &mut problems));
     let machines = machines(input, &mut problems);
     let doubles = Doubles::find(&input.machines);
-    let (mut rules, mut slices) = (Vec::new(), Vec::new());
+    let (mut rules, mut slices, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     for (machine, site) in &machines {
-        let (devices, counters) = devices(input, machine, site, &doubles, &mut problems);
+        let gpus = sound(input, machine, &doubles, &mut problems);
         let rule = input.server.taint_rules.and_then(|version| taint::rule(&input.cell, machine, version));
         // Where the server serves no taint rules the devices bear the taint themselves.
         let taint = if rule.is_none() { taint::taint(machine) } else { None };
         rules.extend(rule);
-        slices.extend(slice::slices(&input.cell, &machine.name, devices, &counters, taint.as_ref()));
+        match machine.gpu_driver {
+            GpuDriver::Bailiwick => {
+                let (devices, counters) = devices(input, machine, site, gpus, &mut problems);
+                slices.extend(slice::slices(&input.cell, &machine.name, devices, &counters, taint.as_ref()));
+            }
+            GpuDriver::Nvidia => {
+                let before = foreign.len();
+                foreign.extend(gpus.into_iter().filter_map(|(key, gpu)| {
+                    let (probed, verdict) = (input.probed.get(&key)?, input.verdicts.get(&key).copied());
+                    Some(Foreign { machine, site, gpu, probed, verdict })
+                }));
+                let ill = foreign[before..].iter().map(|gpu| gpu.probed);
+                rules.extend(health_rules(input, machine, ill, taint.is_some(), &mut problems));
+            }
+        }
     }
+    let mut declared = policy::policies(input);
+    declared.extend(classes(input, &foreign, &mut problems));
     problems.sort_by(|a, b| (&a.at, &a.code, &a.message).cmp(&(&b.at, &b.code, &b.message)));
     problems.dedup();
     // Rules first: an alarmed machine is tainted before its devices show.
@@ -34,11 +51,34 @@ pub fn publish(input: &Input) -> Output {
     Output { declared, observed: rules, diagnostics: problems }
 }
 
-fn classes(input: &Input, problems: &mut Vec<Problem>) -> Vec<Object> {
+/// Rules for the GPUs of a machine whose slices are NVIDIA's. Its devices bear no taint of ours otherwise.
+fn health_rules<'a>(
+    input: &Input,
+    machine: &PublishedMachine,
+    gpus: impl Iterator<Item = &'a ProbedGpu>,
+    is_alarmed: bool,
+    problems: &mut Vec<Problem>,
+) -> Vec<Object> {
+    let ill: Vec<_> = gpus.filter(|gpu| taint::of_health(gpu).is_some()).collect();
+    let Some(version) = input.server.taint_rules else {
+        if is_alarmed || !ill.is_empty() {
+            let message = format!(
+                "devices of Machine/{} are not tainted: the server serves no taint rules",
+                machine.name
+            );
+            let problem = Problem::new("dra.nvidia.no-taint-rules", message);
+            problems.push(problem.at(format!("Machine/{}", machine.name)));
+        }
+        return Vec::new();
+    };
+    ill.into_iter().filter_map(|gpu| taint::health_rule(&input.cell, machine, gpu, version)).collect()
+}
+
+fn classes(input: &Input, foreign: &[Foreign<'_>], problems: &mut Vec<Problem>) -> Vec<Object> {
     let declared = input.classes.iter().map(|(name, spec)| (name, spec));
     let mut objects = Vec::new();
     for (name, spec) in unambiguous("GpuClass", declared, problems) {
-        match class::class(&input.cell, name, spec, &input.jurisdictions) {
+        match class::class(&input.cell, name, spec, &input.jurisdictions, foreign) {
             Ok(object) => objects.push(object),
             Err(problem) => problems.push(*problem),
         }
@@ -158,16 +198,15 @@ fn serial(gpu: &Gpu) -> Option<&str> {
     gpu.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty())
 }
 
-/// The devices of a machine, sorted by name, and the counters that partitions share.
-fn devices(
+/// The GPUs of a machine that are what they seem.
+fn sound<'a>(
     input: &Input,
-    machine: &PublishedMachine,
-    site: &SiteSpec,
+    machine: &'a PublishedMachine,
     doubles: &Doubles<'_>,
     problems: &mut Vec<Problem>,
-) -> (Vec<Device>, Vec<CounterSet>) {
+) -> Vec<(GpuKey, &'a Gpu)> {
     let place = format!("Machine/{}", machine.name);
-    let (mut devices, mut counters) = (BTreeMap::new(), Vec::new());
+    let mut sound = Vec::new();
     for gpu in &machine.gpus {
         let Some(key) = GpuKey::of(gpu) else {
             problems.push(
@@ -189,9 +228,7 @@ fn devices(
                 )
                 .at(place.clone()),
             );
-            continue;
-        }
-        if let Some(others) = doubles.others(&key, gpu) {
+        } else if let Some(others) = doubles.others(&key, gpu) {
             problems.push(
                 Problem::new(
                     "dra.gpu.duplicate",
@@ -201,21 +238,33 @@ fn devices(
                 .hint("find out which of the machines holds it; none of them is believed until then")
                 .at(place.clone()),
             );
-            continue;
+        } else {
+            sound.push((key, gpu));
         }
-        let around = Surroundings {
-            machine,
-            site,
-            probed: input.probed.get(&key),
-            verdict: input.verdicts.get(&key).copied(),
-        };
+    }
+    sound
+}
+
+/// The devices of a machine, sorted by name, and the counters that partitions share.
+fn devices(
+    input: &Input,
+    machine: &PublishedMachine,
+    site: &SiteSpec,
+    gpus: Vec<(GpuKey, &Gpu)>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Device>, Vec<CounterSet>) {
+    let (mut devices, mut counters) = (BTreeMap::new(), Vec::new());
+    for (key, gpu) in gpus {
+        let (probed, verdict) = (input.probed.get(&key), input.verdicts.get(&key).copied());
+        let around = Surroundings { machine, site, probed, verdict };
         let mut whole = device(&key, gpu, &around, problems);
         let parted = if input.server.counters { parted(&key, gpu, &around, problems) } else { None };
         if let Some(parted) = parted {
             whole.consumes_counters = Some(vec![parted.whole]);
             counters.push(parted.counters);
             devices.extend(parted.partitions.into_iter().map(|device| (device.name.clone(), device)));
-        } else if around.probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
+        } else if probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
+            let place = format!("Machine/{}", machine.name);
             problems.push(
                 Problem::new(
                     "dra.gpu.mig-mode",
@@ -224,7 +273,7 @@ fn devices(
                     ),
                 )
                 .hint("declare `spec.partitions` of the Machine, or switch MIG mode off: `nvidia-smi -mig 0`")
-                .at(place.clone()),
+                .at(place),
             );
             continue;
         }

@@ -1,12 +1,15 @@
 //! Taints say that something got worse; they are not the gate (DESIGN §5.6).
 
 use crate::input::{PublishedMachine, TaintRuleVersion};
-use crate::object::{Object, annotated, label};
+use crate::nvidia::NVIDIA;
+use crate::object::{Object, annotated, label, metadata};
 use crate::{DRIVER, TAINT_ALARM, TAINT_HEALTH};
 use domain::Name;
+use domain::base_cluster::GpuDriver;
 use domain::probe::{ProbedGpu, Severity};
 use k8s_openapi::api::resource::v1::DeviceTaint;
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
 
 /// The taint of an alarmed machine. Its value is the first code, sorted; all of them are in the rule's annotation.
 pub(crate) fn taint(machine: &PublishedMachine) -> Option<DeviceTaint> {
@@ -35,17 +38,49 @@ pub(crate) fn of_health(gpu: &ProbedGpu) -> Option<DeviceTaint> {
     })
 }
 
-/// One rule for the whole pool of an alarmed machine. Untyped, since the version moves (facts: dra §2).
+/// One rule for the whole pool of an alarmed machine.
 pub(crate) fn rule(cell: &Name, machine: &PublishedMachine, version: TaintRuleVersion) -> Option<Object> {
-    let taint = taint(machine)?;
     let annotations = [("bailiwick.dev/alarms", codes(machine).join(","))];
+    let name = label(machine.name.as_str(), "-alarm");
+    let selector = json!({ "driver": driver_of(machine), "pool": machine.name });
+    Some(render(annotated(cell, &name, &annotations), machine, selector, &taint(machine)?, version))
+}
+
+/// One rule for a GPU of NVIDIA's driver that something is wrong with. It names its devices by their minor number.
+pub(crate) fn health_rule(
+    cell: &Name,
+    machine: &PublishedMachine,
+    gpu: &ProbedGpu,
+    version: TaintRuleVersion,
+) -> Option<Object> {
+    let device = format!("gpu-{}", gpu.minor?);
+    let name = label(machine.name.as_str(), &format!("-{device}-health"));
+    let selector = json!({ "driver": NVIDIA, "pool": machine.name, "device": device });
+    Some(render(metadata(cell, &name), machine, selector, &of_health(gpu)?, version))
+}
+
+fn driver_of(machine: &PublishedMachine) -> &'static str {
+    match machine.gpu_driver {
+        GpuDriver::Bailiwick => DRIVER,
+        GpuDriver::Nvidia => NVIDIA,
+    }
+}
+
+/// Untyped, since the version moves (facts: dra §2).
+fn render(
+    metadata: ObjectMeta,
+    machine: &PublishedMachine,
+    selector: Value,
+    taint: &DeviceTaint,
+    version: TaintRuleVersion,
+) -> Object {
     let rule = json!({
         "apiVersion": format!("resource.k8s.io/{}", version.as_str()),
         "kind": "DeviceTaintRule",
-        "metadata": annotated(cell, &label(machine.name.as_str(), "-alarm"), &annotations),
-        "spec": { "deviceSelector": { "driver": DRIVER, "pool": machine.name }, "taint": taint },
+        "metadata": metadata,
+        "spec": { "deviceSelector": selector, "taint": taint },
     });
-    Some(Object::new(&rule, Some(&machine.name)))
+    Object::new(&rule, Some(&machine.name))
 }
 
 fn codes(machine: &PublishedMachine) -> Vec<String> {

@@ -5,7 +5,7 @@ use crate::error::CellError;
 use crate::views::View;
 use crate::world::{KnownMachine, World};
 use domain::inventory::Gpu;
-use domain::permit::{Permit, Permits, PublicKey, SignedPermits};
+use domain::permit::{Partition, Permit, Permits, PublicKey, SignedPermits};
 use domain::{MachineState, Name};
 use dra::GpuKey;
 use jiff::Timestamp;
@@ -51,9 +51,13 @@ pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Durat
     let end = now.checked_add(life).unwrap_or(now);
     let known = world.machines.get(machine).filter(|known| is_open(known));
     let permits = known.into_iter().flat_map(|known| {
-        known.gpus.iter().filter_map(|gpu| {
-            let (device, gpu) = device_and_gpu(world, known, gpu)?;
-            Some(Permit { device, gpu, partition: None, verdict: None, valid_until: end })
+        let devices = known.gpus.iter().flat_map(|gpu| devices(world, known, gpu));
+        devices.map(|(device, gpu, partition)| Permit {
+            device,
+            gpu,
+            partition,
+            verdict: None,
+            valid_until: end,
         })
     });
     Permits { machine: machine.clone(), issued: now, permits: permits.collect() }
@@ -65,9 +69,15 @@ fn is_open(known: &KnownMachine) -> bool {
         && known.agent.as_ref().is_some_and(|agent| agent.alive)
 }
 
-/// The device that a GPU is, and its UUID as NVML writes it, where all that is known of it agrees.
-fn device_and_gpu(world: &World, known: &KnownMachine, gpu: &Gpu) -> Option<(Name, String)> {
-    let View::Probed(probed) = world.view(known, gpu) else { return None };
-    let device = Name::new(GpuKey::of(gpu)?.device_name()).ok()?;
-    Some((device, probed.uuid.clone()?))
+/// The devices that a GPU is, whole and in its declared partitions, with its UUID as NVML writes it; none unless all that is
+/// known of it agrees.
+fn devices(world: &World, known: &KnownMachine, gpu: &Gpu) -> Vec<(Name, String, Option<Partition>)> {
+    let (View::Probed(probed), Some(key)) = (world.view(known, gpu), GpuKey::of(gpu)) else {
+        return Vec::new();
+    };
+    let Some(uuid) = &probed.uuid else { return Vec::new() };
+    let partitions = dra::partitions(&key, probed, &known.spec.partitions).into_iter();
+    let partitions = partitions.map(|(device, partition)| (device, Some(partition)));
+    let devices = std::iter::once((key.device_name(), None)).chain(partitions);
+    devices.filter_map(|(device, part)| Some((Name::new(device).ok()?, uuid.clone(), part))).collect()
 }

@@ -6,6 +6,7 @@
 use super::Written;
 use crate::error::coded;
 use crate::world::World;
+use domain::base_cluster::GpuDriver;
 use domain::{Name, Problem};
 use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -73,7 +74,10 @@ impl Cluster {
         let nodes = system_uuids(&clients.own).await?;
         let mut verified = BTreeSet::new();
         for machine in &input.machines {
-            let node = node_of(&machine.name, world, &nodes).and_then(|()| plugin_of(&machine.name, world));
+            let node = node_of(&machine.name, world, &nodes).and_then(|()| match machine.gpu_driver {
+                GpuDriver::Bailiwick => plugin_of(&machine.name, world),
+                GpuDriver::Nvidia => Ok(()),
+            });
             match node {
                 Ok(()) => drop(verified.insert(machine.name.clone())),
                 Err(_) if machine.gpus.is_empty() => {}

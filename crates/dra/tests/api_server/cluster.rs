@@ -174,6 +174,7 @@ pub(crate) fn machine(machine: &str, site: &str, gpus: usize) -> PublishedMachin
         gpus: (0..gpus).map(gpu).collect(),
         alarms: vec![],
         driver: None,
+        gpu_driver: domain::base_cluster::GpuDriver::Bailiwick,
         partitions: vec![],
     }
 }

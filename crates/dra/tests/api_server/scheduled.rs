@@ -1,9 +1,12 @@
 //! What the real scheduler gives to claims.
 
 use crate::cluster::{Cluster, claim, input, name, probed};
-use bailiwick_dra::{Input, publish};
+use bailiwick_dra::{Input, PublishedMachine, publish};
 use domain::Problem;
+use domain::base_cluster::GpuDriver;
 use serde_json::{Value, json};
+
+const ALLOCATED: &str = "--for=jsonpath={.status.allocation.devices.results[0].device}";
 
 /// Publishes a machine in Germany and one in the United States, each a Node, and these classes.
 async fn world(prefix: &str, classes: &[(&str, Value)], alarmed: bool) -> Cluster {
@@ -53,16 +56,23 @@ async fn ask(cluster: &Cluster, claim_name: &str, class: &str, pool: Option<&str
 
 /// The pool of the device that a claim got.
 async fn got(cluster: &Cluster, claim: &str) -> String {
-    let claim = format!("resourceclaim/{claim}");
+    let allocated = ["wait", &format!("resourceclaim/{claim}"), ALLOCATED, "--timeout=60s"];
+    let output = cluster.plane.kubectl(&allocated, None).await.unwrap();
+    if !output.status.success() {
+        panic!(
+            "{claim} got nothing: {}",
+            cluster.admin(&["get", "pod", claim, "-o", "jsonpath={.status}"]).await
+        );
+    }
     cluster
         .admin(&[
-            "wait",
-            &claim,
-            "--for=jsonpath={.status.allocation.devices.results[0].device}",
-            "--timeout=60s",
+            "get",
+            "resourceclaim",
+            claim,
+            "-o",
+            "jsonpath={.status.allocation.devices.results[0].pool}",
         ])
-        .await;
-    cluster.admin(&["get", &claim, "-o", "jsonpath={.status.allocation.devices.results[0].pool}"]).await
+        .await
 }
 
 /// Waits until the scheduler has looked and found nothing.
@@ -118,4 +128,38 @@ async fn a_gpu_is_given_out_in_two_halves_and_then_not_as_a_whole() {
     );
     ask(&cluster, "whole", "whole", Some("parted-")).await;
     refused(&cluster, "whole").await;
+}
+
+#[tokio::test]
+async fn a_class_gives_out_what_nvidias_driver_published_of_the_gpus_that_it_names() {
+    let mut input = input("theirs", &["de"]);
+    let known = PublishedMachine { gpu_driver: GpuDriver::Nvidia, ..probed(&mut input, "theirs-de", 1) };
+    input.machines = vec![known];
+    // The same class gives out ours too, and other tests have some.
+    input.machines[0].gpus[0].model = Some("Theirs".to_owned());
+    let uuid = input.probed.values().next().and_then(|gpu| gpu.uuid.clone()).unwrap();
+    let class = json!({ "jurisdiction": "eu", "models": ["Theirs"], "requires": ["probed"] });
+    let cluster = published(input, &[("theirs", class)]).await;
+    // What that driver writes, as far as it matters: a GPU that the cell knows nothing of comes first.
+    let device = |name: &str, uuid: &str| {
+        json!({
+            "name": name, "attributes": { "type": { "string": "gpu" }, "uuid": { "string": uuid } },
+        })
+    };
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": "theirs-de-nvidia" },
+        "spec": {
+            "driver": "gpu.nvidia.com", "nodeName": "theirs-de",
+            "pool": { "name": "theirs-de", "generation": 1, "resourceSliceCount": 1 },
+            "devices": [device("gpu-0", "GPU-unknown"), device("gpu-1", &uuid)],
+        },
+    });
+    let created = cluster.plane.kubectl(&["create", "-f", "-"], Some(&slice.to_string())).await.unwrap();
+    created.success().unwrap();
+    ask(&cluster, "theirs-1", "theirs", None).await;
+    assert_eq!(got(&cluster, "theirs-1").await, "theirs-de");
+    let device = "jsonpath={.status.allocation.devices.results[0].device}";
+    assert_eq!(cluster.admin(&["get", "resourceclaim", "theirs-1", "-o", device]).await, "gpu-1");
+    ask(&cluster, "theirs-2", "theirs", None).await;
+    refused(&cluster, "theirs-2").await;
 }

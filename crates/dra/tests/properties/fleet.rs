@@ -87,6 +87,7 @@ fn machine() -> impl Strategy<Value = PublishedMachine> {
             gpus,
             alarms: alarms.into_iter().map(|code| Problem::new(&code, "worse")).collect(),
             driver: None,
+            gpu_driver: domain::base_cluster::GpuDriver::Bailiwick,
             partitions,
         },
     )

@@ -135,6 +135,7 @@ pub(crate) fn machine(at: &str, gpus: Vec<Gpu>) -> PublishedMachine {
         gpus,
         alarms: vec![],
         driver: None,
+        gpu_driver: domain::base_cluster::GpuDriver::Bailiwick,
         partitions: vec![],
     }
 }

@@ -6,6 +6,7 @@ mod h100;
 
 mod fleet;
 mod limits;
+mod nvidia;
 mod partitions;
 mod pool;
 mod selector;

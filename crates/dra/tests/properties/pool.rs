@@ -30,6 +30,7 @@ fn wanted(gpus: usize, firmware: u8) -> Vec<bailiwick_dra::Object> {
         gpus: (0..gpus).map(gpu).collect(),
         alarms: vec![],
         driver: None,
+        gpu_driver: domain::base_cluster::GpuDriver::Bailiwick,
         partitions: vec![],
     }];
     publish(&input).observed

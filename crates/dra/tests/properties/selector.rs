@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 /// A device as the scheduler shows it to CEL: attributes by domain, those without one under the driver's
 /// (`k8s.io/dynamic-resource-allocation/cel`).
 fn shown(driver: &str, device: &serde_json::Value) -> serde_json::Value {
-    let mut domains = Map::from_iter([(DRIVER.to_owned(), json!({}))]);
+    // One that a device has nothing of is empty there, and no error.
+    let mut domains = Map::from_iter([DRIVER, "gpu.nvidia.com"].map(|domain| (domain.to_owned(), json!({}))));
     for (key, value) in device["attributes"].as_object().into_iter().flatten() {
         let (domain, id) = key.split_once('/').unwrap_or((driver, key));
         let value = value.as_object().unwrap().values().next().unwrap();
@@ -20,7 +21,7 @@ fn shown(driver: &str, device: &serde_json::Value) -> serde_json::Value {
     json!({ "driver": driver, "attributes": domains })
 }
 
-fn matches(expression: &str, driver: &str, device: &serde_json::Value) -> bool {
+pub(crate) fn matches(expression: &str, driver: &str, device: &serde_json::Value) -> bool {
     let mut context = Context::default();
     context.add_variable("device", shown(driver, device)).unwrap();
     match Program::compile(expression).unwrap().execute(&context) {
