@@ -12,6 +12,7 @@ pub mod declaration;
 pub mod erasure;
 pub mod fact;
 pub mod firmware;
+pub mod gpu_views;
 pub mod instance;
 pub mod inventory;
 pub mod jurisdiction;
@@ -25,6 +26,7 @@ pub mod principal;
 pub mod probe;
 pub mod problem;
 pub mod selector;
+pub mod topology;
 
 pub use address::IpmiAddress;
 pub use assignment::Goal;
