@@ -8,6 +8,9 @@ pub enum Error {
     /// NVML cannot be asked.
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
+    /// The agent and its cell do not come together.
+    #[error(transparent)]
+    Cell(#[from] crate::cell::Error),
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(#[source] std::io::Error),
@@ -30,9 +33,10 @@ pub enum Exit {
 
 impl Error {
     /// Stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Gpu(error) => error.code(),
+            Self::Cell(error) => error.code(),
             Self::Output(_) => "output.write",
         }
     }
@@ -42,7 +46,7 @@ impl Error {
         match self {
             // Who reads our output went away: that is no failure of ours.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) => Exit::Failed,
+            Self::Output(_) | Self::Cell(_) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
             Self::Gpu(_) => Exit::Unusable,
         }
@@ -53,6 +57,7 @@ impl Diagnose for Error {
     fn problem(&self) -> Problem {
         match self {
             Self::Gpu(error) => error.problem(),
+            Self::Cell(error) => error.problem(),
             Self::Output(_) => Problem::new("output.write", self.to_string())
                 .hint("Check the disk and where the output goes."),
         }

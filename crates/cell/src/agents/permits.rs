@@ -2,9 +2,9 @@
 
 use super::authority::failed;
 use crate::error::CellError;
-use crate::views::View;
+use crate::gpus;
 use crate::world::{KnownMachine, World};
-use domain::inventory::Gpu;
+use domain::gpu_views::ReconciledGpu;
 use domain::permit::{Partition, Permit, Permits, PublicKey, SignedPermits};
 use domain::{MachineState, Name};
 use dra::GpuKey;
@@ -22,13 +22,12 @@ pub(super) struct Signer {
 impl Signer {
     /// The cell's key; made the first time.
     pub(super) async fn load(store: &Store) -> Result<Self, CellError> {
-        let kept = match store.authority(Authority::Permits).await? {
-            Some(kept) => kept,
-            None => {
-                let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
-                let key = Zeroizing::new(pair.serialize_pem());
-                store.keep_authority(Authority::Permits, AuthorityKey { certificate: None, key }).await?
-            }
+        let kept = if let Some(kept) = store.authority(Authority::Permits).await? {
+            kept
+        } else {
+            let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
+            let key = Zeroizing::new(pair.serialize_pem());
+            store.keep_authority(Authority::Permits, AuthorityKey { certificate: None, key }).await?
         };
         let pair = KeyPair::from_pem(&kept.key).map_err(failed)?;
         let key = pair.der_bytes().try_into().map_err(failed)?;
@@ -51,8 +50,8 @@ pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Durat
     let end = now.checked_add(life).unwrap_or(now);
     let known = world.machines.get(machine).filter(|known| is_open(known));
     let permits = known.into_iter().flat_map(|known| {
-        let devices = known.gpus.iter().flat_map(|gpu| devices(world, known, gpu));
-        devices.map(|(device, gpu, partition)| Permit {
+        let gpus = world.reconciled().of_machine(machine).iter();
+        gpus.flat_map(|gpu| devices(gpu, &known.spec.partitions)).map(|(device, gpu, partition)| Permit {
             device,
             gpu,
             partition,
@@ -69,14 +68,15 @@ fn is_open(known: &KnownMachine) -> bool {
         && known.agent.as_ref().is_some_and(|agent| agent.alive)
 }
 
-/// The devices that a GPU is, whole and in its declared partitions, with its UUID as NVML writes it; none unless all that is
-/// known of it agrees.
-fn devices(world: &World, known: &KnownMachine, gpu: &Gpu) -> Vec<(Name, String, Option<Partition>)> {
-    let (View::Probed(probed), Some(key)) = (world.view(known, gpu), GpuKey::of(gpu)) else {
+/// The devices that a GPU is, whole and in its declared partitions, with its UUID as NVML writes it; none unless all views of it
+/// agree and it is fit for use.
+fn devices(gpu: &ReconciledGpu, declared: &[String]) -> Vec<(Name, String, Option<Partition>)> {
+    let Some(probed) = gpus::confirmed(gpu).filter(|probed| !gpus::is_unfit(probed)) else {
         return Vec::new();
     };
+    let Some(key) = gpu.redfish.as_ref().and_then(GpuKey::of) else { return Vec::new() };
     let Some(uuid) = &probed.uuid else { return Vec::new() };
-    let partitions = dra::partitions(&key, probed, &known.spec.partitions).into_iter();
+    let partitions = dra::partitions(&key, probed, declared).into_iter();
     let partitions = partitions.map(|(device, partition)| (device, Some(partition)));
     let devices = std::iter::once((key.device_name(), None)).chain(partitions);
     devices.filter_map(|(device, part)| Some((Name::new(device).ok()?, uuid.clone(), part))).collect()

@@ -1,8 +1,11 @@
 //! Machines, GPUs and classes as they are known now.
 
 use super::access::Caller;
+use super::gpus;
 use super::problem::Refusal;
-use super::types::{ClassItem, EventItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
+use super::types::{
+    AgentItem, ClassItem, EventItem, GpuDetail, GpuItem, Machine, MachineDetail, Page, Paging, Why,
+};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
 use crate::life::is_drained;
@@ -14,8 +17,9 @@ use domain::inventory::Gpu;
 use domain::lifecycle;
 use domain::principal::Permission;
 use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec};
-use dra::GpuKey;
+use http::StatusCode;
 use std::sync::Arc;
+use store::AgentRecord;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -29,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(erasures))
         .routes(routes!(refresh))
         .routes(routes!(gpus))
+        .routes(routes!(gpu))
         .routes(routes!(classes))
 }
 
@@ -122,8 +127,23 @@ async fn machine(
         pin: known.record.pin.map(|pin| pin.to_string()),
         inventory,
         observed_at,
+        agent: known.agent.as_ref().map(agent_item),
         facts: api.store.facts(name).await?.len(),
     }))
+}
+
+fn agent_item(agent: &AgentRecord) -> AgentItem {
+    AgentItem {
+        enrolled_at: agent.enrolled_at,
+        reported_at: agent.reported_at,
+        alive: agent.alive,
+        registered: agent.registered,
+        version: agent.version.clone(),
+        problems: agent.problems.clone(),
+        prepared: agent.prepared.clone(),
+        probe: agent.probe.as_ref().map(|record| (*record.probe).clone()),
+        probed_at: agent.probe.as_ref().map(|record| record.at),
+    }
 }
 
 /// Why a machine, or a GPU of it, is not further than it is.
@@ -134,6 +154,8 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     let world = World::read(&api.store, &api.home).await?;
     let (name, known) = find(&world, &name?.0)?;
     let mut gpus = reasons(&world, known);
+    gpus.extend(world.reconciled().of_machine(name).iter().flat_map(crate::gpus::problems));
+    gpus.extend(known.agent.iter().flat_map(|agent| agent.problems.iter().cloned()));
     let place = format!("Machine/{name}");
     for publication in api.status.all() {
         let ours = |problem: &&Problem| {
@@ -208,12 +230,21 @@ fn reasons(world: &World, known: &KnownMachine) -> Vec<Problem> {
                     "gpu.not-allocatable",
                     format!("{} of {matching} GPUs cannot be claimed by class {name}", matching - given),
                 )
-                .difference("inventoried", requires.join(", "))
+                .difference(met(world, known), requires.join(", "))
                 .at(format!("GpuClass/{name}")),
             );
         }
     }
     reasons
+}
+
+/// What all GPUs of a machine meet.
+fn met(world: &World, known: &KnownMachine) -> &'static str {
+    let probed = |gpu| {
+        let reconciled = world.reconciled().find(&known.record.name, gpu);
+        reconciled.is_some_and(|gpu| crate::gpus::confirmed(gpu).is_some())
+    };
+    if known.gpus.iter().all(probed) { "inventoried, probed" } else { "inventoried" }
 }
 
 /// Every fact known of one machine, with its source, path and time.
@@ -295,34 +326,31 @@ async fn gpus(
     caller.needs(Permission::Read)?;
     let Query(paging) = paging?;
     let world = World::read(&api.store, &api.home).await?;
-    let mut all: Vec<(String, &Name, &KnownMachine, &Gpu)> = Vec::new();
-    for (name, known) in &world.machines {
-        // Numbered within the machine, so that GPUs without identity can be paged too.
-        let gpus = known.gpus.iter().enumerate();
-        all.extend(gpus.map(|(at, gpu)| (format!("{name}/{at:06}"), name, known, gpu)));
-    }
-    let page = page(all, &paging, |(key, ..)| key.clone())?;
-    let items =
-        page.items.into_iter().map(|(_, name, known, gpu)| gpu_item(&world, name, known, gpu)).collect();
-    Ok(Json(Page { items, next: page.next }))
+    let known = gpus::known(&world);
+    let page = page(known, &paging, |gpu| gpu.key.clone())?;
+    Ok(Json(Page { items: page.items.into_iter().map(|gpu| gpu.item(&world)).collect(), next: page.next }))
 }
 
-fn gpu_item(world: &World, name: &Name, known: &KnownMachine, gpu: &Gpu) -> GpuItem {
-    let key = GpuKey::of(gpu);
-    let state = match &key {
-        None => GpuState::Unidentified,
-        Some(_) if world.is_double(gpu) || !known.alarms().is_empty() => GpuState::Conflicting,
-        Some(_) => GpuState::Inventoried,
-    };
-    let allocatable = world.classes.iter().filter(|(_, class)| world.allocatable(class, known, gpu));
-    GpuItem {
-        machine: name.clone(),
-        device: key.filter(|_| !world.is_double(gpu)).map(|key| key.device_name()),
-        site: known.spec.site.clone(),
-        jurisdiction: world.jurisdiction_of(known).unwrap_or(&world.home).clone(),
-        state,
-        gpu: gpu.clone(),
-        allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
+/// One GPU with what each view says of it.
+#[utoipa::path(get, path = "/api/v1/gpus/{name}", tag = "gpus",
+    params(("name" = String, Path, description = "Its device, serial number or UUID, by whichever view.")),
+    responses((status = 200, body = GpuDetail), (status = 409, description = "Several GPUs are meant.")))]
+async fn gpu(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<GpuDetail> {
+    caller.needs(Permission::Read)?;
+    let name = name?.0;
+    let world = World::read(&api.store, &api.home).await?;
+    let mut found: Vec<_> = gpus::known(&world).into_iter().filter(|gpu| gpu.is_called(&name)).collect();
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(Json(only.detail(&world))),
+        (None, _) => Err(Refusal::not_found(&format!("GPU {name}"))),
+        (Some(_), more) => {
+            let message = format!("{} GPUs are meant by {name:?}", more + 1);
+            Err(Refusal::new(StatusCode::CONFLICT, coded("gpu.ambiguous", message)))
+        }
     }
 }
 

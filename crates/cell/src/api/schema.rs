@@ -43,8 +43,18 @@ components! {
     Inventory = domain::Inventory;
     /// [`domain::inventory::Gpu`].
     Gpu = domain::inventory::Gpu;
+    /// [`domain::agent::PreparedDevice`].
+    PreparedDevice = domain::agent::PreparedDevice;
+    /// [`domain::probe::ProbedGpu`].
+    ProbedGpu = domain::probe::ProbedGpu;
+    /// [`domain::probe::Finding`].
+    GpuFinding = domain::probe::Finding;
+    /// [`domain::gpu_views::SpdmGpu`].
+    SpdmGpu = domain::gpu_views::SpdmGpu;
     /// [`domain::firmware::Compliance`].
     Compliance = domain::firmware::Compliance;
+    /// [`domain::probe::Probe`].
+    Probe = domain::probe::Probe;
     /// [`domain::declaration::BmcSpec`].
     BmcSpec = domain::declaration::BmcSpec;
     /// [`domain::declaration::RackPosition`].

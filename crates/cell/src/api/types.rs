@@ -1,8 +1,11 @@
 //! The shapes of the API, shared by the service and its clients.
 
+use domain::agent::PreparedDevice;
 use domain::declaration::{BmcSpec, GpuClassSpec, RackPosition, Requirement, Zone};
+use domain::gpu_views::SpdmGpu;
 use domain::inventory::{Gpu, Inventory};
 use domain::plan::Plan;
+use domain::probe::{Finding, Probe, ProbedGpu};
 use domain::{Declaration, Kind, MachineState, Name, Problem, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -165,6 +168,9 @@ pub struct MachineDetail {
     /// When that was read.
     #[schema(value_type = Option<String>)]
     pub observed_at: Option<Timestamp>,
+    /// The agent on it; `null` where none is enrolled.
+    #[serde(default)]
+    pub agent: Option<AgentItem>,
     /// How many facts are kept of it.
     pub facts: usize,
 }
@@ -198,12 +204,45 @@ pub struct Why {
     pub gpus: Vec<Problem>,
 }
 
+/// The agent on a machine and what it said last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentItem {
+    /// When it was enrolled.
+    #[schema(value_type = String)]
+    pub enrolled_at: Timestamp,
+    /// When it reported last.
+    #[schema(value_type = Option<String>)]
+    pub reported_at: Option<Timestamp>,
+    /// Whether it reports in time. What a silent one said counts no more.
+    pub alive: bool,
+    /// Since when the kubelet has its plugin registered, by its host's clock; `null` while it has not.
+    #[schema(value_type = Option<String>)]
+    pub registered: Option<Timestamp>,
+    /// Its version.
+    pub version: Option<String>,
+    /// What keeps it from its work, or lets GPUs be had past it.
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub problems: Vec<Problem>,
+    /// Devices that are prepared for claims.
+    #[schema(value_type = Vec<schema::PreparedDevice>)]
+    pub prepared: Vec<PreparedDevice>,
+    /// What the driver told it last.
+    #[schema(value_type = Option<schema::Probe>)]
+    pub probe: Option<Probe>,
+    /// When that came.
+    #[schema(value_type = Option<String>)]
+    pub probed_at: Option<Timestamp>,
+}
+
 /// How far a GPU has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GpuState {
     /// A BMC lists it; nothing else confirms it.
     Inventoried,
+    /// The driver on its machine confirms it.
+    Probed,
     /// Two machines claim it, or its machine's BMC is not who it was: kept out.
     Conflicting,
     /// It has neither serial nor UUID, so it cannot be told from others: not published.
@@ -227,11 +266,42 @@ pub struct GpuItem {
     pub jurisdiction: Name,
     /// How far it has come.
     pub state: GpuState,
-    /// What its BMC says of it.
+    /// What its BMC says of it; of one that the BMC does not list, what the driver says.
     #[schema(value_type = schema::Gpu)]
     pub gpu: Gpu,
+    /// UUID as the driver writes it; `null` while no driver has told of it.
+    pub nvml_uuid: Option<String>,
+    /// What is wrong with it, worst first; `null` while no driver has told.
+    #[schema(value_type = Option<Vec<schema::GpuFinding>>)]
+    pub health: Option<Vec<Finding>>,
+    /// Where its views contradict each other.
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub conflicts: Vec<Problem>,
+    /// UIDs of the ResourceClaims for which its node has prepared it, or a part of it.
+    pub prepared_for: Vec<String>,
     /// Classes a claim could get it by, today.
     pub allocatable_by: Vec<String>,
+}
+
+/// A GPU with what each view says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub item: GpuItem,
+    /// What its BMC says; `null` where that does not list it.
+    #[schema(value_type = Option<schema::Gpu>)]
+    pub redfish: Option<Gpu>,
+    /// What its own certificate says; `null` where that was not read.
+    #[schema(value_type = Option<schema::SpdmGpu>)]
+    pub spdm: Option<SpdmGpu>,
+    /// What the driver on its machine says; `null` where that does not show it.
+    #[schema(value_type = Option<schema::ProbedGpu>)]
+    pub nvml: Option<ProbedGpu>,
+    /// When the driver was asked.
+    #[schema(value_type = Option<String>)]
+    pub probed_at: Option<Timestamp>,
 }
 
 /// A GPU class in a list.
