@@ -79,7 +79,10 @@ impl Xids {
     }
 
     fn of<'a>(&'a self, uuid: Option<&str>) -> impl Iterator<Item = u64> + use<'a> {
-        uuid.and_then(|uuid| self.seen.get(&uuid.to_ascii_lowercase())).into_iter().flatten().map(|(xid, _)| *xid)
+        uuid.and_then(|uuid| self.seen.get(&uuid.to_ascii_lowercase()))
+            .into_iter()
+            .flatten()
+            .map(|(xid, _)| *xid)
     }
 }
 
