@@ -1,0 +1,112 @@
+//! The thread that watches the GPUs. It can be asked to let go of the driver: no GPU is reset while anybody has it open.
+
+use super::access::described;
+use super::known::Sight;
+use gpu::{Seen, Watch, Watcher};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a thread that has let go looks whether it may go on.
+const PAUSED: Duration = Duration::from_millis(50);
+
+/// A thread that watches, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watching {
+    sight: watch::Receiver<Option<Sight>>,
+    hold: Hold,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Lets the driver go for a while.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    /// How many want it.
+    wanted: Arc<watch::Sender<usize>>,
+    /// Whether the driver is let go.
+    free: watch::Receiver<bool>,
+}
+
+/// The driver is let go while this lives.
+#[derive(Debug)]
+pub(super) struct Held(Arc<watch::Sender<usize>>);
+
+impl Hold {
+    /// Of a driver that nobody has open.
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Self {
+        Self { wanted: Arc::default(), free: watch::channel(true).1 }
+    }
+
+    pub(super) async fn take(&self) -> Held {
+        self.wanted.send_modify(|wanted| *wanted += 1);
+        let held = Held(Arc::clone(&self.wanted));
+        let mut free = self.free.clone();
+        // An error is a thread that has ended, and has let go for good.
+        let _ = free.wait_for(|free| *free).await;
+        held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.send_modify(|wanted| *wanted -= 1);
+    }
+}
+
+impl Watching {
+    /// Watches; `cdi` are the directories in which NVIDIA's tool describes devices.
+    pub(super) fn start(watch: Watch, cdi: Vec<PathBuf>) -> std::io::Result<Self> {
+        let (seen, sight) = watch::channel(None);
+        let wanted = Arc::new(watch::Sender::new(0));
+        let (freed, free) = watch::channel(false);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (asked, ended) = (wanted.subscribe(), Arc::clone(&stop));
+        let work = move || {
+            let mut watcher = Watcher::new(watch);
+            while !ended.load(Ordering::Relaxed) {
+                watcher.run(&mut |what| {
+                    if let Seen::Changed(probe) | Seen::Same(probe) = what {
+                        let sight = Sight { probe: Arc::new(probe.clone()), described: described(&cdi) };
+                        seen.send_replace(Some(sight));
+                    }
+                    if ended.load(Ordering::Relaxed) || *asked.borrow() > 0 {
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                });
+                while *asked.borrow() > 0 && !ended.load(Ordering::Relaxed) {
+                    freed.send_if_modified(|free| !std::mem::replace(free, true));
+                    std::thread::sleep(PAUSED);
+                }
+                freed.send_replace(false);
+            }
+        };
+        let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(work)?;
+        Ok(Self { sight, hold: Hold { wanted, free }, stop, thread: Some(thread) })
+    }
+
+    /// What is seen, now and later.
+    pub(super) fn sight(&self) -> watch::Receiver<Option<Sight>> {
+        self.sight.clone()
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // An error is a panic in there, which has been told already.
+            let _ = thread.join();
+        }
+    }
+}
