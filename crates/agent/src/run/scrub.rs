@@ -184,7 +184,7 @@ mod tests {
         Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody() }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_gpu_is_reset_once_its_last_process_has_left() {
         let directory = tempfile::tempdir().unwrap();
         let leaving = probes(vec![probe(Some(1), vec![]), probe(Some(0), vec![])]);
