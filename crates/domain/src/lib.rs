@@ -25,6 +25,7 @@ pub mod principal;
 pub mod probe;
 pub mod problem;
 pub mod selector;
+pub mod topology;
 
 pub use address::IpmiAddress;
 pub use assignment::Goal;
