@@ -15,6 +15,8 @@ fn all() -> BTreeMap<&'static str, (&'static str, &'static str)> {
         crate::errors::CODES,
         domain::codes::CODES,
         domain::firmware::CODES,
+        domain::gpu_views::CODES,
+        domain::probe::CODES,
         dra::CODES,
         sim::CODES,
     ];

@@ -12,6 +12,7 @@ pub mod declaration;
 pub mod erasure;
 pub mod fact;
 pub mod firmware;
+pub mod gpu_views;
 pub mod instance;
 pub mod inventory;
 pub mod jurisdiction;

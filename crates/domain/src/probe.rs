@@ -3,6 +3,10 @@
 //! A value that is not told is `null`, never invented: not supported, not permitted and not readable all mean "not known". What
 //! failed in an odd way is a [`Diagnostic`] beside it. Names follow NVML and NVIDIA's DRA driver where they have one.
 
+mod codes;
+
+pub use codes::CODES;
+
 use crate::name::Digest;
 use jiff::Timestamp;
 use schemars::JsonSchema;

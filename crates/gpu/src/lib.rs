@@ -11,7 +11,7 @@ mod read;
 pub mod source;
 mod watch;
 
-pub use error::{CODES, Error};
+pub use error::Error;
 pub use health::Xids;
 pub use host::{HostRoot, Place};
 pub use nvml::Nvml;

@@ -383,6 +383,16 @@ impl FirmwareProfileSpec {
                 }
             }
         }
+        if let Some(views) = self.gpu_views
+            && (views.nvml == View::NotAvailable
+                || views.redfish == View::NotAvailable && views.spdm == View::NotAvailable)
+        {
+            wrong(
+                "spec.gpuViews".to_owned(),
+                "a GPU is believed when its host and something outside it agree; this names but one side"
+                    .to_owned(),
+            );
+        }
         if let Some(TpmRule { present: false, version, state }) = &self.tpm
             && (version.is_some() || state.is_some())
         {

@@ -335,3 +335,17 @@ fn a_host_that_does_not_say_who_it_is_is_known_by_its_bmcs_product() {
     inventory.bmc.product = Some("Rack 1 BMC".into());
     assert!(assess(&profiles, &inventory).is_compliant());
 }
+
+#[test]
+fn views_of_one_side_alone_could_never_agree() {
+    use View::{Expected, NotAvailable};
+    let (_, mut spec) = profile_of(PROFILE);
+    let mut problems = |redfish, spdm, nvml| {
+        spec.gpu_views = Some(GpuViews { redfish, spdm, nvml });
+        spec.problems("FirmwareProfile/p").len()
+    };
+    assert_eq!(problems(Expected, NotAvailable, Expected), 0);
+    assert_eq!(problems(NotAvailable, Expected, Expected), 0);
+    assert_eq!(problems(NotAvailable, NotAvailable, Expected), 1);
+    assert_eq!(problems(Expected, Expected, NotAvailable), 1);
+}
