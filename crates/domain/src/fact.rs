@@ -1,6 +1,7 @@
 //! Facts: observed values with their source, path and time (DESIGN §2).
 
 use crate::inventory::Inventory;
+use crate::probe::Probe;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub enum Source {
     Redfish,
     /// The BMC over IPMI.
     Ipmi,
+    /// The driver of the GPUs, asked by the agent on the machine.
+    Nvml,
     /// The provisioning service: Ironic, alone or behind Metal3.
     Ironic,
     /// People, in a declaration.
@@ -32,6 +35,7 @@ impl Source {
         match self {
             Self::Redfish => "redfish",
             Self::Ipmi => "ipmi",
+            Self::Nvml => "nvml",
             Self::Ironic => "ironic",
             Self::Declared => "declared",
         }
@@ -96,6 +100,33 @@ pub fn from_inventory(inventory: &Inventory, at: Timestamp) -> Vec<Fact> {
                 }
             }
             scalar => add(section, place, scalar),
+        }
+    }
+    facts
+}
+
+/// The facts that a probe tells: of the host, the driver, and each GPU that says its UUID; readings are none.
+pub fn from_probe(probe: &Probe, at: Timestamp) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut add = |key: String, path: String, value: Value| {
+        if !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()) {
+            facts.push(Fact { key, value, source: Source::Nvml, path, at });
+        }
+    };
+    let fields = |value: Value| match value {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let driver = serde_json::to_value(&probe.driver).unwrap_or_default();
+    for (field, value) in fields(driver) {
+        add(format!("driver.{field}"), "nvml".to_owned(), value);
+    }
+    for gpu in &probe.gpus {
+        let Some(uuid) = &gpu.uuid else { continue };
+        for (field, value) in fields(serde_json::to_value(gpu).unwrap_or_default()) {
+            if field != "readings" {
+                add(format!("gpus/{uuid}/{field}"), format!("nvml/{uuid}"), value);
+            }
         }
     }
     facts

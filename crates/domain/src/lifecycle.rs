@@ -107,6 +107,12 @@ impl MachineState {
         !matches!(self, Self::Declared | Self::Discovered | Self::Enrolled | Self::Retired)
     }
 
+    /// Whether an agent that ran on the machine before counts no more: what it ran in is erased or installed anew, or not to be
+    /// trusted.
+    pub fn voids_agent(self) -> bool {
+        matches!(self, Self::Provisioning | Self::Wiping | Self::Retired | Self::Quarantined)
+    }
+
     /// Whether the machine is, or is becoming, or has just been a node: what holds it then is not taken from it.
     pub fn is_in_use(self) -> bool {
         matches!(self, Self::Provisioning | Self::Verifying | Self::InService | Self::Draining | Self::Wiping)

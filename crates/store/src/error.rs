@@ -1,5 +1,6 @@
 //! What can go wrong, each with a stable code and a hint.
 
+use crate::agents::AgentError;
 use domain::{Diagnose, Digest, Kind, MachineState, Name, Problem};
 use std::path::PathBuf;
 
@@ -178,6 +179,9 @@ pub enum StoreError {
         /// The machine that has it.
         holder: Name,
     },
+    /// An agent is not let in.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// A live token has this name.
     #[error("there is a token {0:?} already")]
     TokenExists(String),
@@ -188,6 +192,36 @@ pub enum StoreError {
 
 /// Every code of this crate with its meaning and a hint, sorted by code; `docs/reference/codes.md` is made from it.
 pub const CODES: &[(&str, &str, &str)] = &[
+    (
+        "agent.ended",
+        "The agent's certificate is of an enrolment that has ended: it was enrolled anew, or its machine was set aside, erased or installed anew.",
+        "enrol it with a token of `bailiwick agent-token MACHINE`; if nobody did any of these, find out who has a copy of its key",
+    ),
+    (
+        "agent.not-allowed",
+        "The state of the machine lets no agent in.",
+        "`bailiwick why MACHINE` tells what it waits for; only a machine whose identity was checked, and that is not set aside or erased, has an agent",
+    ),
+    (
+        "agent.other-machine",
+        "The agent runs on another machine than the one that its token or certificate is for: the system UUIDs differ.",
+        "make a token for the machine that it runs on; never copy the state of one agent to another machine",
+    ),
+    (
+        "agent.token-late",
+        "The one-time token of an agent has ended.",
+        "make another with `bailiwick agent-token MACHINE`",
+    ),
+    (
+        "agent.token-unknown",
+        "Nobody made this one-time token here, or a newer one took its place.",
+        "make another with `bailiwick agent-token MACHINE`; look at whether `--cell` names the cell that made it",
+    ),
+    (
+        "agent.token-used",
+        "The one-time token of an agent was used already, by another key.",
+        "make another with `bailiwick agent-token MACHINE`; if nobody used this one, somebody else has seen it: quarantine the machine",
+    ),
     (
         "declaration.not-found",
         "No object of this kind and name is declared.",
@@ -361,6 +395,7 @@ impl StoreError {
             Self::PinChanged { .. } => "machine.pin-changed",
             Self::DuplicateSerial { .. } => "machine.duplicate-serial",
             Self::DuplicateUuid { .. } => "machine.duplicate-uuid",
+            Self::Agent(error) => error.code(),
             Self::TokenExists(_) => "token.exists",
             Self::TokenUnknown(_) => "token.not-found",
         }
@@ -411,6 +446,9 @@ impl Diagnose for StoreError {
             Self::MetaConflict { found, wanted, .. } => problem.difference(wanted, found),
             Self::WrongState { found, expected, .. } => {
                 problem.difference(found.to_string(), expected.to_string())
+            }
+            Self::Agent(AgentError::OtherMachine { found, expected, .. }) => {
+                problem.difference(found.as_deref().unwrap_or("no system UUID"), expected)
             }
             Self::PinChanged { found, expected, .. } => {
                 problem.difference(found.to_string(), expected.to_string())

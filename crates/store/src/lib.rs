@@ -6,6 +6,8 @@
 //! pending ones of plans too; tokens are kept as digests only.
 
 mod accounts;
+mod agents;
+mod authorities;
 mod declarations;
 mod enrolment;
 mod error;
@@ -24,6 +26,8 @@ mod tokens;
 mod write;
 
 pub use accounts::{BmcAccount, Holder, Phase};
+pub use agents::{AgentError, AgentRecord, EnrolmentId, Reported};
+pub use authorities::{Authority, AuthorityKey};
 pub use enrolment::Enrolment;
 pub use error::{CODES, StoreError};
 pub use events::Event;

@@ -84,24 +84,29 @@ const POSTGRES_NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS
 const FREE: &str =
     "(q.replica IS NULL OR NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = q.replica AND r.until > NOW))";
 
+/// SQL in the words of the database: `NOW` is its time, in milliseconds.
+pub(crate) fn timed(backend: Backend, text: &str) -> sqlx::AssertSqlSafe<String> {
+    let (now, skip) = match backend {
+        Backend::Sqlite => (SQLITE_NOW, ""),
+        // Rows that another replica is just claiming are passed over instead of waited for.
+        Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
+    };
+    sqlx::AssertSqlSafe(text.replace("FREE", FREE).replace("SKIP", skip).replace("NOW", now))
+}
+
 /// A connection to write leases with.
-struct LeaseWriter {
-    connection: PoolConnection<Any>,
+pub(crate) struct LeaseWriter {
+    pub(crate) connection: PoolConnection<Any>,
     /// The writer's connection, idle meanwhile: two that write at once would wait for each other by polling.
     _writer: Option<PoolConnection<Any>>,
 }
 
 impl Store {
-    fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
-        let (now, skip) = match self.inner.backend {
-            Backend::Sqlite => (SQLITE_NOW, ""),
-            // Rows that another replica is just claiming are passed over instead of waited for.
-            Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
-        };
-        sqlx::AssertSqlSafe(text.replace("FREE", FREE).replace("SKIP", skip).replace("NOW", now))
+    pub(crate) fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
+        timed(self.inner.backend, text)
     }
 
-    async fn lease_writer(&self) -> Result<LeaseWriter, StoreError> {
+    pub(crate) async fn lease_writer(&self) -> Result<LeaseWriter, StoreError> {
         let writer = self.inner.writer.acquire().await?;
         Ok(match &self.inner.leases {
             Some(leases) => LeaseWriter { connection: leases.acquire().await?, _writer: Some(writer) },

@@ -48,6 +48,8 @@ pub(crate) enum Purpose {
     PendingPassword,
     /// The password of a BMC's account that the cell made.
     OwnPassword,
+    /// A key that the cell signs with.
+    Authority,
 }
 
 impl Purpose {
@@ -57,6 +59,7 @@ impl Purpose {
             Self::Password => "password",
             Self::PendingPassword => "pending password",
             Self::OwnPassword => "own password",
+            Self::Authority => "signing key",
         }
     }
 }

@@ -222,6 +222,9 @@ impl Write {
         .bind(record.name.as_str())
         .execute(self.connection())
         .await?;
+        if to.voids_agent() {
+            self.forget_agent(&record.name).await?;
+        }
         Ok(())
     }
 

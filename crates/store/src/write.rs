@@ -54,6 +54,10 @@ impl Store {
 }
 
 impl Write {
+    pub(crate) fn backend(&self) -> Backend {
+        self.inner.backend
+    }
+
     /// Where to send statements.
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
         &mut self.transaction

@@ -1,6 +1,7 @@
 //! One suite, run on SQLite and on PostgreSQL. A PostgreSQL that does not start fails it.
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panicking too
 
+mod agents;
 mod bench;
 mod enrolment;
 mod events;
@@ -42,6 +43,21 @@ macro_rules! cases {
 
 cases! {
     both {
+    agents:
+        a_token_lets_in_the_agent_of_its_machine_once
+        an_agent_whose_first_answer_was_lost_may_ask_again_with_its_key
+        a_token_that_is_late_or_unknown_or_replaced_is_refused
+        a_token_is_of_no_use_on_another_machine_and_stays_for_its_own
+        a_machine_whose_identity_is_not_checked_has_no_agent
+        a_new_enrolment_ends_the_one_before
+        a_machine_that_is_set_aside_ends_its_agent_and_what_it_said
+        the_body_of_a_probe_is_asked_for_once
+        registering_leaving_and_registering_anew_are_each_an_event
+        silence_ends_a_registration_once_and_the_next_report_mends_it
+        agents_are_spared_the_silence_of_the_cell
+        a_probe_of_another_host_is_refused
+        signing_keys_are_made_once_and_sealed
+        ;
     enrolment:
         an_enrolled_machine_has_inventory_facts_and_gpus
         the_same_inventory_again_writes_only_its_time
