@@ -177,7 +177,7 @@ pub(crate) async fn silence_ends_a_registration_once_and_the_next_report_mends_i
     bench.store.record_report(&m1, enrolment, &report, LONG).await.unwrap();
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
     bench.store.record_report(&m1, enrolment, &report, Duration::ZERO).await.unwrap();
-    assert_eq!(bench.store.lapse_agents().await.unwrap(), [m1.clone()]);
+    assert_eq!(bench.store.lapse_agents().await.unwrap(), std::slice::from_ref(&m1));
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
     assert!(!agent.alive && agent.registered.is_none());
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
