@@ -7,6 +7,32 @@ use std::path::PathBuf;
 /// Codes of this crate: code, meaning, what to do next.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
+        "agent.certificate-ended",
+        "The certificate of an agent has ended, and it was not renewed.",
+        "An agent renews its own, up to 30 days after its end; after that enrol it with a token of `bailiwick agent-token MACHINE`.",
+    ),
+    (
+        "agent.no-certificate",
+        "A call to the agents' listener comes without a certificate of an agent of this cell.",
+        "Enrol the agent with a token of `bailiwick agent-token MACHINE`.",
+    ),
+    ("agent.no-listener", "This cell does not listen for agents.", "Start it with `--agent-listen ADDRESS`."),
+    (
+        "agent.report-malformed",
+        "The report of an agent contradicts itself, or lists more than there can be.",
+        "Give agent and cell the same version; if they have, find out what calls in the agent's place.",
+    ),
+    (
+        "agent.request-malformed",
+        "The certificate request of an agent cannot be used.",
+        "Give agent and cell the same version.",
+    ),
+    (
+        "agent.too-often",
+        "An agent calls more often than any agent has to.",
+        "Nothing to do if it stops; else look at its log.",
+    ),
+    (
         "basecluster.automatic-approval",
         "The base cluster approves certificates of our bootstrap tokens by itself, so the cell could refuse none.",
         "Delete the binding of ClusterRole `system:certificates.k8s.io:certificatesigningrequests:nodeclient` that covers group `system:bootstrappers:bailiwick` or `system:bootstrappers`.",
@@ -144,6 +170,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Give `--token-file`; the first token is `admin.token` in the data directory.",
     ),
     (
+        "cell.authority",
+        "The keys by which the cell signs cannot be made or read.",
+        "Read the message; restore database and key file from one backup.",
+    ),
+    (
         "cell.data-dir",
         "The data directory cannot be used.",
         "Make it writable for the cell's user, or name another with `--data-dir`.",
@@ -183,6 +214,21 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "machine.unidentified",
         "The machine says neither serial number nor UUID, so it cannot be told from others.",
         "Read it with `bailiwick inspect`; update its BMC's firmware.",
+    ),
+    (
+        "publish.agent-missing",
+        "The machine has no agent yet, so its GPUs do not go to the cluster: nobody there could hand them out.",
+        "Install the agent and enrol it with a token of `bailiwick agent-token MACHINE`.",
+    ),
+    (
+        "publish.agent-silent",
+        "The machine's agent does not report, so its GPUs do not go to the cluster.",
+        "Look at the agent's log on the machine, and at whether it reaches the cell.",
+    ),
+    (
+        "publish.plugin-missing",
+        "The machine's kubelet has not registered the agent's plugin, so its GPUs do not go to the cluster.",
+        "Look at the logs of agent and kubelet on the machine; without live permits an agent is not registered.",
     ),
     (
         "publish.cluster",
@@ -266,6 +312,9 @@ pub enum CellError {
     /// The settings of a provisioning service.
     #[error("{}", .0.message)]
     Provisioner(Problem),
+    /// The keys by which it signs.
+    #[error("the keys by which the cell signs cannot be used: {0}")]
+    Authority(String),
     /// A new cell without a jurisdiction.
     #[error("this cell is new and has no jurisdiction")]
     NoJurisdiction,
@@ -287,6 +336,7 @@ impl CellError {
             Self::DataDir { .. } => "cell.data-dir",
             Self::Listen { .. } => "cell.listen",
             Self::Provisioner(_) => "cell.provisioner",
+            Self::Authority(_) => "cell.authority",
             Self::NoJurisdiction => "cell.jurisdiction-missing",
             Self::JurisdictionFixed { .. } => "cell.jurisdiction-fixed",
         }

@@ -1,5 +1,6 @@
 //! The service: API, reconciler, publishers (DESIGN §5.11).
 
+mod agents;
 pub mod api;
 mod base_cluster;
 mod enrol;
@@ -15,9 +16,10 @@ mod secrets;
 mod service;
 pub mod settings;
 mod trouble;
+mod views;
 mod world;
 
 pub use error::{CODES, CellError};
 pub use provision::{IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings};
 pub use service::{Cell, RunningCell, bmc_accounts};
-pub use settings::{Settings, SinkSettings};
+pub use settings::{AgentSettings, Settings, SinkSettings};

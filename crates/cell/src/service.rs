@@ -1,5 +1,6 @@
 //! One cell, from its settings to a running service and back.
 
+use crate::agents;
 use crate::api::{self, Api};
 use crate::enrol::Enroller;
 use crate::error::CellError;
@@ -10,6 +11,7 @@ use crate::publish::{Publisher, Status};
 use crate::reconcile::{self, Limits};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::world::Snapshots;
 use domain::Name;
 use domain::principal::Role;
 use redfish::Guards;
@@ -19,7 +21,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{BmcAccount, Store, StoreError, StoreOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,7 @@ pub struct Cell;
 #[derive(Debug)]
 pub struct RunningCell {
     address: SocketAddr,
+    agents: Option<SocketAddr>,
     settings: Settings,
     store: Store,
     stop: CancellationToken,
@@ -58,6 +61,15 @@ impl Cell {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let status = Status::default();
+        let urgent = Arc::new(Notify::new());
+        let agents = match &settings.agents {
+            None => None,
+            Some(wanted) => {
+                let snapshots = Snapshots::new(store.clone(), home.clone());
+                let urgent = Arc::clone(&urgent);
+                Some(agents::start(&store, &cell, wanted, snapshots, urgent, &mut tasks, &stop).await?)
+            }
+        };
         let enroller = Enroller {
             store: store.clone(),
             secrets: Secrets::new(settings.secrets_dir.clone()),
@@ -79,6 +91,7 @@ impl Cell {
             id: cell.clone(),
             cluster_user: settings.cluster_user.clone(),
             status: status.clone(),
+            urgent,
         };
         tasks.spawn(publisher.run(settings.sinks.clone(), stop.clone()));
         let api = Api {
@@ -87,15 +100,17 @@ impl Cell {
             cell,
             status,
             hosts: hosts(&settings, address),
+            authority: agents.as_ref().map(|agents| Arc::clone(&agents.authority)),
             stop: stop.clone(),
         };
         let router = api::router(api);
-        tasks.spawn(listen::serve(listener, router, stop.clone()));
+        tasks.spawn(listen::serve(listener, listen::Door::Plain(router), stop.clone()));
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "tokens and passwords travel unencrypted: put a TLS proxy in front of the API");
         }
         tracing::info!(%address, "serving");
-        Ok(RunningCell { address, settings, store, stop, tasks })
+        let agents = agents.map(|agents| agents.address);
+        Ok(RunningCell { address, agents, settings, store, stop, tasks })
     }
 }
 
@@ -129,6 +144,11 @@ impl RunningCell {
     /// Where the API listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for agents, if it does.
+    pub fn agents_address(&self) -> Option<SocketAddr> {
+        self.agents
     }
 
     /// What it was started with.

@@ -42,6 +42,33 @@ pub struct Settings {
     pub requests_at_once: usize,
     /// How long an inventory stays fresh.
     pub refresh: Duration,
+    /// The listener for agents. `None`: no agents, and so no slices in clusters.
+    pub agents: Option<AgentSettings>,
+}
+
+/// What the cell does for agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// Where agents call, by mutual TLS.
+    pub listen: SocketAddr,
+    /// How often an agent reports while nothing changes. Three intervals of silence end what it is believed.
+    pub report_interval: Duration,
+    /// How long an agent may hand out devices after its last report. Running pods do not depend on it.
+    pub permit_life: Duration,
+    /// How long an agent's certificate is valid; it is renewed at two thirds of that.
+    pub certificate_life: Duration,
+}
+
+impl AgentSettings {
+    /// Defaults with an address.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            report_interval: Duration::from_secs(30),
+            permit_life: Duration::from_mins(15),
+            certificate_life: Duration::from_hours(24),
+        }
+    }
 }
 
 /// A place where objects are published.
@@ -77,6 +104,7 @@ impl Settings {
             requests_per_bmc: 4,
             requests_at_once: 128,
             refresh: Duration::from_hours(1),
+            agents: None,
         }
     }
 

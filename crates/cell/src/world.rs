@@ -1,11 +1,16 @@
 //! All that is declared and known, read at one time: what the API shows and the publisher publishes.
 
+use crate::views::{self, View};
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
 use domain::inventory::Gpu;
+use domain::probe::Probe;
 use domain::{Containment, Declaration, Goal, Name, Problem, Spec};
 use dra::{GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
-use store::{GpuRecord, MachineRecord, Store, StoreError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{AgentRecord, GpuRecord, MachineRecord, Store, StoreError};
+use tokio::sync::Mutex;
 
 /// Codes of what makes a machine's word doubtful after it was enrolled: its devices are tainted while one of them holds.
 const ALARMS: [&str; 6] = [
@@ -36,20 +41,25 @@ pub(crate) struct KnownMachine {
     pub spec: MachineSpec,
     pub record: MachineRecord,
     pub gpus: Vec<Gpu>,
+    pub agent: Option<AgentRecord>,
 }
 
 impl World {
     /// Reads it.
     pub(crate) async fn read(store: &Store, home: &Name) -> Result<Self, StoreError> {
-        Ok(Self::new(store.declarations().await?, store.machines().await?, store.gpus().await?, home))
+        let (declarations, machines) = (store.declarations().await?, store.machines().await?);
+        Ok(Self::new(declarations, machines, store.gpus().await?, store.agents().await?, home))
     }
 
     fn new(
         declarations: Vec<Declaration>,
         records: Vec<MachineRecord>,
         gpus: Vec<GpuRecord>,
+        agents: Vec<AgentRecord>,
         home: &Name,
     ) -> Self {
+        let mut agents: BTreeMap<_, _> =
+            agents.into_iter().map(|agent| (agent.machine.clone(), agent)).collect();
         let (mut nested, mut sites, mut classes, mut specs) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut goals = BTreeMap::new();
@@ -73,7 +83,8 @@ impl World {
                 let (labels, spec) = specs.remove(&record.name)?;
                 let goal = goals.remove(&record.name).unwrap_or(Goal::Shelf);
                 let gpus = by_machine.remove(&record.name).unwrap_or_default();
-                Some((record.name.clone(), KnownMachine { labels, goal, spec, record, gpus }))
+                let agent = agents.remove(&record.name);
+                Some((record.name.clone(), KnownMachine { labels, goal, spec, record, gpus, agent }))
             })
             .collect();
         let mut world = Self {
@@ -112,6 +123,17 @@ impl World {
         GpuKey::of(gpu).is_some_and(|key| self.doubles.contains(&key))
     }
 
+    /// What all that is known of a GPU comes to.
+    pub(crate) fn view<'w>(&self, machine: &'w KnownMachine, gpu: &Gpu) -> View<'w> {
+        if self.is_double(gpu) {
+            return View::Conflicting(Vec::new());
+        }
+        match machine.probe() {
+            Some(probe) => views::view(gpu, probe),
+            None => View::Inventoried,
+        }
+    }
+
     /// The site's jurisdiction. A machine of no site cannot be declared, but a reader of this must never invent one.
     pub(crate) fn jurisdiction_of(&self, machine: &KnownMachine) -> Option<&Name> {
         self.sites.get(&machine.spec.site).map(|site| &site.jurisdiction)
@@ -132,7 +154,21 @@ impl World {
             gpus: machine.gpus.clone(),
             alarms: machine.alarms(),
         });
+        let (mut probed, mut conflicts) = (BTreeSet::new(), BTreeSet::new());
+        for (_, machine) in self.enrolled() {
+            for gpu in &machine.gpus {
+                let Some(key) = GpuKey::of(gpu) else { continue };
+                match self.view(machine, gpu) {
+                    View::Probed(_) => drop(probed.insert(key)),
+                    // Those that two machines show are found by `publish` itself.
+                    View::Conflicting(_) if !self.is_double(gpu) => drop(conflicts.insert(key)),
+                    View::Conflicting(_) | View::Inventoried => {}
+                }
+            }
+        }
         Input {
+            probed,
+            conflicts,
             home: Some(self.home.clone()),
             jurisdictions: self.order.clone(),
             sites: self.sites.clone(),
@@ -152,21 +188,75 @@ impl World {
         territory && model && zone
     }
 
-    /// Whether a claim could be given this GPU by this class today. Nothing is probed or attested yet, so only trials give any.
+    /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
     pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
             && machine.record.state.is_enrolled()
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
             && !self.is_double(gpu)
-            && class.requires.iter().all(|requirement| *requirement == Requirement::Inventoried)
+            && class.requires.iter().all(|requirement| match requirement {
+                Requirement::Inventoried => true,
+                Requirement::Probed => matches!(self.view(machine, gpu), View::Probed(_)),
+                Requirement::Attested => false,
+            })
     }
 }
 
 impl KnownMachine {
+    /// What the driver told last, as long as the agent reports.
+    pub(crate) fn probe(&self) -> Option<&Probe> {
+        let agent = self.agent.as_ref().filter(|agent| agent.alive)?;
+        agent.probe.as_ref().map(|record| &*record.probe)
+    }
+
     /// What got worse since it was enrolled.
     pub(crate) fn alarms(&self) -> Vec<Problem> {
         let waiting = self.record.waiting.as_ref().map(|waiting| &waiting.problem);
         waiting.filter(|problem| ALARMS.contains(&problem.code.as_str())).cloned().into_iter().collect()
+    }
+}
+
+/// Views of everything for those who look often: one is read anew when something has happened since, and never so often that
+/// reading takes more than a fifth of the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    store: Store,
+    home: Name,
+    current: Arc<Mutex<Option<Snapshot>>>,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    world: Arc<World>,
+    /// The newest event that it knows of.
+    through: i64,
+    read: Instant,
+    took: Duration,
+}
+
+/// A view is never older than this although something has happened since.
+const OLDEST: Duration = Duration::from_secs(3);
+
+impl Snapshots {
+    pub(crate) fn new(store: Store, home: Name) -> Self {
+        Self { store, home, current: Arc::default() }
+    }
+
+    /// A view.
+    pub(crate) async fn get(&self) -> Result<Arc<World>, StoreError> {
+        let mut current = self.current.lock().await;
+        let last = self.store.last_event().await?;
+        if let Some(snapshot) = &*current {
+            let rest = (snapshot.took * 4).min(OLDEST);
+            if snapshot.through == last || snapshot.read.elapsed() < rest {
+                return Ok(Arc::clone(&snapshot.world));
+            }
+        }
+        let began = Instant::now();
+        let world = Arc::new(World::read(&self.store, &self.home).await?);
+        let read = Instant::now();
+        *current = Some(Snapshot { world: Arc::clone(&world), through: last, read, took: read - began });
+        Ok(world)
     }
 }

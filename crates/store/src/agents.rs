@@ -13,6 +13,8 @@ use domain::{Digest, MachineState, Name, Problem};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -103,9 +105,23 @@ pub struct AgentRecord {
     pub prepared: Vec<PreparedDevice>,
     /// What keeps it from its work.
     pub problems: Vec<Problem>,
-    /// Its last probe and when that came.
-    pub probe: Option<(Probe, Timestamp)>,
+    /// Its last probe.
+    pub probe: Option<ProbeRecord>,
 }
+
+/// What the driver of a machine told last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeRecord {
+    /// What it told.
+    pub probe: Arc<Probe>,
+    /// Digest of it without times and readings.
+    pub digest: Digest,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// Probes by machine, as they were read last: whoever looks at all agents again and again reads those that changed.
+pub(crate) type ProbeCache = Mutex<BTreeMap<Name, (Digest, Arc<Probe>)>>;
 
 /// What a report came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +133,7 @@ pub struct Reported {
 }
 
 const COLUMNS: &str = "a.machine, a.enrolled_at, a.reported_at, a.alive, a.registered, a.report, \
-    p.document AS probe, p.at AS probe_at FROM agents a LEFT JOIN probes p ON p.machine = a.machine";
+    p.digest AS probe, p.at AS probe_at FROM agents a LEFT JOIN probes p ON p.machine = a.machine";
 
 impl Store {
     /// Makes a one-time token for the agent of a machine, in the place of one that was not used. Only its digest is kept.
@@ -197,13 +213,20 @@ impl Store {
         Ok((machine, EnrolmentId(enrolment)))
     }
 
-    /// Whether a certificate of this enrolment lets an agent in, now.
-    pub async fn admit_agent(&self, machine: &Name, enrolment: EnrolmentId) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT enrolment FROM agents WHERE machine = $1")
+    /// Whether a certificate of this enrolment lets an agent in. Gives the time by the database's clock, by which to judge
+    /// whether the certificate itself still does.
+    pub async fn admit_agent(&self, machine: &Name, enrolment: EnrolmentId) -> Result<Timestamp, StoreError> {
+        let row = sqlx::query(self.sql("SELECT enrolment, NOW AS present FROM agents WHERE machine = $1"))
             .bind(machine.as_str())
             .fetch_optional(&self.inner.readers)
             .await?;
-        is_current(machine, row.as_ref(), enrolment)
+        is_current(machine, row.as_ref(), enrolment)?;
+        row.ok_or_else(|| AgentError::Ended(machine.clone()))?.time("present")
+    }
+
+    /// The time by the database's clock: what expires, expires by it.
+    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
+        sqlx::query(self.sql("SELECT NOW AS present")).fetch_one(&self.inner.readers).await?.time("present")
     }
 
     /// Keeps what an agent said. While it goes on saying the same, only the time is written. From a silence of `patience` on,
@@ -280,14 +303,69 @@ impl Store {
     pub async fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} ORDER BY a.machine"));
         let rows = sqlx::query(sql).fetch_all(&self.inner.readers).await?;
-        rows.iter().map(record).collect()
+        let mut agents = Vec::with_capacity(rows.len());
+        for row in &rows {
+            agents.push(self.agent_record(row).await?);
+        }
+        let there: BTreeSet<_> = agents.iter().map(|agent| &agent.machine).collect();
+        self.probes().retain(|machine, _| there.contains(machine));
+        Ok(agents)
     }
 
     /// The agent of one machine.
     pub async fn agent(&self, machine: &Name) -> Result<Option<AgentRecord>, StoreError> {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} WHERE a.machine = $1"));
         let row = sqlx::query(sql).bind(machine.as_str()).fetch_optional(&self.inner.readers).await?;
-        row.as_ref().map(record).transpose()
+        match row {
+            Some(row) => Ok(Some(self.agent_record(&row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn agent_record(&self, row: &AnyRow) -> Result<AgentRecord, StoreError> {
+        let machine = row.name("machine")?;
+        let report: Option<Report> = row.maybe_json("report")?;
+        let (version, prepared, problems) =
+            report.map(|report| (Some(report.version), report.prepared, report.problems)).unwrap_or_default();
+        let probe = match row.maybe_parsed("probe")?.zip(row.maybe_time("probe_at")?) {
+            Some((digest, at)) => {
+                let probe = self.probe(&machine, &digest).await?;
+                probe.map(|probe| ProbeRecord { probe, digest, at })
+            }
+            None => None,
+        };
+        Ok(AgentRecord {
+            machine,
+            enrolled_at: row.time("enrolled_at")?,
+            reported_at: row.maybe_time("reported_at")?,
+            alive: row.number("alive")? != 0,
+            registered: row.maybe_time("registered")?,
+            version,
+            prepared,
+            problems,
+            probe,
+        })
+    }
+
+    /// The probe of this digest. `None` where another took its place meanwhile.
+    async fn probe(&self, machine: &Name, digest: &Digest) -> Result<Option<Arc<Probe>>, StoreError> {
+        let known = self.probes().get(machine).filter(|(known, _)| known == digest).cloned();
+        if let Some((_, probe)) = known {
+            return Ok(Some(probe));
+        }
+        let row = sqlx::query("SELECT document FROM probes WHERE machine = $1 AND digest = $2")
+            .bind(machine.as_str())
+            .bind(digest.to_string())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let probe: Arc<Probe> = Arc::new(row.json("document")?);
+        self.probes().insert(machine.clone(), (*digest, Arc::clone(&probe)));
+        Ok(Some(probe))
+    }
+
+    fn probes(&self) -> MutexGuard<'_, BTreeMap<Name, (Digest, Arc<Probe>)>> {
+        self.inner.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -391,7 +469,7 @@ impl Write {
         earlier: Option<&Value>,
     ) -> Result<(), StoreError> {
         let codes = |problems: &[Problem]| {
-            problems.iter().map(|problem| problem.code.clone()).collect::<std::collections::BTreeSet<_>>()
+            problems.iter().map(|problem| problem.code.clone()).collect::<BTreeSet<_>>()
         };
         let earlier = earlier.and_then(|report| report.get("problems").cloned());
         let earlier: Vec<Problem> =
@@ -447,22 +525,4 @@ fn said(report: &Report) -> Result<Digest, StoreError> {
 
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
-}
-
-fn record(row: &AnyRow) -> Result<AgentRecord, StoreError> {
-    let report: Option<Report> = row.maybe_json("report")?;
-    let probe = row.maybe_json("probe")?.zip(row.maybe_time("probe_at")?);
-    let (version, prepared, problems) =
-        report.map(|report| (Some(report.version), report.prepared, report.problems)).unwrap_or_default();
-    Ok(AgentRecord {
-        machine: row.name("machine")?,
-        enrolled_at: row.time("enrolled_at")?,
-        reported_at: row.maybe_time("reported_at")?,
-        alive: row.number("alive")? != 0,
-        registered: row.maybe_time("registered")?,
-        version,
-        prepared,
-        problems,
-        probe,
-    })
 }

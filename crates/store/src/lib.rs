@@ -26,7 +26,7 @@ mod tokens;
 mod write;
 
 pub use accounts::{BmcAccount, Holder, Phase};
-pub use agents::{AgentError, AgentRecord, EnrolmentId, Reported};
+pub use agents::{AgentError, AgentRecord, EnrolmentId, ProbeRecord, Reported};
 pub use authorities::{Authority, AuthorityKey};
 pub use enrolment::Enrolment;
 pub use error::{CODES, StoreError};

@@ -1,5 +1,6 @@
 //! Opening a database: first look, then decide, only then change anything.
 
+use crate::agents::ProbeCache;
 use crate::error::StoreError;
 use crate::place::{Backend, Lock, Place};
 use crate::rows::Read as _;
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) leases: Option<AnyPool>,
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
+    pub(crate) probes: ProbeCache,
     /// Held as long as the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -156,6 +158,7 @@ impl Store {
             leases: (backend == Backend::Sqlite).then(|| pool(1, Some(LEASES))),
             sealer,
             newest,
+            probes: ProbeCache::default(),
             lock: Mutex::new(lock),
         };
         let store = Self { inner: Arc::new(inner) };

@@ -1,15 +1,17 @@
 //! The HTTP API under `/api/v1`: every route asks for a token, checks its role, and answers errors as problem details.
 
 mod access;
+mod agents;
 mod events;
 mod firmware;
 mod machines;
 mod plans;
-mod problem;
+pub(crate) mod problem;
 pub mod schema;
 mod tokens;
 pub mod types;
 
+use crate::agents::Authority;
 use crate::publish::Status;
 use access::Caller;
 use axum::extract::State;
@@ -34,6 +36,8 @@ pub(crate) struct Api {
     pub cell: String,
     pub status: Status,
     pub hosts: Vec<String>,
+    /// Who signs agents' certificates; `None` where the cell has no listener for them.
+    pub authority: Option<Arc<Authority>>,
     pub stop: CancellationToken,
 }
 
@@ -54,6 +58,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(events::routes())
         .merge(firmware::routes())
         .merge(tokens::routes())
+        .merge(agents::routes())
 }
 
 /// The description of the API (OpenAPI 3.1).

@@ -7,23 +7,30 @@ use axum::response::{IntoResponse, Response};
 use domain::{Diagnose, Problem};
 use http::{StatusCode, Uri, header};
 use serde_json::{Value, json};
-use store::StoreError;
+use std::time::Duration;
+use store::{AgentError, StoreError};
 
 /// Why a call was refused: one problem or several at once.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     problems: Vec<Problem>,
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, problem: Problem) -> Self {
-        Self { status, problems: vec![problem] }
+    pub(crate) fn new(status: StatusCode, problem: Problem) -> Self {
+        Self { status, problems: vec![problem], retry_after: None }
     }
 
     /// What was asked for cannot be: every reason at once.
     pub(super) fn invalid(problems: Vec<Problem>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, problems }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, problems, retry_after: None }
+    }
+
+    /// Says when to call again.
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     pub(super) fn not_found(what: &str) -> Self {
@@ -46,6 +53,13 @@ impl From<StoreError> for Refusal {
             | StoreError::Superseded { .. }
             | StoreError::InUse { .. }
             | StoreError::OwnPassword(_) => StatusCode::CONFLICT,
+            StoreError::Agent(error) => match error {
+                AgentError::TokenUnknown | AgentError::TokenUsed(_) | AgentError::TokenLate(_) => {
+                    StatusCode::UNAUTHORIZED
+                }
+                AgentError::NotAllowed { .. } => StatusCode::CONFLICT,
+                AgentError::OtherMachine { .. } | AgentError::Ended(_) => StatusCode::FORBIDDEN,
+            },
             StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => {
@@ -93,6 +107,11 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, Json(body)).into_response();
         let kind = header::HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, at least one (RFC 9110 §10.2.3).
+            let seconds = wait.as_secs() + 1;
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
@@ -102,11 +121,11 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(super) async fn no_route(uri: Uri) -> Refusal {
+pub(crate) async fn no_route(uri: Uri) -> Refusal {
     Refusal::not_found(&format!("route {}", uri.path()))
 }
 
-pub(super) async fn no_method(uri: Uri) -> Refusal {
+pub(crate) async fn no_method(uri: Uri) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         coded("api.bad-request", format!("{} does not take this method", uri.path())),

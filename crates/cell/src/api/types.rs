@@ -334,6 +334,29 @@ pub struct NewToken {
     pub token: Secret,
 }
 
+/// What a token for an agent is asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentTokenRequest {
+    /// How long it is good for, at most 7 days; absent: an hour.
+    #[serde(default)]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A new one-time token for an agent. This is the only time that it is shown.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewAgentToken {
+    /// The machine whose agent it lets in.
+    #[schema(value_type = String)]
+    pub machine: Name,
+    /// The secret, with the digest of the key by which the agent knows this cell.
+    #[schema(value_type = String)]
+    pub token: Secret,
+    /// How long it is good for.
+    pub expires_in_seconds: u64,
+}
+
 /// A token in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -70,7 +70,8 @@ impl Cluster {
         let nodes = system_uuids(&clients.own).await?;
         let mut verified = BTreeSet::new();
         for machine in &input.machines {
-            match node_of(&machine.name, world, &nodes) {
+            let node = node_of(&machine.name, world, &nodes).and_then(|()| plugin_of(&machine.name, world));
+            match node {
                 Ok(()) => drop(verified.insert(machine.name.clone())),
                 Err(_) if machine.gpus.is_empty() => {}
                 Err(problem) => left_out.push(problem),
@@ -342,6 +343,22 @@ fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> R
             Err(coded("publish.node-mismatch", message).difference(claimed, expected).at(at))
         }
         (None, _) => Err(coded("publish.node-missing", format!("there is no Node/{machine} yet")).at(at)),
+    }
+}
+
+/// Whether the plugin of the machine's agent is registered with its kubelet: nobody could prepare devices of slices without, and
+/// the kubelet deletes those of a plugin that is gone.
+fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
+    let at = format!("Machine/{machine}");
+    let agent = world.machines.get(machine).and_then(|known| known.agent.as_ref());
+    let missing = |code, why: &str| Err(coded(code, format!("Machine/{machine} {why}")).at(&at));
+    match agent {
+        None => missing("publish.agent-missing", "has no agent yet"),
+        Some(agent) if !agent.alive => missing("publish.agent-silent", "has an agent that does not report"),
+        Some(agent) if agent.registered.is_none() => {
+            missing("publish.plugin-missing", "has an agent that the kubelet has not registered")
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::Store;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::types::Publication;
@@ -83,6 +84,8 @@ pub(crate) struct Publisher {
     pub id: String,
     pub cluster_user: String,
     pub status: Status,
+    /// Told when clusters have to change at once: a node's plugin came or went.
+    pub urgent: Arc<Notify>,
 }
 
 /// How the last publication to each sink went, for the API.
@@ -134,6 +137,7 @@ impl Publisher {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 () = async { let _ = changed.changed().await; tokio::time::sleep(rest).await } => {}
+                () = self.urgent.notified() => {}
             }
         }
     }

@@ -152,7 +152,7 @@ pub(crate) async fn the_body_of_a_probe_is_asked_for_once(bench: Bench) {
     assert_eq!(reported, bailiwick_store::Reported::default());
     assert_eq!(bench.last().await, before, "an agent that says the same again is no event");
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
-    assert_eq!(agent.probe.unwrap().0, probe);
+    assert_eq!(*agent.probe.unwrap().probe, probe);
     assert!(agent.alive && agent.reported_at.is_some());
     let facts = bench.store.facts(&m1).await.unwrap();
     assert!(facts.iter().any(|fact| fact.source == fact::Source::Nvml && fact.key == "gpus/GPU-1/index"));

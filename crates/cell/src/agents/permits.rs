@@ -1,0 +1,73 @@
+//! Which devices of a machine its agent may hand out, and for how long.
+
+use super::authority::failed;
+use crate::error::CellError;
+use crate::views::View;
+use crate::world::{KnownMachine, World};
+use domain::inventory::Gpu;
+use domain::permit::{Permit, Permits, PublicKey, SignedPermits};
+use domain::{MachineState, Name};
+use dra::GpuKey;
+use jiff::Timestamp;
+use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
+use std::time::Duration;
+use store::{Authority, AuthorityKey, Store, Zeroizing};
+
+/// Signs permits.
+pub(super) struct Signer {
+    pair: KeyPair,
+    key: PublicKey,
+}
+
+impl Signer {
+    /// The cell's key; made the first time.
+    pub(super) async fn load(store: &Store) -> Result<Self, CellError> {
+        let kept = match store.authority(Authority::Permits).await? {
+            Some(kept) => kept,
+            None => {
+                let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
+                let key = Zeroizing::new(pair.serialize_pem());
+                store.keep_authority(Authority::Permits, AuthorityKey { certificate: None, key }).await?
+            }
+        };
+        let pair = KeyPair::from_pem(&kept.key).map_err(failed)?;
+        let key = pair.der_bytes().try_into().map_err(failed)?;
+        Ok(Self { pair, key: PublicKey::new(key) })
+    }
+
+    /// What agents verify with.
+    pub(super) fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    pub(super) fn sign(&self, permits: &Permits) -> Result<SignedPermits, CellError> {
+        SignedPermits::seal(permits, |bytes| self.pair.sign(bytes)).map_err(failed)
+    }
+}
+
+/// The permits of a machine: none unless it is in service, in good standing, and its agent reports; then one for each GPU that
+/// its views agree on. A machine that nobody knows has none.
+pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Duration) -> Permits {
+    let end = now.checked_add(life).unwrap_or(now);
+    let known = world.machines.get(machine).filter(|known| is_open(known));
+    let permits = known.into_iter().flat_map(|known| {
+        known.gpus.iter().filter_map(|gpu| {
+            let (device, gpu) = device_and_gpu(world, known, gpu)?;
+            Some(Permit { device, gpu, partition: None, verdict: None, valid_until: end })
+        })
+    });
+    Permits { machine: machine.clone(), issued: now, permits: permits.collect() }
+}
+
+fn is_open(known: &KnownMachine) -> bool {
+    known.record.state == MachineState::InService
+        && known.alarms().is_empty()
+        && known.agent.as_ref().is_some_and(|agent| agent.alive)
+}
+
+/// The device that a GPU is, and its UUID as NVML writes it, where all that is known of it agrees.
+fn device_and_gpu(world: &World, known: &KnownMachine, gpu: &Gpu) -> Option<(Name, String)> {
+    let View::Probed(probed) = world.view(known, gpu) else { return None };
+    let device = Name::new(GpuKey::of(gpu)?.device_name()).ok()?;
+    Some((device, probed.uuid.clone()?))
+}
