@@ -6,6 +6,7 @@
     reason = "text for people is short; one that reads well counts for more than an allocation"
 )]
 
+pub mod cell;
 pub mod error;
 pub mod output;
 pub mod probe;

@@ -147,7 +147,7 @@ fn leaf(name: &str, usage: ExtendedKeyUsagePurpose, now: Timestamp, life: Durati
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.is_ca = IsCa::ExplicitNoCa;
-    params.not_before = at(now) - BEFORE;
+    params.not_before = at(now) - BEFORE.min(life / 10);
     params.not_after = at(now) + life;
     params
 }

@@ -22,13 +22,12 @@ pub(super) struct Signer {
 impl Signer {
     /// The cell's key; made the first time.
     pub(super) async fn load(store: &Store) -> Result<Self, CellError> {
-        let kept = match store.authority(Authority::Permits).await? {
-            Some(kept) => kept,
-            None => {
-                let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
-                let key = Zeroizing::new(pair.serialize_pem());
-                store.keep_authority(Authority::Permits, AuthorityKey { certificate: None, key }).await?
-            }
+        let kept = if let Some(kept) = store.authority(Authority::Permits).await? {
+            kept
+        } else {
+            let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
+            let key = Zeroizing::new(pair.serialize_pem());
+            store.keep_authority(Authority::Permits, AuthorityKey { certificate: None, key }).await?
         };
         let pair = KeyPair::from_pem(&kept.key).map_err(failed)?;
         let key = pair.der_bytes().try_into().map_err(failed)?;

@@ -1,0 +1,152 @@
+//! Why the agent and its cell do not come together.
+
+use domain::agent::NotAToken;
+use domain::permit::PermitError;
+use domain::{Diagnose, Problem};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Codes of this module: code, meaning, what to do next.
+pub const CODES: &[(&str, &str, &str)] = &[
+    (
+        "agent.answer-malformed",
+        "What the cell answered cannot be read.",
+        "Give agent and cell the same version; look at what else listens at that address.",
+    ),
+    (
+        "agent.cell-address",
+        "The address of the cell is malformed.",
+        "Write https://HOST:PORT, the address of the cell's `--agent-listen`.",
+    ),
+    (
+        "agent.cell-unreachable",
+        "The cell does not answer.",
+        "Nothing to do if it comes back; running pods stay. Else look at the network, and at whether the cell listens for agents.",
+    ),
+    (
+        "agent.cell-untrusted",
+        "What answers at the cell's address is not the cell that the token, or the enrolment, is of.",
+        "Look at the address; if the cell was set up anew, enrol the agent again.",
+    ),
+    (
+        "agent.key",
+        "A key could not be made or read.",
+        "Read the message; enrol the agent again if its state is damaged.",
+    ),
+    (
+        "agent.not-enrolled",
+        "The agent is not enrolled with a cell.",
+        "`bailiwick-agent enrol --cell URL --token TOKEN`.",
+    ),
+    (
+        "agent.state",
+        "The agent's state directory cannot be used.",
+        "Make it writable for the agent alone, and free disk space.",
+    ),
+    (
+        "agent.token-malformed",
+        "This is no token for an agent.",
+        "`bailiwick agent-token MACHINE` makes one; copy all of it.",
+    ),
+];
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address of the cell.
+    #[error("{0:?} is not the address of a cell: write https://HOST:PORT")]
+    Address(String),
+    /// The token.
+    #[error(transparent)]
+    Token(NotAToken),
+    /// No enrolment is kept here.
+    #[error("the agent is not enrolled: there is no {}", .0.display())]
+    NotEnrolled(PathBuf),
+    /// The state directory.
+    #[error("cannot use {}: {source}", path.display())]
+    State {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key or certificate of ours.
+    #[error("a key or certificate cannot be used: {0}")]
+    Key(String),
+    /// The cell does not answer.
+    #[error("the cell at {cell} does not answer: {why}")]
+    Unreachable {
+        /// Its address.
+        cell: String,
+        /// Why.
+        why: String,
+    },
+    /// It is not the cell.
+    #[error("what answers at {cell} is not the agent's cell: {why}")]
+    Untrusted {
+        /// Its address.
+        cell: String,
+        /// Why.
+        why: String,
+    },
+    /// The answer cannot be read.
+    #[error("the answer of the cell cannot be read: {0}")]
+    Answer(String),
+    /// The cell said no.
+    #[error("the cell refuses: {}", problem.message)]
+    Refused {
+        /// Why.
+        problem: Box<Problem>,
+        /// When to call again.
+        retry_after: Option<Duration>,
+    },
+    /// Its permits cannot be taken.
+    #[error(transparent)]
+    Permit(#[from] PermitError),
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Address(_) => "agent.cell-address",
+            Self::Token(_) => "agent.token-malformed",
+            Self::NotEnrolled(_) => "agent.not-enrolled",
+            Self::State { .. } => "agent.state",
+            Self::Key(_) => "agent.key",
+            Self::Unreachable { .. } => "agent.cell-unreachable",
+            Self::Untrusted { .. } => "agent.cell-untrusted",
+            Self::Answer(_) => "agent.answer-malformed",
+            Self::Refused { problem, .. } => &problem.code,
+            Self::Permit(error) => error.code(),
+        }
+    }
+}
+
+impl Diagnose for Error {
+    fn problem(&self) -> Problem {
+        match self {
+            Self::Refused { problem, .. } => (**problem).clone(),
+            Self::Permit(error) => error.problem(),
+            _ => {
+                let problem = Problem::new(self.code(), self.to_string());
+                match CODES.iter().find(|(code, ..)| *code == self.code()) {
+                    Some((_, _, hint)) => problem.hint(*hint),
+                    None => problem,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CODES;
+
+    #[test]
+    fn the_codes_are_sorted_and_each_has_a_meaning_and_a_hint() {
+        assert!(CODES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(CODES.iter().all(|(_, meaning, hint)| meaning.ends_with('.') && hint.ends_with('.')));
+    }
+}

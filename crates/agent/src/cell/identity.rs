@@ -1,0 +1,169 @@
+//! What the agent keeps: its certificate and key, and the last permits. One directory, of which nobody else can read.
+
+use super::error::Error;
+use domain::Name;
+use domain::permit::{HeldPermits, PublicKey, SignedPermits};
+use jiff::Timestamp;
+use rcgen::KeyPair;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use x509_cert::der::Decode as _;
+
+const IDENTITY: &str = "cell.json";
+const ENROLLING: &str = "enrolling.pem";
+const PERMITS: &str = "permits.json";
+
+/// Who the agent is to its cell. Key and certificate are in one file, so that they are replaced as one.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The cell's address.
+    pub cell: String,
+    /// The machine that this is.
+    pub machine: Name,
+    /// Private key in PEM.
+    pub key: String,
+    /// Certificate in PEM.
+    pub certificate: String,
+    /// The cell's authority in PEM.
+    pub ca: String,
+    /// Verifies permits.
+    pub permit_key: PublicKey,
+    /// When the certificate came, by this host's clock.
+    pub received: Timestamp,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("cell", &self.cell)
+            .field("machine", &self.machine)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// How long its certificate is valid in all.
+    pub fn life(&self) -> Result<Duration, Error> {
+        let bad = |why: String| Error::Key(format!("the certificate cannot be read: {why}"));
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        let der = der.map_err(|error| bad(error.to_string()))?;
+        let parsed = x509_cert::Certificate::from_der(&der).map_err(|error| bad(error.to_string()))?;
+        let validity = parsed.tbs_certificate().validity();
+        let (from, to) = (validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration());
+        Ok(to.saturating_sub(from))
+    }
+
+    /// When it is renewed: at two thirds of its life, by this host's clock alone, so that a clock that differs from the cell's
+    /// does not matter.
+    pub fn renewal(&self) -> Result<Timestamp, Error> {
+        let after = self.life()? * 2 / 3;
+        Ok(self.received.checked_add(after).unwrap_or(Timestamp::MAX))
+    }
+}
+
+/// Permits as they are kept over a restart of the agent, within one start of the host.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptPermits {
+    boot_id: String,
+    /// Milliseconds since the host was started.
+    received: u64,
+    signed: SignedPermits,
+}
+
+/// The agent's state directory.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Opens it; makes it, for this user alone, where there is none.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|source| Error::State { path: path.clone(), source })?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The enrolment that is kept here.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        let path = self.0.join(IDENTITY);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotEnrolled(path)),
+            other => other.map_err(|source| Error::State { path: path.clone(), source })?,
+        };
+        serde_json::from_str(&text).map_err(|source| Error::State { path, source: source.into() })
+    }
+
+    /// Keeps an enrolment or a renewed certificate.
+    pub(super) fn keep(&self, identity: &Identity) -> Result<(), Error> {
+        self.write(IDENTITY, &serde_json::to_vec(identity).unwrap_or_default(), true)?;
+        match fs::remove_file(self.0.join(ENROLLING)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::State { path: self.0.join(ENROLLING), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The key to enrol with. It is the same until that has succeeded, since the cell answers a token's first key alone.
+    pub(super) fn enrolling_key(&self) -> Result<KeyPair, Error> {
+        let path = self.0.join(ENROLLING);
+        if let Ok(text) = fs::read_to_string(&path)
+            && let Ok(key) = KeyPair::from_pem(&text)
+        {
+            return Ok(key);
+        }
+        let key = KeyPair::generate().map_err(|error| Error::Key(error.to_string()))?;
+        self.write(ENROLLING, key.serialize_pem().as_bytes(), true)?;
+        Ok(key)
+    }
+
+    /// Keeps permits as they came. Losing them costs nothing but the time until the next report: no waiting for the disk.
+    pub(super) fn keep_permits(
+        &self,
+        signed: &SignedPermits,
+        boot_id: &str,
+        received: Duration,
+    ) -> Result<(), Error> {
+        let received = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
+        let kept = KeptPermits { boot_id: boot_id.to_owned(), received, signed: signed.clone() };
+        self.write(PERMITS, &serde_json::to_vec(&kept).unwrap_or_default(), false)
+    }
+
+    /// The permits that an earlier run of the agent has left; none of before the host was started anew.
+    pub(super) fn permits(&self, identity: &Identity, boot_id: &str) -> Option<HeldPermits> {
+        let text = fs::read(self.0.join(PERMITS)).ok()?;
+        let kept: KeptPermits = serde_json::from_slice(&text).ok()?;
+        let permits = kept.signed.open(&identity.permit_key, &identity.machine).ok()?;
+        (kept.boot_id == boot_id).then(|| HeldPermits::new(permits, Duration::from_millis(kept.received)))
+    }
+
+    fn write(&self, name: &str, content: &[u8], durable: bool) -> Result<(), Error> {
+        let path = self.0.join(name);
+        let unfinished = self.0.join(format!("{name}.unfinished"));
+        let write = || {
+            let _ = fs::remove_file(&unfinished);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+            file.write_all(content)?;
+            if durable {
+                file.sync_all()?;
+            }
+            fs::rename(&unfinished, &path)?;
+            if durable { File::open(&self.0)?.sync_all() } else { Ok(()) }
+        };
+        write().map_err(|source| Error::State { path: path.clone(), source })
+    }
+}
