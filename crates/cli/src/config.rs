@@ -115,6 +115,18 @@ pub(crate) struct Keys {
     /// How long an inventory stays fresh, such as 30m or 1h [default: 1h]
     #[arg(long, env = "BAILIWICK_REFRESH", hide_env_values = true, value_name = "SPAN")]
     pub(crate) refresh: Option<Span>,
+    /// Address at which agents call, by mutual TLS [default: none, and then no slice goes to a cluster]
+    #[arg(long, env = "BAILIWICK_AGENT_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
+    pub(crate) agent_listen: Option<SocketAddr>,
+    /// How often an agent reports while nothing changes; three times that, and it is silent [default: 30s]
+    #[arg(long, env = "BAILIWICK_AGENT_REPORT_INTERVAL", hide_env_values = true, value_name = "SPAN")]
+    pub(crate) agent_report_interval: Option<Span>,
+    /// How long an agent may hand out devices after its last report; running pods do not depend on it [default: 15m]
+    #[arg(long, env = "BAILIWICK_AGENT_PERMIT_LIFE", hide_env_values = true, value_name = "SPAN")]
+    pub(crate) agent_permit_life: Option<Span>,
+    /// How long an agent's certificate is valid; it is renewed at two thirds of that [default: 24h]
+    #[arg(long, env = "BAILIWICK_AGENT_CERTIFICATE_LIFE", hide_env_values = true, value_name = "SPAN")]
+    pub(crate) agent_certificate_life: Option<Span>,
     /// Form of the log on standard error [default: text]
     #[arg(long, env = "BAILIWICK_LOG_FORMAT", hide_env_values = true, value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -172,6 +184,10 @@ impl Keys {
             requests_per_bmc: self.requests_per_bmc.or(file.requests_per_bmc),
             requests_at_once: self.requests_at_once.or(file.requests_at_once),
             refresh: self.refresh.or(file.refresh),
+            agent_listen: self.agent_listen.or(file.agent_listen),
+            agent_report_interval: self.agent_report_interval.or(file.agent_report_interval),
+            agent_permit_life: self.agent_permit_life.or(file.agent_permit_life),
+            agent_certificate_life: self.agent_certificate_life.or(file.agent_certificate_life),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
         }
@@ -181,6 +197,7 @@ impl Keys {
     pub(crate) fn settings(self) -> Settings {
         let sinks = self.sinks();
         let provisioners = self.provisioners();
+        let agents = self.agents();
         let mut settings = Settings::new(self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)));
         let default = settings.clone();
         settings.listen = self.listen.unwrap_or(default.listen);
@@ -190,6 +207,7 @@ impl Keys {
         settings.secrets_dir = self.secrets_dir;
         settings.sinks = sinks;
         settings.provisioners = provisioners;
+        settings.agents = agents;
         settings.machines_per_site = self.machines_per_site.unwrap_or(default.machines_per_site);
         settings.lease = self.lease.map_or(default.lease, Span::duration);
         settings.cluster_user = self.cluster_user.unwrap_or(default.cluster_user);
@@ -198,6 +216,16 @@ impl Keys {
         settings.requests_at_once = self.requests_at_once.unwrap_or(default.requests_at_once);
         settings.refresh = self.refresh.map_or(default.refresh, Span::duration);
         settings
+    }
+
+    fn agents(&self) -> Option<AgentSettings> {
+        let default = AgentSettings::new(self.agent_listen?);
+        Some(AgentSettings {
+            report_interval: self.agent_report_interval.map_or(default.report_interval, Span::duration),
+            permit_life: self.agent_permit_life.map_or(default.permit_life, Span::duration),
+            certificate_life: self.agent_certificate_life.map_or(default.certificate_life, Span::duration),
+            ..default
+        })
     }
 
     fn provisioners(&self) -> Vec<ProvisionerSettings> {

@@ -324,6 +324,7 @@ pub(crate) fn with_trial(class: &str, trials: &BTreeSet<String>) -> String {
 pub(crate) fn gpu_state(state: GpuState) -> &'static str {
     match state {
         GpuState::Inventoried => "inventoried",
+        GpuState::Probed => "probed",
         GpuState::Conflicting => "conflicting",
         GpuState::Unidentified => "unidentified",
     }

@@ -5,6 +5,7 @@ use super::problem::Refusal;
 use super::types::{ClassItem, EventItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
+use crate::views::View;
 use crate::world::{KnownMachine, World};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -310,7 +311,11 @@ fn gpu_item(world: &World, name: &Name, known: &KnownMachine, gpu: &Gpu) -> GpuI
     let state = match &key {
         None => GpuState::Unidentified,
         Some(_) if world.is_double(gpu) || !known.alarms().is_empty() => GpuState::Conflicting,
-        Some(_) => GpuState::Inventoried,
+        Some(_) => match world.view(known, gpu) {
+            View::Probed(_) => GpuState::Probed,
+            View::Inventoried => GpuState::Inventoried,
+            View::Conflicting(_) => GpuState::Conflicting,
+        },
     };
     let allocatable = world.classes.iter().filter(|(_, class)| world.allocatable(class, known, gpu));
     GpuItem {

@@ -202,6 +202,8 @@ pub struct Why {
 pub enum GpuState {
     /// A BMC lists it; nothing else confirms it.
     Inventoried,
+    /// The driver on its machine confirms it.
+    Probed,
     /// Two machines claim it, or its machine's BMC is not who it was: kept out.
     Conflicting,
     /// It has neither serial nor UUID, so it cannot be told from others: not published.

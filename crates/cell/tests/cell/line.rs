@@ -18,7 +18,7 @@ pub(crate) struct Line {
     pub cluster: Cluster,
     pub hosts: Hosts,
     /// Runs as long as the line is there.
-    pub _cell: RunningCell,
+    pub cell: RunningCell,
     pub client: Client,
 }
 
@@ -64,9 +64,19 @@ impl Line {
         ironic: impl FnOnce(IronicBuilder) -> IronicBuilder,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
+        Self::of(Model::CpuNode, machines, ironic, change).await
+    }
+
+    /// Of another model.
+    pub(crate) async fn of(
+        model: Model,
+        machines: usize,
+        ironic: impl FnOnce(IronicBuilder) -> IronicBuilder,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         crypto();
         let dir = TempDir::new().unwrap();
-        let site = Site::builder(dir.path().join("site")).machines(Model::CpuNode, machines).build();
+        let site = Site::builder(dir.path().join("site")).machines(model, machines).build();
         let site = site.start().await.unwrap();
         let cluster = Cluster::start().await.unwrap();
         let uuids =
@@ -90,7 +100,7 @@ impl Line {
         change(&mut settings);
         let cell = Cell::start(settings).await.unwrap();
         let client = Client::of(&cell);
-        Self { dir, site, ironic, cluster, hosts, _cell: cell, client }
+        Self { dir, site, ironic, cluster, hosts, cell, client }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -114,7 +124,7 @@ impl Line {
 
     async fn declare_machines(&self, more: &Value, password: Option<&str>) {
         let mut all = world();
-        all.extend(profile());
+        all.extend(profiles());
         all.extend(self.site.machines().iter().map(|machine| {
             let mut bmc = json!({
                 "address": format!("{}:{}", machine.address, machine.port), "username": machine.username,
@@ -238,10 +248,13 @@ pub(crate) fn pool() -> Value {
     )
 }
 
-/// The published profile of the simulated machine.
-fn profile() -> Vec<Value> {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles/simulated-sn-2u-epyc.yaml");
-    let text = std::fs::read_to_string(path).unwrap();
-    domain::manifest::read("profile", &text).unwrap().iter().map(|one| one.declaration.to_json()).collect()
+/// The published profiles of the simulated machines.
+fn profiles() -> Vec<Value> {
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles");
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(profiles.join(file)).unwrap();
+        let read = domain::manifest::read(file, &text).unwrap();
+        read.iter().map(|one| one.declaration.to_json()).collect::<Vec<_>>()
+    };
+    ["simulated-sn-2u-epyc.yaml", "simulated-poweredge-xe7740.yaml"].into_iter().flat_map(read).collect()
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers may fail a test too
 
 mod access;
+mod agent;
+mod agents;
 mod cluster;
 mod enrolment;
 mod faults;

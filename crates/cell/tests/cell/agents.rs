@@ -1,0 +1,314 @@
+//! Agents enrol with a cell by mutual TLS, report, and hold permits; everybody else is refused.
+
+use crate::agent::{Agent, enrolled, host, url};
+use crate::line::Line;
+use crate::support::Client;
+use agent::cell::{Error, StateDir, enrol};
+use bailiwick_cell::AgentSettings;
+use domain::agent::AgentToken;
+use domain::{Diagnose as _, Digest};
+use serde_json::{Value, json};
+use sim::Model;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A machine with GPUs in service, and where its agent calls.
+struct Stage {
+    line: Line,
+    machine: String,
+    uuid: String,
+    cell: SocketAddr,
+}
+
+impl Stage {
+    /// A machine that is enrolled; nothing is done with it.
+    async fn enrolled(change: impl FnOnce(&mut AgentSettings)) -> Self {
+        let mut agents = AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        agents.report_interval = Duration::from_secs(1);
+        change(&mut agents);
+        let settings = |settings: &mut bailiwick_cell::Settings| settings.agents = Some(agents);
+        let line = Line::of(Model::PowerEdgeXe, 1, |ironic| ironic, settings).await;
+        line.declare().await;
+        let (machine, uuid) = (line.site.machines()[0].name.clone(), line.site.machines()[0].uuid.clone());
+        line.client.wait_for_event("machine.enrolled", &machine).await;
+        let cell = line.cell.agents_address().unwrap();
+        Self { line, machine, uuid, cell }
+    }
+
+    async fn in_service(change: impl FnOnce(&mut AgentSettings)) -> Self {
+        let stage = Self::enrolled(change).await;
+        stage.line.arrive("available").await;
+        stage.line.assign(json!({ "baseCluster": "pool" }), "in-service").await;
+        stage
+    }
+
+    fn client(&self) -> &Client {
+        &self.line.client
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.line.dir.path().join(name)
+    }
+
+    async fn agent(&self) -> Agent {
+        Agent::start(self.client(), self.cell, &self.machine, &self.uuid, &self.path("agent")).await
+    }
+
+    async fn gpus(&self) -> Vec<Value> {
+        self.client().get("/api/v1/gpus").await["items"].as_array().unwrap().clone()
+    }
+
+    async fn devices(&self) -> Vec<String> {
+        self.gpus().await.iter().map(|gpu| gpu["device"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until all GPUs are in this state.
+    async fn gpus_become(&self, state: &str) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let gpus = self.gpus().await;
+            if !gpus.is_empty() && gpus.iter().all(|gpu| gpu["state"] == state) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not {state}: {gpus:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn enrol_with(&self, token: &str, uuid: &str, name: &str) -> Result<(), Error> {
+        let dir = StateDir::open(self.path(name)).unwrap();
+        enrol(&dir, &url(self.cell), token, Some(uuid.to_owned())).await.map(drop)
+    }
+
+    /// A call by somebody who need not be an agent.
+    async fn call(&self, path: &str, body: Vec<u8>, identity: Option<&str>) -> (u16, Value) {
+        let mut builder = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true);
+        if let Some(pem) = identity {
+            builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+        }
+        let request = builder.build().unwrap().post(format!("https://{}{path}", self.cell));
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
+    }
+}
+
+fn code(result: Result<(), Error>) -> String {
+    result.unwrap_err().problem().code
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_of_a_machine_in_service_holds_a_permit_for_each_gpu_that_its_driver_confirms() {
+    let stage = Stage::in_service(|_| {}).await;
+    let agent = stage.agent().await;
+    let devices = stage.devices().await;
+    assert_eq!(devices.len(), Model::PowerEdgeXe.gpu_count());
+    for device in &devices {
+        agent.until(device, None).await;
+        assert!(agent.gate.permit(device).unwrap().gpu.starts_with("GPU-"));
+    }
+    stage.gpus_become("probed").await;
+    let facts = stage.client().get(&format!("/api/v1/machines/{}/facts", stage.machine)).await;
+    assert!(facts.as_array().unwrap().iter().any(|fact| fact["source"] == "nvml"));
+
+    // A GPU that the driver shows no more loses its permit with the report that says so.
+    agent.host.send_modify(|host| std::sync::Arc::make_mut(&mut host.probe).gpus.truncate(1));
+    agent.until(devices.last().unwrap(), Some("permit.none")).await;
+    agent.until(&devices[0], None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_not_in_service_has_an_agent_and_no_permits() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let agent = stage.agent().await;
+    stage.gpus_become("probed").await;
+    let device = &stage.devices().await[0];
+    // The permits that came with the report are there, and empty.
+    agent.until(device, Some("permit.none")).await;
+    assert!(agent.gate.lasts().is_zero());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_cell_is_away_permits_run_out_and_come_back_with_it() {
+    let stage = Stage::in_service(|agents| agents.permit_life = Duration::from_secs(4)).await;
+    let agent = stage.agent().await;
+    let device = stage.devices().await[0].clone();
+    agent.until(&device, None).await;
+    let Stage { line, cell: address, .. } = stage;
+    let Line { cell, .. } = line;
+    let mut settings = cell.settings().clone();
+    cell.shutdown().await;
+    assert!(agent.gate.permit(&device).is_ok(), "an agent goes on with what it has");
+    let mut gate = agent.gate.clone();
+    gate.turned().await;
+    assert_eq!(agent.gate.permit(&device).unwrap_err().code(), "permit.expired");
+    settings.agents.as_mut().unwrap().listen = address;
+    let cell = bailiwick_cell::Cell::start(settings).await.unwrap();
+    agent.until(&device, None).await;
+    cell.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_started_again_goes_on_with_its_permits_and_none_of_another_start_of_the_host() {
+    let stage = Stage::in_service(|_| {}).await;
+    let agent = stage.agent().await;
+    let device = stage.devices().await[0].clone();
+    agent.until(&device, None).await;
+    let probe = agent.host.borrow().probe.clone();
+    let dir = agent.stop().await;
+    let (_sender, seen) = tokio::sync::watch::channel(host((*probe).clone()));
+    for (boot, permitted) in [("boot-1", true), ("boot-2", false)] {
+        let (_, gate) = agent::cell::Reporter::new(dir.clone(), boot.to_owned(), seen.clone()).unwrap();
+        assert_eq!(gate.permit(&device).is_ok(), permitted, "{boot}");
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_before_it_ends() {
+    let stage = Stage::enrolled(|agents| agents.certificate_life = Duration::from_secs(6)).await;
+    let agent = stage.agent().await;
+    let first = agent.dir.identity().unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let renewed = loop {
+        let now = agent.dir.identity().unwrap();
+        if now.certificate != first.certificate {
+            break now;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_ne!(renewed.key, first.key);
+    assert!(renewed.received < first.received.checked_add(Duration::from_secs(6)).unwrap());
+    // The old one still is this agent's, and lets in until its end; then it may be renewed, and nothing else.
+    let old = format!("{}{}", first.key, first.certificate);
+    let report = json!({
+        "version": "1", "digest": Digest::of(b"").to_string(), "registered": null, "bootId": "b",
+    });
+    let ended = loop {
+        let (status, answer) = stage.call("/agent/v1/report", report.to_string().into(), Some(&old)).await;
+        if status != 200 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    assert_eq!(ended["code"], "agent.certificate-ended", "{ended}");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let body = json!({ "csr": csr }).to_string();
+    assert_eq!(stage.call("/agent/v1/renew", body.into(), Some(&old)).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_good_once_for_its_machine_and_its_cell() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let other = "00000000-0000-0000-0000-00000000beef";
+    let token = stage.client().agent_token(&stage.machine).await;
+    assert_eq!(code(stage.enrol_with(&token, other, "other").await), "agent.other-machine");
+    // The answer of the first try may have been lost: the same host asks again.
+    let dir = StateDir::open(stage.path("one")).unwrap();
+    enrol(&dir, &url(stage.cell), &token, Some(stage.uuid.clone())).await.unwrap();
+    assert_eq!(code(stage.enrol_with(&token, &stage.uuid, "two").await), "agent.token-used");
+    // Nothing of a token is said to a cell that it does not name.
+    let secret = AgentToken::new([7; 32], &Digest::of(b"another authority")).reveal();
+    assert_eq!(code(stage.enrol_with(&secret, &stage.uuid, "three").await), "agent.cell-untrusted");
+    assert_eq!(code(stage.enrol_with("bwa_x", &stage.uuid, "four").await), "agent.token-malformed");
+
+    let path = format!("/api/v1/machines/{}/agent-token", stage.machine);
+    let (status, answer) = stage.client().call("POST", &path, Some(json!({ "expiresInSeconds": 1 }))).await;
+    assert_eq!(status, 201, "{answer}");
+    let late = answer["token"].as_str().unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    // Refused for its host all the while, and late in the end.
+    while code(stage.enrol_with(late, other, "five").await) != "agent.token-late" {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_certificate_of_this_cell_or_one_of_an_earlier_enrolment_is_refused() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let (_, first) =
+        enrolled(stage.client(), stage.cell, &stage.machine, &stage.uuid, &stage.path("a")).await.unwrap();
+    let (_, second) =
+        enrolled(stage.client(), stage.cell, &stage.machine, &stage.uuid, &stage.path("b")).await.unwrap();
+    let pem = |identity: &agent::cell::Identity| format!("{}{}", identity.key, identity.certificate);
+    let report = json!({
+        "version": "1", "digest": Digest::of(b"").to_string(), "registered": null, "bootId": "b",
+    });
+    let body = || report.to_string().into_bytes();
+    let (status, answer) = stage.call("/agent/v1/report", body(), None).await;
+    assert_eq!((status, answer["code"].as_str()), (401, Some("agent.no-certificate")));
+    let (status, answer) = stage.call("/agent/v1/report", body(), Some(&pem(&first))).await;
+    assert_eq!((status, answer["code"].as_str()), (403, Some("agent.ended")));
+    let (status, answer) = stage.call("/agent/v1/report", body(), Some(&pem(&second))).await;
+    assert_eq!(status, 200, "{answer}");
+
+    // A certificate of the machine's name that the cell did not sign: the handshake fails.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, stage.machine.as_str());
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let foreign = params.self_signed(&key).unwrap().pem();
+    let identity = reqwest::Identity::from_pem((key.serialize_pem() + &foreign).as_bytes()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true);
+    let client = client.identity(identity).build().unwrap();
+    let refused = client.post(format!("https://{}/agent/v1/report", stage.cell)).send().await;
+    assert!(refused.is_err(), "{refused:?}");
+
+    // A machine that is set aside ends its agent.
+    let quarantine = json!({ "quarantine": { "reason": "odd" } });
+    stage.line.want(&stage.machine, quarantine).await;
+    stage.line.until(&stage.machine, |machine| machine["state"] == "quarantined").await;
+    for path in ["/agent/v1/report", "/agent/v1/renew"] {
+        let (status, answer) = stage.call(path, body(), Some(&pem(&second))).await;
+        assert_eq!((status, answer["code"].as_str()), (403, Some("agent.ended")), "{path}");
+    }
+    let path = format!("/api/v1/machines/{}/agent-token", stage.machine);
+    let (status, answer) = stage.client().call("POST", &path, Some(json!({}))).await;
+    assert_eq!((status, answer["code"].as_str()), (409, Some("agent.not-allowed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_too_often_or_contradicts_itself_is_refused() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let (_, identity) =
+        enrolled(stage.client(), stage.cell, &stage.machine, &stage.uuid, &stage.path("a")).await.unwrap();
+    let pem = format!("{}{}", identity.key, identity.certificate);
+    let probe = stage.client().probe_of(&stage.machine, &stage.uuid).await;
+    let mut report = json!({
+        "version": "1", "digest": Digest::of(b"").to_string(), "registered": null, "bootId": "b", "probe": probe,
+    });
+    let (status, answer) = stage.call("/agent/v1/report", report.to_string().into(), Some(&pem)).await;
+    assert_eq!((status, answer["code"].as_str()), (422, Some("agent.report-malformed")));
+    report["version"] = "x".repeat(domain::agent::LARGEST_CALL).into();
+    let (status, _) = stage.call("/agent/v1/report", report.to_string().into(), Some(&pem)).await;
+    assert_eq!(status, 413);
+    let too_often = async {
+        loop {
+            let (status, answer) = stage.call("/agent/v1/report", b"{}".to_vec(), Some(&pem)).await;
+            if status == 429 {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(60), too_often).await.unwrap();
+    assert_eq!(answer["code"], "agent.too-often");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_falls_silent_is_told_and_confirms_no_gpu_any_more() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let agent = stage.agent().await;
+    stage.gpus_become("probed").await;
+    agent.stop().await;
+    stage.client().wait_for_event("agent.silent", &stage.machine).await;
+    stage.gpus_become("inventoried").await;
+}
