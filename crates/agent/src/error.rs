@@ -8,6 +8,9 @@ pub enum Error {
     /// NVML cannot be asked.
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
+    /// What is said to the cell.
+    #[error(transparent)]
+    Cell(#[from] crate::cell::Error),
     /// The plugin does not work.
     #[error(transparent)]
     Plugin(#[from] dra::plugin::PluginError),
@@ -17,6 +20,9 @@ pub enum Error {
     /// How to reach the API server is not known.
     #[error("how to reach the API server is not known: {0}")]
     Kubernetes(String),
+    /// A file that was named cannot be read.
+    #[error("{0}")]
+    Input(String),
     /// A thread or runtime cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -42,12 +48,14 @@ pub enum Exit {
 
 impl Error {
     /// Stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Gpu(error) => error.code(),
+            Self::Cell(error) => error.code(),
             Self::Plugin(error) => error.code(),
             Self::ApiServer(error) => error.code(),
             Self::Kubernetes(_) => "agent.kubernetes",
+            Self::Input(_) => "agent.input",
             Self::Thread(_) => "agent.thread",
             Self::Output(_) => "output.write",
         }
@@ -58,9 +66,11 @@ impl Error {
         match self {
             // Who reads our output went away: that is no failure of ours.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Plugin(_)
+            Self::Cell(_)
+            | Self::Plugin(_)
             | Self::ApiServer(_)
             | Self::Kubernetes(_)
+            | Self::Input(_)
             | Self::Thread(_)
             | Self::Output(_) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
@@ -73,7 +83,8 @@ impl Diagnose for Error {
     fn problem(&self) -> Problem {
         match self {
             Self::Gpu(error) => error.problem(),
-            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
+            Self::Cell(error) => error.problem(),
+            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Input(_) | Self::Thread(_) => {
                 Problem::new(self.code(), self.to_string())
             }
             Self::Output(_) => Problem::new("output.write", self.to_string())

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
+use agent::run::{EnrolArgs, RunArgs};
 use agent::{Error, Exit};
 use clap::{Parser, Subcommand};
 
@@ -19,20 +20,37 @@ struct Cli {
 enum Command {
     /// Tell what the driver knows of this host's GPUs
     Probe(ProbeArgs),
+    /// Enrol this host's agent with its cell, by a one-time token
+    Enrol(EnrolArgs),
+    /// Hand out this host's GPUs to pods, as far as the cell permits
+    Run(RunArgs),
 }
 
 impl Command {
     fn format(&self) -> Format {
         match self {
             Self::Probe(args) => args.output,
+            Self::Enrol(_) | Self::Run(_) => Format::Table,
         }
     }
 
     fn run(&self) -> Result<(), Error> {
         match self {
             Self::Probe(args) => probe::run(args),
+            Self::Enrol(args) => args.run(),
+            Self::Run(args) => {
+                log();
+                args.run()
+            }
         }
     }
+}
+
+/// One JSON object a line on standard error, for whoever collects logs.
+fn log() {
+    let level = tracing_subscriber::EnvFilter::try_from_env("BAILIWICK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(level).with_writer(std::io::stderr).init();
 }
 
 fn main() -> ExitCode {

@@ -2,12 +2,11 @@
 
 use super::access::DeviceRoot;
 use super::scrub::ScrubMode;
-use domain::permit::{HeldPermits, Permit, PermitError};
+use crate::cell::Gate as Permits;
+use domain::permit::{Permit, PermitError};
 use domain::probe::{MigInstance, Probe, ProbedGpu, Severity};
 use dra::plugin::wire::HealthStatus;
 use dra::plugin::{Gate, Health, Partition, PermittedDevice, Refusal};
-use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,36 +24,25 @@ pub(super) struct Sight {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) sight: watch::Receiver<Option<Sight>>,
-    pub(super) permits: watch::Receiver<Option<HeldPermits>>,
+    pub(super) permits: Permits,
     pub(super) devices: DeviceRoot,
     pub(super) scrub: ScrubMode,
 }
 
-/// Time since the host was started, also while it slept.
-pub(super) fn uptime() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
-}
-
 impl Known {
-    /// How long anything may be handed out still.
-    pub(super) fn lasts(&self) -> Duration {
-        self.permits.borrow().as_ref().map_or(Duration::ZERO, |held| held.lasts(Timestamp::now(), uptime()))
-    }
-
     fn permitted(&self, pool: &str, device: &str) -> Result<Permit, Refusal> {
-        let held = self.permits.borrow();
-        let held = held.as_ref().ok_or_else(|| PermitError::None { device: device.to_owned() })?;
+        let none = || PermitError::None { device: device.to_owned() };
+        let held = self.permits.permits().ok_or_else(none)?;
         if held.permits().machine.as_str() != pool {
             return Err(Refusal::DeviceUnknown { pool: pool.to_owned(), device: device.to_owned() });
         }
-        Ok(held.find(device, Timestamp::now(), uptime())?.clone())
+        Ok(self.permits.permit(device)?)
     }
 
     /// The health of every device that the cell has named, however long its permit lasts.
     pub(super) fn health(&self, timeout: Duration) -> Vec<Health> {
-        let (held, sight) = (self.permits.borrow(), self.sight.borrow());
-        let (Some(held), Some(sight)) = (held.as_ref(), sight.as_ref()) else { return Vec::new() };
+        let (held, sight) = (self.permits.permits(), self.sight.borrow());
+        let (Some(held), Some(sight)) = (held, sight.as_ref()) else { return Vec::new() };
         let health = |permit: &Permit| {
             let (status, message) = judged(&sight.probe, permit);
             Health {
@@ -134,9 +122,11 @@ fn judged(probe: &Probe, permit: &Permit) -> (HealthStatus, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::uptime;
     use domain::Name;
-    use domain::permit::Permits;
+    use domain::permit::{HeldPermits, Permits as Document};
     use domain::probe::{Driver, Finding, Host, Mig, Placement};
+    use jiff::Timestamp;
     use std::path::PathBuf;
 
     const GPU: &str = "GPU-00000000-0000-0000-0000-000000000001";
@@ -154,7 +144,7 @@ mod tests {
             verdict: None,
             valid_until: now + Duration::from_mins(5),
         };
-        let permits = Permits { machine: Name::new("m1").unwrap(), issued: now, permits: vec![permit] };
+        let permits = Document { machine: Name::new("m1").unwrap(), issued: now, permits: vec![permit] };
         let probe = Probe {
             taken: now,
             boot_id: None,
@@ -167,7 +157,7 @@ mod tests {
         let described = BTreeSet::from([GPU.to_owned(), "MIG-1".to_owned()]);
         Known {
             sight: watch::channel(Some(Sight { probe: Arc::new(probe), described })).1,
-            permits: watch::channel(Some(HeldPermits::new(permits, uptime()))).1,
+            permits: Permits::new(watch::channel(Some(Arc::new(HeldPermits::new(permits, uptime())))).1),
             devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: PathBuf::from("/nonexistent") },
             scrub: ScrubMode::Never,
         }

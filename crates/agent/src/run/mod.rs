@@ -1,8 +1,10 @@
 //! The agent at work: watches the GPUs, and hands them out to the kubelet's pods as far as the cell permits.
 //!
-//! Permits come in and what is to be reported goes out by channels, so this knows nothing of how the cell is reached.
+//! Four things change by themselves, the GPUs, the permits, the registration and what claims hold, and one task makes everything else
+//! follow them.
 
 mod access;
+mod args;
 mod known;
 mod kubernetes;
 mod legacy;
@@ -10,23 +12,24 @@ mod scrub;
 mod watching;
 
 pub use access::DeviceRoot;
+pub use args::{EnrolArgs, RunArgs};
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use domain::Problem;
-use domain::agent::{MOST_PREPARED, MOST_PROBLEMS, PreparedDevice, Report};
-use domain::permit::HeldPermits;
+use crate::cell::{Gate as Permits, Host, Reporter, StateDir};
+use domain::agent::PreparedDevice;
 use domain::probe::Probe;
-use domain::{Diagnose as _, Name};
+use domain::{Diagnose as _, Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
 use gpu::{HostRoot, Nvml, Watch, Xids};
 use jiff::Timestamp;
-use known::{Known, Sight};
+use known::Known;
 use scrub::Scrubber;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use watching::Watching;
 
 /// How often orphans are looked for, and scrubs that failed are tried again.
@@ -59,77 +62,90 @@ pub struct Options {
     pub nvidia_smi: PathBuf,
 }
 
-/// What there is to report to the cell.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Status {
-    /// The last probe; `None` before the first.
-    pub probe: Option<Arc<Probe>>,
-    /// Since when the kubelet has the plugin registered.
-    pub registered: Option<Timestamp>,
-    /// Devices that claims hold.
-    pub prepared: Vec<PreparedDevice>,
-    /// What keeps the agent from its work, or would let GPUs be had past it.
-    pub problems: Vec<Problem>,
-}
-
-impl Status {
-    /// The report of it; `None` before the first probe.
-    pub fn report(&self, with_probe: bool) -> Option<Report> {
-        let probe = self.probe.as_ref()?;
-        Some(Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            digest: probe.digest(),
-            registered: self.registered,
-            boot_id: probe.boot_id.clone().unwrap_or_default(),
-            prepared: self.prepared.iter().take(MOST_PREPARED).cloned().collect(),
-            problems: self.problems.iter().take(MOST_PROBLEMS).cloned().collect(),
-            probe: with_probe.then(|| Box::new(Probe::clone(probe))),
-        })
-    }
-}
-
 /// Reaches the API server by a kubeconfig, or as a pod of its cluster.
 pub fn api_server(kubeconfig: Option<&std::path::Path>) -> Result<Arc<dyn Claims>, Error> {
     Ok(Arc::new(kubernetes::api_server(kubeconfig)?))
 }
 
-/// Works until `stop` is done, then closes the registration. Permits are those last received from the cell.
+/// Works for the cell that the agent is enrolled with, until it is cancelled.
 pub async fn run(
     options: &Options,
     claims: Arc<dyn Claims>,
-    permits: watch::Receiver<Option<HeldPermits>>,
-    status: &watch::Sender<Status>,
-    stop: impl Future<Output = ()>,
+    dir: StateDir,
+    stop: CancellationToken,
 ) -> Result<(), Error> {
-    let host = HostRoot::at(&options.host_root);
-    let interval = options.probe_interval;
-    let watch = Watch { library: options.nvml.clone(), host: host.clone(), interval };
-    let cdi = vec![options.static_cdi_dir.clone(), options.cdi_dir.clone()];
-    let watching = Watching::start(watch, cdi).map_err(Error::Thread)?;
-    let (devices, scrub) = (options.devices.clone(), options.scrub);
-    let known = Known { sight: watching.sight(), permits, devices, scrub };
+    let watching = watch_gpus(options)?;
+    let host = watch::Sender::new(first(&watching).await?);
+    let boot_id = host.borrow().probe.boot_id.clone().unwrap_or_default();
+    let (reporter, permits) = Reporter::new(dir, boot_id, host.subscribe())?;
+    tracing::info!(machine = %reporter.identity().machine, cell = reporter.identity().cell, "working");
+    let reporting = tokio::spawn(reporter.run(stop.clone()));
+    let ended = work(options, claims, permits, &watching, &host, &stop).await;
+    stop.cancel();
+    // An error is a panic in there, which has been told already.
+    let _ = reporting.await;
+    ended
+}
 
+/// Works with these permits, and says how the host stands, until it is cancelled.
+pub async fn run_with(
+    options: &Options,
+    claims: Arc<dyn Claims>,
+    permits: Permits,
+    stop: CancellationToken,
+    told: impl FnOnce(watch::Receiver<Host>),
+) -> Result<(), Error> {
+    let watching = watch_gpus(options)?;
+    let host = watch::Sender::new(first(&watching).await?);
+    told(host.subscribe());
+    work(options, claims, permits, &watching, &host, &stop).await
+}
+
+fn watch_gpus(options: &Options) -> Result<Watching, Error> {
+    let host = HostRoot::at(&options.host_root);
+    let watch = Watch { library: options.nvml.clone(), host, interval: options.probe_interval };
+    let cdi = vec![options.static_cdi_dir.clone(), options.cdi_dir.clone()];
+    Watching::start(watch, cdi).map_err(Error::Thread)
+}
+
+async fn first(watching: &Watching) -> Result<Host, Error> {
+    let ended = || Error::Thread(std::io::Error::other("the thread that watches the GPUs has ended"));
+    let probe = watching.first().await.ok_or_else(ended)?.probe;
+    Ok(Host { probe, registered: None, prepared: Vec::new(), problems: Vec::new() })
+}
+
+async fn work(
+    options: &Options,
+    claims: Arc<dyn Claims>,
+    permits: Permits,
+    watching: &Watching,
+    host: &watch::Sender<Host>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let devices = options.devices.clone();
+    let known = Known { sight: watching.sight(), permits, devices, scrub: options.scrub };
+    let root = HostRoot::at(&options.host_root);
     let preparer_options = PreparerOptions {
         state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
         cdi_dir: options.cdi_dir.clone(),
-        boot_id: host.boot_id().unwrap_or_default(),
+        boot_id: root.boot_id().unwrap_or_default(),
         scrub_patience: SCRUB_PATIENCE,
     };
     let nvml = options.nvml.clone();
     let scrubber = Scrubber {
-        mode: scrub,
-        probe: Arc::new(move || probe_now(nvml.as_deref(), &host)),
+        mode: options.scrub,
+        probe: Arc::new(move || probe_now(nvml.as_deref(), &root)),
         nvidia_smi: options.nvidia_smi.clone(),
         hold: watching.hold(),
     };
     let preparer = Preparer::new(&preparer_options, claims, Arc::new(known.clone()), Arc::new(scrubber))?;
     let health = watch::Sender::new(Vec::new());
-    let plugin =
-        Plugin::start(&options.kubelet_dir, &options.instance, Arc::clone(&preparer), health.subscribe())?;
-    let mut work = Work { options, known, preparer, plugin, health, status, problems: Vec::new() };
-    let ended = work.until(stop).await;
+    let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
+    let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
+    let mut work = Work { options, known, preparer, plugin, health, host };
+    work.until(stop).await;
     work.plugin.stop().await;
-    ended
+    Ok(())
 }
 
 struct Work<'a> {
@@ -138,29 +154,26 @@ struct Work<'a> {
     preparer: Arc<Preparer>,
     plugin: Plugin,
     health: watch::Sender<Vec<dra::plugin::Health>>,
-    status: &'a watch::Sender<Status>,
-    /// Of the registration.
-    problems: Vec<Problem>,
+    host: &'a watch::Sender<Host>,
 }
 
 impl Work<'_> {
-    async fn until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let mut stop = std::pin::pin!(stop);
+    async fn until(&mut self, stop: &CancellationToken) {
+        if let Err(refusal) = self.preparer.restore().await {
+            tracing::error!(code = refusal.code(), %refusal, "not restored");
+        }
         let mut state = self.plugin.registration().state();
         let mut changes = self.preparer.changes();
         let (mut sight, mut permits) = (self.known.sight.clone(), self.known.permits.clone());
         let mut collect = tokio::time::interval(COLLECT);
-        if let Err(refusal) = self.preparer.restore().await {
-            tracing::error!(code = refusal.code(), %refusal, "not restored");
-        }
         loop {
-            self.follow().await?;
+            self.follow().await;
             // Nothing else tells that a permit has run out.
-            let lasts = self.known.lasts();
+            let lasts = permits.lasts();
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = stop.cancelled() => return,
                 Ok(()) = sight.changed() => {}
-                Ok(()) = permits.changed() => {}
+                () = permits.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(lasts), if !lasts.is_zero() => {}
@@ -179,69 +192,61 @@ impl Work<'_> {
         });
     }
 
-    /// Makes the registration, the health and the status follow what is known.
-    async fn follow(&mut self) -> Result<(), Error> {
-        let sight = self.known.sight.borrow().clone();
-        let has_driver = sight.as_ref().is_some_and(|sight| sight.probe.driver.is_some());
+    /// Makes the registration, the devices' health and what is reported follow what is known.
+    async fn follow(&mut self) {
+        let Some(sight) = self.known.sight.borrow().clone() else { return };
+        let mut problems = Vec::new();
         // Without a permit or a driver there is nothing to hand out, and the kubelet withdraws the slices.
-        if has_driver && !self.known.lasts().is_zero() {
-            self.problems.clear();
+        if sight.probe.driver.is_some() && !self.known.permits.lasts().is_zero() {
             if let Err(error) = self.plugin.registration().open() {
-                tracing::error!(code = error.code(), %error, "the registration was not opened");
-                self.problems.push(Problem::new(error.code(), error.to_string()));
+                problems.push(Problem::new(error.code(), error.to_string()));
             }
         } else {
             self.plugin.registration().close().await;
         }
-        // The kubelet takes what is old for unknown; a probe may be late by one.
-        let timeout = self.options.probe_interval * 3;
-        let health = self.known.health(timeout);
-        self.health.send_if_modified(|before| {
-            let changed = *before != health;
-            *before = health;
-            changed
-        });
-        let status = self.status(sight).await;
-        self.status.send_if_modified(|before| {
-            let changed = *before != status;
-            *before = status;
-            changed
-        });
-        Ok(())
-    }
-
-    async fn status(&mut self, sight: Option<Sight>) -> Status {
-        let mut problems = self.problems.clone();
-        let state = self.plugin.registration().state().borrow().clone();
-        let before = self.status.borrow().registered;
-        let registered = match state {
-            RegistrationState::Registered(since) => Some(since),
+        // The kubelet takes what is old for unknown; a probe may be late.
+        let health = self.known.health(self.options.probe_interval * 3);
+        self.health.send_if_modified(|before| replace(before, health));
+        let registered = match self.plugin.registration().state().borrow().clone() {
+            RegistrationState::Registered(since) => Timestamp::try_from(since).ok(),
             RegistrationState::Refused(why) => {
                 problems.push(Problem::new("plugin.registration.refused", why));
                 None
             }
             RegistrationState::Closed | RegistrationState::Waiting => None,
         };
-        let registered =
-            registered.map(|since| Timestamp::try_from(since).ok().or(before).unwrap_or_default());
-        let mut prepared = Vec::new();
-        match self.preparer.held().await {
-            Ok(all) => {
-                for (claim, held) in all {
-                    if let HeldState::Scrubbing { failure: Some(why) } = &held.state {
-                        let problem = Problem::new("plugin.scrub.failed", why.clone());
-                        problems.push(problem.at(format!("{}/{}", held.namespace, held.name)));
-                    }
-                    let devices =
-                        held.devices.into_iter().filter_map(|device| Name::new(&device.device).ok());
-                    prepared.extend(devices.map(|device| PreparedDevice { claim: claim.clone(), device }));
-                }
-            }
-            Err(refusal) => problems.push(Problem::new(refusal.code(), refusal.to_string())),
-        }
+        let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
-        Status { probe: sight.map(|sight| sight.probe), registered, prepared, problems }
+        let host = Host { probe: sight.probe, registered, prepared, problems };
+        self.host.send_if_modified(|before| replace(before, host));
     }
+
+    /// Devices that claims hold, and what is wrong with that.
+    async fn prepared(&self, problems: &mut Vec<Problem>) -> Vec<PreparedDevice> {
+        let all = match self.preparer.held().await {
+            Ok(all) => all,
+            Err(refusal) => {
+                problems.push(Problem::new(refusal.code(), refusal.to_string()));
+                return Vec::new();
+            }
+        };
+        let mut prepared = Vec::new();
+        for (claim, held) in all {
+            if let HeldState::Scrubbing { failure: Some(why) } = &held.state {
+                let problem = Problem::new("plugin.scrub.failed", why.clone());
+                problems.push(problem.at(format!("{}/{}", held.namespace, held.name)));
+            }
+            let names = held.devices.iter().filter_map(|device| Name::new(&device.device).ok());
+            prepared.extend(names.map(|device| PreparedDevice { claim: claim.clone(), device }));
+        }
+        prepared
+    }
+}
+
+fn replace<T: PartialEq>(before: &mut T, now: T) -> bool {
+    let changed = *before != now;
+    *before = now;
+    changed
 }
 
 /// A probe of its own, beside the watch.

@@ -96,6 +96,13 @@ impl Watching {
         self.sight.clone()
     }
 
+    /// What is seen first; a driver that is missing is seen too.
+    pub(super) async fn first(&self) -> Option<Sight> {
+        let mut sight = self.sight.clone();
+        let first = sight.wait_for(Option::is_some).await;
+        first.ok().and_then(|sight| sight.clone())
+    }
+
     pub(super) fn hold(&self) -> Hold {
         self.hold.clone()
     }
