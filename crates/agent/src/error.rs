@@ -20,9 +20,6 @@ pub enum Error {
     /// How to reach the API server is not known.
     #[error("how to reach the API server is not known: {0}")]
     Kubernetes(String),
-    /// A file that was named cannot be read.
-    #[error("{0}")]
-    Input(String),
     /// A thread or runtime cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -55,7 +52,6 @@ impl Error {
             Self::Plugin(error) => error.code(),
             Self::ApiServer(error) => error.code(),
             Self::Kubernetes(_) => "agent.kubernetes",
-            Self::Input(_) => "agent.input",
             Self::Thread(_) => "agent.thread",
             Self::Output(_) => "output.write",
         }
@@ -70,7 +66,6 @@ impl Error {
             | Self::Plugin(_)
             | Self::ApiServer(_)
             | Self::Kubernetes(_)
-            | Self::Input(_)
             | Self::Thread(_)
             | Self::Output(_) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
@@ -84,7 +79,7 @@ impl Diagnose for Error {
         match self {
             Self::Gpu(error) => error.problem(),
             Self::Cell(error) => error.problem(),
-            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Input(_) | Self::Thread(_) => {
+            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
                 Problem::new(self.code(), self.to_string())
             }
             Self::Output(_) => Problem::new("output.write", self.to_string())

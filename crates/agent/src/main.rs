@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
-use agent::run::{EnrolArgs, RunArgs};
+use agent::run::RunArgs;
 use agent::{Error, Exit};
 use clap::{Parser, Subcommand};
 
@@ -20,8 +20,6 @@ struct Cli {
 enum Command {
     /// Tell what the driver knows of this host's GPUs
     Probe(ProbeArgs),
-    /// Enrol this host's agent with its cell, by a one-time token
-    Enrol(EnrolArgs),
     /// Hand out this host's GPUs to pods, as far as the cell permits
     Run(RunArgs),
 }
@@ -30,14 +28,13 @@ impl Command {
     fn format(&self) -> Format {
         match self {
             Self::Probe(args) => args.output,
-            Self::Enrol(_) | Self::Run(_) => Format::Table,
+            Self::Run(_) => Format::Table,
         }
     }
 
     fn run(&self) -> Result<(), Error> {
         match self {
             Self::Probe(args) => probe::run(args),
-            Self::Enrol(args) => args.run(),
             Self::Run(args) => {
                 log();
                 args.run()

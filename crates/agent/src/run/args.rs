@@ -1,10 +1,9 @@
-//! The commands `enrol` and `run`.
+//! The command `run`.
 
 use super::{DeviceRoot, Options, ScrubMode, api_server, run};
 use crate::Error;
-use crate::cell::{StateDir, enrol};
+use crate::cell::StateDir;
 use clap::Args;
-use gpu::HostRoot;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,79 +11,86 @@ use tokio_util::sync::CancellationToken;
 
 const STATE: &str = "/var/lib/bailiwick-agent";
 
-/// Enrols this host's agent with its cell.
-#[derive(Args, Debug)]
-pub struct EnrolArgs {
-    /// The cell's address for agents: https://HOST[:PORT]
-    #[arg(long, value_name = "URL", env = "BAILIWICK_CELL")]
-    cell: String,
-    /// File with the one-time token that `bailiwick agent-token MACHINE` made
-    #[arg(long, value_name = "FILE", env = "BAILIWICK_AGENT_TOKEN_FILE")]
-    token_file: PathBuf,
-    /// Where the agent keeps its key and certificate
-    #[arg(long, value_name = "DIR", default_value = STATE, env = "BAILIWICK_AGENT_STATE")]
-    state_dir: PathBuf,
-    /// Where the host's root directory is
-    #[arg(long, value_name = "DIR", default_value = "/", env = "BAILIWICK_HOST_ROOT")]
-    host_root: PathBuf,
-    /// Do nothing, successfully, where the agent is enrolled already
-    #[arg(long)]
-    once: bool,
-}
-
-impl EnrolArgs {
-    /// Enrols.
-    pub fn run(&self) -> Result<(), Error> {
-        let dir = StateDir::open(&self.state_dir)?;
-        if self.once && dir.identity().is_ok() {
-            return Ok(());
-        }
-        let token = std::fs::read_to_string(&self.token_file)
-            .map_err(|error| Error::Input(format!("{}: {error}", self.token_file.display())))?;
-        let uuid = HostRoot::at(&self.host_root).host().system_uuid;
-        runtime()?.block_on(enrol(&dir, &self.cell, token.trim(), uuid))?;
-        Ok(())
-    }
-}
-
 /// Works on this host for its cell, until it is told to end.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bailiwick-agent run --kubeconfig /etc/kubernetes/bailiwick-agent.conf
+  bailiwick-agent run --host-root /host --nvml /host/usr/lib64/libnvidia-ml.so.1
+
+It logs to standard error, one JSON object a line; BAILIWICK_LOG=debug tells more. SIGTERM ends it.")]
 pub struct RunArgs {
     /// Where the agent keeps its key and certificate
-    #[arg(long, value_name = "DIR", default_value = STATE, env = "BAILIWICK_AGENT_STATE")]
+    #[arg(long, value_name = "DIR", default_value = STATE, env = "BAILIWICK_STATE_DIR", hide_env_values = true)]
     state_dir: PathBuf,
     /// A kubeconfig for the API server; without it the agent is a pod of the cluster
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
     kubeconfig: Option<PathBuf>,
     /// The kubelet's directory
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet", env = "BAILIWICK_KUBELET_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/kubelet",
+        env = "BAILIWICK_KUBELET_DIR",
+        hide_env_values = true
+    )]
     kubelet_dir: PathBuf,
     /// Where CDI specifications of claims are written, and the container runtime reads them
-    #[arg(long, value_name = "DIR", default_value = "/var/run/cdi", env = "BAILIWICK_CDI_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/run/cdi",
+        env = "BAILIWICK_CDI_DIR",
+        hide_env_values = true
+    )]
     cdi_dir: PathBuf,
     /// Where else `nvidia-ctk cdi generate` may have written
-    #[arg(long, value_name = "DIR", default_value = "/etc/cdi", env = "BAILIWICK_STATIC_CDI_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/cdi",
+        env = "BAILIWICK_STATIC_CDI_DIR",
+        hide_env_values = true
+    )]
     static_cdi_dir: PathBuf,
     /// Tells two agents of one host apart, as during an update: a short name
-    #[arg(long, value_name = "NAME", default_value = "gpu", env = "BAILIWICK_INSTANCE", value_parser = instance)]
+    #[arg(long, value_name = "NAME", default_value = "gpu", env = "BAILIWICK_INSTANCE", hide_env_values = true, value_parser = instance)]
     instance: String,
     /// The driver's library, where it is not the system's own
-    #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML")]
+    #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML", hide_env_values = true)]
     nvml: Option<PathBuf>,
     /// Where the host's root directory is
-    #[arg(long, value_name = "DIR", default_value = "/", env = "BAILIWICK_HOST_ROOT")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/",
+        env = "BAILIWICK_HOST_ROOT",
+        hide_env_values = true
+    )]
     host_root: PathBuf,
     /// Where the driver's device nodes are, as the container runtime sees it
-    #[arg(long, value_name = "DIR", default_value = "/dev", env = "BAILIWICK_DEV_ROOT")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/dev",
+        env = "BAILIWICK_DEV_ROOT",
+        hide_env_values = true
+    )]
     dev_root: PathBuf,
     /// Seconds between probes at most; the driver's events are looked at at once
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     probe_interval: u64,
     /// What is done with a GPU between two claims
-    #[arg(long, value_enum, default_value = "reset", env = "BAILIWICK_SCRUB")]
+    #[arg(long, value_enum, default_value = "reset", env = "BAILIWICK_SCRUB", hide_env_values = true)]
     scrub: ScrubMode,
     /// NVIDIA's program that resets GPUs
-    #[arg(long, value_name = "PATH", default_value = "/usr/bin/nvidia-smi", env = "BAILIWICK_NVIDIA_SMI")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/usr/bin/nvidia-smi",
+        env = "BAILIWICK_NVIDIA_SMI",
+        hide_env_values = true
+    )]
     nvidia_smi: PathBuf,
 }
 

@@ -12,7 +12,7 @@ mod scrub;
 mod watching;
 
 pub use access::DeviceRoot;
-pub use args::{EnrolArgs, RunArgs};
+pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;

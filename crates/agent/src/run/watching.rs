@@ -80,11 +80,15 @@ impl Watching {
                     }
                     ControlFlow::Continue(())
                 });
-                while *asked.borrow() > 0 && !ended.load(Ordering::Relaxed) {
-                    freed.send_if_modified(|free| !std::mem::replace(free, true));
+                while !ended.load(Ordering::Relaxed) {
+                    let wanted = *asked.borrow() > 0;
+                    freed.send_if_modified(|free| std::mem::replace(free, wanted) != wanted);
+                    // Whoever comes from here on sees that it is not free, and is seen at the first probe.
+                    if !wanted && *asked.borrow() == 0 {
+                        break;
+                    }
                     std::thread::sleep(PAUSED);
                 }
-                freed.send_replace(false);
             }
         };
         let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(work)?;
@@ -115,5 +119,34 @@ impl Drop for Watching {
             // An error is a panic in there, which has been told already.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpu::HostRoot;
+    use nvml_stand_in::{Description, Installed};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_driver_is_let_go_for_as_long_as_somebody_holds_it_and_watched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap();
+        let installed = Installed::into(folder.path(), &host).unwrap();
+        let watch = Watch {
+            library: Some(installed.library()),
+            host: HostRoot::default(),
+            interval: Duration::from_millis(100),
+        };
+        let watching = Watching::start(watch, Vec::new()).unwrap();
+        assert_eq!(watching.first().await.unwrap().probe.gpus.len(), 8);
+        let (one, two) = (watching.hold().take().await, watching.hold().take().await);
+        let mut sight = watching.sight();
+        sight.mark_unchanged();
+        drop(one);
+        let quiet = tokio::time::timeout(Duration::from_millis(500), sight.changed()).await;
+        assert!(quiet.is_err(), "nothing is probed while the driver is held");
+        drop(two);
+        tokio::time::timeout(Duration::from_mins(1), sight.changed()).await.unwrap().unwrap();
     }
 }

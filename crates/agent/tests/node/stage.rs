@@ -97,7 +97,7 @@ impl Stage {
     pub(crate) fn permit(&self, life: Duration) {
         let issued = Timestamp::now();
         let permit = |index| Permit {
-            device: Name::new(&format!("gpu-{index}")).unwrap(),
+            device: Name::new(format!("gpu-{index}")).unwrap(),
             gpu: gpu(index),
             partition: None,
             verdict: None,

@@ -234,6 +234,19 @@ async fn an_agent_reads_claims_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn the_agents_manifests_are_taken_as_they_are() {
+    let cluster = Cluster::guarded().await;
+    let folder = testbed::repository_root().join("manifests/agent");
+    // Its namespace is needed before what is in it.
+    let account = folder.join("account.yaml");
+    cluster.admin(&["apply", "--server-side", "-f", account.to_str().unwrap()]).await;
+    let check =
+        ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", folder.to_str().unwrap()];
+    let taken = cluster.admin(&check).await;
+    assert!(taken.contains("daemonset.apps/bailiwick-agent serverside-applied"), "{taken}");
+}
+
+#[tokio::test]
 async fn a_kubelet_writes_no_classes_and_neither_labels_nor_taints_of_ours_on_its_node() {
     let cluster = Cluster::guarded().await;
     let uuid = "00000000-0000-0000-0000-000000000001";
