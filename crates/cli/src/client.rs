@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use cell::api::types::{
-    Applied, ClassItem, EventItem, FirmwareCheck, GpuItem, Machine, MachineDetail, NewToken, Page,
-    PlanRequest, Publication, Secret, TokenItem, TokenRequest, Version, Why,
+    AgentTokenRequest, Applied, ClassItem, EventItem, FirmwareCheck, GpuItem, Machine, MachineDetail,
+    NewAgentToken, NewToken, Page, PlanRequest, Publication, Secret, TokenItem, TokenRequest, Version, Why,
 };
-use domain::{Digest, Kind, Plan, Problem};
+use domain::{Digest, Kind, Name, Plan, Problem};
 use reqwest::{Method, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -261,6 +261,14 @@ impl Client {
 
     pub(crate) async fn create_token(&self, request: &TokenRequest) -> Outcome<NewToken> {
         self.post(&["tokens"], request).await
+    }
+
+    pub(crate) async fn agent_token(
+        &self,
+        machine: &Name,
+        request: &AgentTokenRequest,
+    ) -> Outcome<NewAgentToken> {
+        self.post(&["machines", machine.as_str(), "agent-token"], request).await
     }
 
     pub(crate) async fn revoke_token(&self, name: &str) -> Outcome {

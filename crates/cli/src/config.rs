@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use cell::{IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings, Settings, SinkSettings};
+use cell::{
+    AgentSettings, IronicSettings, Metal3Settings, ProvisionerSettings, ServiceSettings, Settings,
+    SinkSettings,
+};
 use clap::{Args, ValueEnum};
 use domain::{Name, Problem, manifest};
 use serde::Deserialize;
@@ -377,6 +380,10 @@ provisioner-at-once = 5
 requests-per-bmc = 2
 requests-at-once = 3
 refresh = "30m"
+agent-listen = "127.0.0.1:2"
+agent-report-interval = "20s"
+agent-permit-life = "5m"
+agent-certificate-life = "12h"
 log-format = "json"
 log-level = "debug"
 "#;

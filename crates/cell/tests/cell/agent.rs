@@ -122,7 +122,7 @@ impl Agent {
 
     /// Waits until the device has a permit, or has none with this code.
     pub(crate) async fn until(&self, device: &str, code: Option<&str>) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         loop {
             let found = self.gate.permit(device).err();
             if found.as_ref().map(PermitError::code) == code {

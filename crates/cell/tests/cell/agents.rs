@@ -10,6 +10,7 @@ use domain::{Diagnose as _, Digest};
 use serde_json::{Value, json};
 use sim::Model;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Stage {
 
     /// Waits until all GPUs are in this state.
     async fn gpus_become(&self, state: &str) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         loop {
             let gpus = self.gpus().await;
             if !gpus.is_empty() && gpus.iter().all(|gpu| gpu["state"] == state) {
@@ -162,7 +163,6 @@ async fn an_agent_that_is_started_again_goes_on_with_its_permits_and_none_of_ano
         let (_, gate) = agent::cell::Reporter::new(dir.clone(), boot.to_owned(), seen.clone()).unwrap();
         assert_eq!(gate.permit(&device).is_ok(), permitted, "{boot}");
     }
-    use std::os::unix::fs::PermissionsExt as _;
     for file in std::fs::read_dir(dir.path()).unwrap() {
         assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -173,7 +173,7 @@ async fn a_certificate_is_renewed_before_it_ends() {
     let stage = Stage::enrolled(|agents| agents.certificate_life = Duration::from_secs(6)).await;
     let agent = stage.agent().await;
     let first = agent.dir.identity().unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     let renewed = loop {
         let now = agent.dir.identity().unwrap();
         if now.certificate != first.certificate {
@@ -223,7 +223,7 @@ async fn a_token_is_good_once_for_its_machine_and_its_cell() {
     let (status, answer) = stage.client().call("POST", &path, Some(json!({ "expiresInSeconds": 1 }))).await;
     assert_eq!(status, 201, "{answer}");
     let late = answer["token"].as_str().unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     // Refused for its host all the while, and late in the end.
     while code(stage.enrol_with(late, other, "five").await) != "agent.token-late" {
         assert!(tokio::time::Instant::now() < deadline);
@@ -299,7 +299,7 @@ async fn what_is_too_large_too_often_or_contradicts_itself_is_refused() {
             }
         }
     };
-    let answer = tokio::time::timeout(Duration::from_secs(60), too_often).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_mins(1), too_often).await.unwrap();
     assert_eq!(answer["code"], "agent.too-often");
 }
 

@@ -1,11 +1,13 @@
 //! A cell that publishes to a real API server, and what its real scheduler gives to claims.
 
+use crate::agent::Agent;
 use crate::support::{Client, Rig, crypto, settings};
-use bailiwick_cell::{Cell, Settings, SinkSettings};
+use bailiwick_cell::{AgentSettings, Cell, Settings, SinkSettings};
 use serde_json::{Value, json};
 use sim::{Model, Site};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use testbed::ControlPlane;
 
@@ -17,7 +19,11 @@ struct Base {
     rig: Rig,
     machine: String,
     uuid: String,
+    agent: Option<Agent>,
 }
+
+/// So long a change of a registration takes to reach the cluster, at most.
+const SOON: Duration = Duration::from_secs(2);
 
 impl Base {
     async fn start() -> Self {
@@ -45,7 +51,33 @@ impl Base {
         let client = Client::of(&cell);
         let rig = Rig { dir, site, cell, client };
         rig.enrol_all().await;
-        Self { plane, rig, machine, uuid }
+        Self { plane, rig, machine, uuid, agent: None }
+    }
+
+    /// The machine has a Node that says its UUID, and an agent that the kubelet has registered.
+    async fn with_node_and_agent() -> Self {
+        let mut base = Self::start().await;
+        base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
+        base.start_agent().await.register(true);
+        base
+    }
+
+    async fn start_agent(&mut self) -> &Agent {
+        let (cell, path) = (self.rig.cell.agents_address().unwrap(), self.rig.dir.path().join("agent"));
+        let agent = Agent::start(&self.rig.client, cell, &self.machine, &self.uuid, &path).await;
+        self.agent.insert(agent)
+    }
+
+    /// Waits until there are slices, or none. Gives the time that took.
+    async fn slices(&self, wanted: bool) -> Duration {
+        let began = Instant::now();
+        self.eventually(&["get", "resourceslices", "-o", "name"], |text| text.is_empty() != wanted).await;
+        began.elapsed()
+    }
+
+    async fn why(&self, code: &str) {
+        let why = self.rig.client.get(&format!("/api/v1/machines/{}/why", self.machine)).await;
+        assert!(why["gpus"].to_string().contains(code), "{why}");
     }
 
     /// Asks until the answer is what is wanted; the cell looks at the cluster again after each event.
@@ -76,6 +108,7 @@ fn cluster_settings(dir: &TempDir, kubeconfig: PathBuf) -> Settings {
     Settings {
         sinks: vec![SinkSettings::Cluster { kubeconfig: Some(kubeconfig), context: None }],
         cluster_user: CELL_USER.to_owned(),
+        agents: Some(AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))),
         ..settings(dir)
     }
 }
@@ -97,7 +130,7 @@ fn claim_and_pod(name: &str, class: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other() {
-    let base = Base::start().await;
+    let mut base = Base::start().await;
     base.rig.client.wait_until_published().await;
     let publication = base.rig.client.get("/api/v1/publications").await;
     assert_eq!(publication[0]["problem"], Value::Null, "{publication}");
@@ -105,20 +138,24 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
     // Without a verified Node the classes are there and no slice is; `why` says so.
     assert!(kubectl(&base.plane, &["get", "deviceclass", "-o", "name"]).await.contains("trial"));
     assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
-    let why = base.rig.client.get(&format!("/api/v1/machines/{}/why", base.machine)).await;
-    assert!(why["gpus"].to_string().contains("publish.node-missing"), "{why}");
+    base.why("publish.node-missing").await;
 
     // A Node of that name with another UUID is not verified.
     base.plane.create_node(&base.machine, "00000000-0000-0000-0000-00000000beef").await.unwrap();
     base.nudge("nudge-1").await;
     assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
-
-    let why = base.rig.client.get(&format!("/api/v1/machines/{}/why", base.machine)).await;
-    assert!(why["gpus"].to_string().contains("publish.node-mismatch"), "{why}");
+    base.why("publish.node-mismatch").await;
 
     kubectl(&base.plane, &["delete", "node", &base.machine]).await;
     base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
     base.nudge("nudge-2").await;
+    base.why("publish.agent-missing").await;
+    base.start_agent().await;
+    base.rig.client.wait_for_event("agent.probed", &base.machine).await;
+    base.nudge("nudge-3").await;
+    base.why("publish.plugin-missing").await;
+    assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
+    base.agent.as_ref().unwrap().register(true);
     let slices =
         base.eventually(&["get", "resourceslices", "-o", "json"], |text| text.contains("\"devices\"")).await;
     let slices: Value = serde_json::from_str(&slices).unwrap();
@@ -147,6 +184,7 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
         "jsonpath={.items[*].metadata.resourceVersion}",
     ];
     let before = kubectl(&base.plane, &versions).await;
+    // No agent reports to the cell that is started again, at its new address, and none is blamed for that yet.
     let Base { plane, rig, .. } = base;
     let Rig { dir, site, cell, .. } = rig;
     let kubeconfig = cell.settings().sinks.clone();
@@ -161,9 +199,7 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_cannot_write_our_slices_and_a_wiped_slice_comes_back() {
-    let base = Base::start().await;
-    base.plane.create_node(&base.machine, &base.uuid).await.unwrap();
-    base.nudge("nudge").await;
+    let base = Base::with_node_and_agent().await;
     let slices =
         base.eventually(&["get", "resourceslices", "-o", "json"], |text| text.contains("\"devices\"")).await;
     let slices: Value = serde_json::from_str(&slices).unwrap();
@@ -186,6 +222,24 @@ async fn a_kubelet_cannot_write_our_slices_and_a_wiped_slice_comes_back() {
         .unwrap();
     base.nudge("nudge-again").await;
     base.eventually(&["get", "resourceslices", "-o", "name"], |text| text.contains(&name)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_follow_the_registration_of_the_nodes_plugin_within_two_seconds() {
+    let base = Base::with_node_and_agent().await;
+    let agent = base.agent.as_ref().unwrap();
+    base.slices(true).await;
+    base.rig.client.wait_until_published().await;
+    agent.register(false);
+    let gone = base.slices(false).await;
+    agent.register(true);
+    let back = base.slices(true).await;
+    // As a kubelet that is started again: it wipes, and registers the plugin anew.
+    kubectl(&base.plane, &["delete", "resourceslices", "--all"]).await;
+    agent.register(true);
+    let again = base.slices(true).await;
+    println!("slices gone after {gone:?}, back after {back:?}, back after a wipe {again:?}");
+    assert!(gone < SOON && back < SOON && again < SOON, "{gone:?} {back:?} {again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
