@@ -191,6 +191,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Choose another with `--listen`, or stop what uses it.",
     ),
     (
+        "gpu.ambiguous",
+        "Several GPUs are meant by one name.",
+        "`bailiwick get gpus NAME` lists them; name one by its device.",
+    ),
+    (
         "gpu.not-allocatable",
         "GPUs match a class and cannot be claimed by it yet.",
         "The node agent's probe and an attestation verdict open this gate; nothing else does.",

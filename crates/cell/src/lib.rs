@@ -5,6 +5,7 @@ pub mod api;
 mod base_cluster;
 mod enrol;
 mod error;
+mod gpus;
 mod ipmi;
 mod join;
 mod life;
@@ -16,7 +17,6 @@ mod secrets;
 mod service;
 pub mod settings;
 mod trouble;
-mod views;
 mod world;
 
 pub use error::{CODES, CellError};

@@ -1,13 +1,16 @@
 //! All that is declared and known, read at one time: what the API shows and the publisher publishes.
 
-use crate::views::{self, View};
+use crate::gpus::Reconciled;
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
+use domain::firmware::FirmwareProfileSpec;
+use domain::gpu_views::GpuState;
 use domain::inventory::Gpu;
+use domain::inventory::Inventory;
 use domain::probe::Probe;
 use domain::{Containment, Declaration, Goal, Name, Problem, Spec};
 use dra::{GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use store::{AgentRecord, GpuRecord, MachineRecord, Store, StoreError};
 use tokio::sync::Mutex;
@@ -30,6 +33,8 @@ pub(crate) struct World {
     pub sites: BTreeMap<Name, SiteSpec>,
     pub classes: BTreeMap<Name, GpuClassSpec>,
     pub machines: BTreeMap<Name, KnownMachine>,
+    pub profiles: Vec<FirmwareProfileSpec>,
+    reconciled: OnceLock<Reconciled>,
     doubles: BTreeSet<GpuKey>,
 }
 
@@ -42,13 +47,24 @@ pub(crate) struct KnownMachine {
     pub record: MachineRecord,
     pub gpus: Vec<Gpu>,
     pub agent: Option<AgentRecord>,
+    /// Who made it and what it is called; read of machines whose agent reports.
+    pub model: Option<Arc<Inventory>>,
 }
 
 impl World {
     /// Reads it.
     pub(crate) async fn read(store: &Store, home: &Name) -> Result<Self, StoreError> {
         let (declarations, machines) = (store.declarations().await?, store.machines().await?);
-        Ok(Self::new(declarations, machines, store.gpus().await?, store.agents().await?, home))
+        let (gpus, agents) = (store.gpus().await?, store.agents().await?);
+        let reporting: BTreeSet<_> =
+            agents.iter().filter(|agent| agent.alive).map(|agent| &agent.machine).collect();
+        let mut models = BTreeMap::new();
+        for machine in machines.iter().filter(|machine| reporting.contains(&machine.name)) {
+            if let Some(model) = store.model(machine).await? {
+                models.insert(machine.name.clone(), model);
+            }
+        }
+        Ok(Self::new(declarations, machines, gpus, agents, models, home))
     }
 
     fn new(
@@ -56,13 +72,14 @@ impl World {
         records: Vec<MachineRecord>,
         gpus: Vec<GpuRecord>,
         agents: Vec<AgentRecord>,
+        mut models: BTreeMap<Name, Arc<Inventory>>,
         home: &Name,
     ) -> Self {
         let mut agents: BTreeMap<_, _> =
             agents.into_iter().map(|agent| (agent.machine.clone(), agent)).collect();
         let (mut nested, mut sites, mut classes, mut specs) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut goals = BTreeMap::new();
+        let (mut goals, mut profiles) = (BTreeMap::new(), Vec::new());
         for Declaration { metadata, spec } in declarations {
             match spec {
                 Spec::Jurisdiction(spec) => nested.push((metadata.name, spec.within)),
@@ -70,7 +87,8 @@ impl World {
                 Spec::GpuClass(spec) => drop(classes.insert(metadata.name, spec)),
                 Spec::Machine(spec) => drop(specs.insert(metadata.name, (metadata.labels, *spec))),
                 Spec::Assignment(spec) => drop(goals.insert(metadata.name, Goal::of(Some(&spec)))),
-                Spec::LegalEntity(_) | Spec::BaseCluster(_) | Spec::FirmwareProfile(_) => {}
+                Spec::FirmwareProfile(spec) => profiles.push(*spec),
+                Spec::LegalEntity(_) | Spec::BaseCluster(_) => {}
             }
         }
         let mut by_machine = BTreeMap::<Name, Vec<Gpu>>::new();
@@ -84,7 +102,8 @@ impl World {
                 let goal = goals.remove(&record.name).unwrap_or(Goal::Shelf);
                 let gpus = by_machine.remove(&record.name).unwrap_or_default();
                 let agent = agents.remove(&record.name);
-                Some((record.name.clone(), KnownMachine { labels, goal, spec, record, gpus, agent }))
+                let model = models.remove(&record.name);
+                Some((record.name.clone(), KnownMachine { labels, goal, spec, record, gpus, agent, model }))
             })
             .collect();
         let mut world = Self {
@@ -94,6 +113,8 @@ impl World {
             sites,
             classes,
             machines,
+            profiles,
+            reconciled: OnceLock::new(),
             doubles: BTreeSet::new(),
         };
         world.doubles = world.find_doubles();
@@ -114,7 +135,7 @@ impl World {
         doubles
     }
 
-    fn enrolled(&self) -> impl Iterator<Item = (&Name, &KnownMachine)> {
+    pub(crate) fn enrolled(&self) -> impl Iterator<Item = (&Name, &KnownMachine)> {
         self.machines.iter().filter(|(_, machine)| machine.record.state.is_enrolled())
     }
 
@@ -123,15 +144,9 @@ impl World {
         GpuKey::of(gpu).is_some_and(|key| self.doubles.contains(&key))
     }
 
-    /// What all that is known of a GPU comes to.
-    pub(crate) fn view<'w>(&self, machine: &'w KnownMachine, gpu: &Gpu) -> View<'w> {
-        if self.is_double(gpu) {
-            return View::Conflicting(Vec::new());
-        }
-        match machine.probe() {
-            Some(probe) => views::view(gpu, probe),
-            None => View::Inventoried,
-        }
+    /// What all that is known of the GPUs comes to.
+    pub(crate) fn reconciled(&self) -> &Reconciled {
+        self.reconciled.get_or_init(|| Reconciled::of(self))
     }
 
     /// The site's jurisdiction. A machine of no site cannot be declared, but a reader of this must never invent one.
@@ -155,14 +170,15 @@ impl World {
             alarms: machine.alarms(),
         });
         let (mut probed, mut conflicts) = (BTreeSet::new(), BTreeSet::new());
-        for (_, machine) in self.enrolled() {
-            for gpu in &machine.gpus {
+        for (name, _) in self.enrolled() {
+            for reconciled in self.reconciled().of_machine(name) {
+                let Some(gpu) = &reconciled.redfish else { continue };
                 let Some(key) = GpuKey::of(gpu) else { continue };
-                match self.view(machine, gpu) {
-                    View::Probed(_) => drop(probed.insert(key)),
+                match reconciled.state {
+                    GpuState::Probed => drop(probed.insert(key)),
                     // Those that two machines show are found by `publish` itself.
-                    View::Conflicting(_) if !self.is_double(gpu) => drop(conflicts.insert(key)),
-                    View::Conflicting(_) | View::Inventoried => {}
+                    GpuState::Conflicting if !self.is_double(gpu) => drop(conflicts.insert(key)),
+                    GpuState::Conflicting | GpuState::Inventoried => {}
                 }
             }
         }
@@ -197,7 +213,10 @@ impl World {
             && !self.is_double(gpu)
             && class.requires.iter().all(|requirement| match requirement {
                 Requirement::Inventoried => true,
-                Requirement::Probed => matches!(self.view(machine, gpu), View::Probed(_)),
+                Requirement::Probed => {
+                    let reconciled = self.reconciled().find(&machine.record.name, gpu);
+                    reconciled.is_some_and(|reconciled| reconciled.state == GpuState::Probed)
+                }
                 Requirement::Attested => false,
             })
     }

@@ -331,6 +331,8 @@ pub struct Readings {
 /// Something wrong with a GPU, with a stable code (`docs/reference/codes.md`). It is gone from the next probe once its cause is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// Profiles have findings too; schemas of both stand side by side.
+#[schemars(rename = "GpuFinding")]
 pub struct Finding {
     /// How bad it is; the worst sorts first.
     pub severity: Severity,

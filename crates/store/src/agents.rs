@@ -1,7 +1,7 @@
 //! Agents: their one-time tokens, what they report, and when their silence counts. Times that decide are the database's.
 
 use crate::error::StoreError;
-use crate::machines::{CELL, state, subject};
+use crate::machines::{CELL, MachineRecord, state, subject};
 use crate::open::Store;
 use crate::queue::timed;
 use crate::rows::{Read as _, clean, to_json};
@@ -9,7 +9,7 @@ use crate::write::Write;
 use domain::agent::{PreparedDevice, Report};
 use domain::fact::{self, Source};
 use domain::probe::Probe;
-use domain::{Digest, MachineState, Name, Problem};
+use domain::{Digest, Inventory, MachineState, Name, Problem};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
@@ -120,8 +120,8 @@ pub struct ProbeRecord {
     pub at: Timestamp,
 }
 
-/// Probes by machine, as they were read last: whoever looks at all agents again and again reads those that changed.
-pub(crate) type ProbeCache = Mutex<BTreeMap<Name, (Digest, Arc<Probe>)>>;
+/// Documents by machine, as they were read last: whoever looks at all agents again and again reads those that changed.
+pub(crate) type Cache<T> = Mutex<BTreeMap<Name, (Digest, Arc<T>)>>;
 
 /// What a report came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -362,6 +362,24 @@ impl Store {
         let probe: Arc<Probe> = Arc::new(row.json("document")?);
         self.probes().insert(machine.clone(), (*digest, Arc::clone(&probe)));
         Ok(Some(probe))
+    }
+
+    /// Who made a machine and what it is called, of its newest inventory: identity and BMC alone are filled in.
+    pub async fn model(&self, machine: &MachineRecord) -> Result<Option<Arc<Inventory>>, StoreError> {
+        let Some(mark) = &machine.inventory else { return Ok(None) };
+        let known = self.models().get(&machine.name).filter(|(known, _)| *known == mark.digest).cloned();
+        if let Some((_, model)) = known {
+            return Ok(Some(model));
+        }
+        let Some((inventory, _)) = self.inventory(&machine.name).await? else { return Ok(None) };
+        let model =
+            Arc::new(Inventory { identity: inventory.identity, bmc: inventory.bmc, ..Inventory::default() });
+        self.models().insert(machine.name.clone(), (mark.digest, Arc::clone(&model)));
+        Ok(Some(model))
+    }
+
+    fn models(&self) -> MutexGuard<'_, BTreeMap<Name, (Digest, Arc<Inventory>)>> {
+        self.inner.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn probes(&self) -> MutexGuard<'_, BTreeMap<Name, (Digest, Arc<Probe>)>> {

@@ -1,10 +1,12 @@
 //! Opening a database: first look, then decide, only then change anything.
 
-use crate::agents::ProbeCache;
+use crate::agents::Cache;
 use crate::error::StoreError;
 use crate::place::{Backend, Lock, Place};
 use crate::rows::Read as _;
 use crate::seal::Sealer;
+use domain::Inventory;
+use domain::probe::Probe;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
@@ -75,7 +77,8 @@ pub(crate) struct Inner {
     pub(crate) leases: Option<AnyPool>,
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
-    pub(crate) probes: ProbeCache,
+    pub(crate) probes: Cache<Probe>,
+    pub(crate) models: Cache<Inventory>,
     /// Held as long as the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -158,7 +161,8 @@ impl Store {
             leases: (backend == Backend::Sqlite).then(|| pool(1, Some(LEASES))),
             sealer,
             newest,
-            probes: ProbeCache::default(),
+            probes: Cache::default(),
+            models: Cache::default(),
             lock: Mutex::new(lock),
         };
         let store = Self { inner: Arc::new(inner) };

@@ -2,9 +2,9 @@
 
 use super::authority::failed;
 use crate::error::CellError;
-use crate::views::View;
+use crate::gpus;
 use crate::world::{KnownMachine, World};
-use domain::inventory::Gpu;
+use domain::gpu_views::ReconciledGpu;
 use domain::permit::{Permit, Permits, PublicKey, SignedPermits};
 use domain::{MachineState, Name};
 use dra::GpuKey;
@@ -48,12 +48,14 @@ impl Signer {
 /// its views agree on. A machine that nobody knows has none.
 pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Duration) -> Permits {
     let end = now.checked_add(life).unwrap_or(now);
-    let known = world.machines.get(machine).filter(|known| is_open(known));
-    let permits = known.into_iter().flat_map(|known| {
-        known.gpus.iter().filter_map(|gpu| {
-            let (device, gpu) = device_and_gpu(world, known, gpu)?;
-            Some(Permit { device, gpu, partition: None, verdict: None, valid_until: end })
-        })
+    let open = world.machines.get(machine).is_some_and(is_open);
+    let gpus = if open { world.reconciled().of_machine(machine) } else { &[] };
+    let permits = gpus.iter().filter_map(device_and_gpu).map(|(device, gpu)| Permit {
+        device,
+        gpu,
+        partition: None,
+        verdict: None,
+        valid_until: end,
     });
     Permits { machine: machine.clone(), issued: now, permits: permits.collect() }
 }
@@ -64,9 +66,9 @@ fn is_open(known: &KnownMachine) -> bool {
         && known.agent.as_ref().is_some_and(|agent| agent.alive)
 }
 
-/// The device that a GPU is, and its UUID as NVML writes it, where all that is known of it agrees.
-fn device_and_gpu(world: &World, known: &KnownMachine, gpu: &Gpu) -> Option<(Name, String)> {
-    let View::Probed(probed) = world.view(known, gpu) else { return None };
-    let device = Name::new(GpuKey::of(gpu)?.device_name()).ok()?;
+/// The device that a GPU is, and its UUID as NVML writes it, where all views of it agree and it is fit for use.
+fn device_and_gpu(gpu: &ReconciledGpu) -> Option<(Name, String)> {
+    let probed = gpus::confirmed(gpu).filter(|probed| !gpus::is_unfit(probed))?;
+    let device = Name::new(GpuKey::of(gpu.redfish.as_ref()?)?.device_name()).ok()?;
     Some((device, probed.uuid.clone()?))
 }

@@ -1,11 +1,11 @@
 //! Machines, GPUs and classes as they are known now.
 
 use super::access::Caller;
+use super::gpus;
 use super::problem::Refusal;
-use super::types::{ClassItem, EventItem, GpuItem, GpuState, Machine, MachineDetail, Page, Paging, Why};
+use super::types::{ClassItem, EventItem, GpuDetail, GpuItem, Machine, MachineDetail, Page, Paging, Why};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
-use crate::views::View;
 use crate::world::{KnownMachine, World};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -14,7 +14,7 @@ use domain::inventory::Gpu;
 use domain::lifecycle;
 use domain::principal::Permission;
 use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec};
-use dra::GpuKey;
+use http::StatusCode;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(erasures))
         .routes(routes!(refresh))
         .routes(routes!(gpus))
+        .routes(routes!(gpu))
         .routes(routes!(classes))
 }
 
@@ -294,38 +295,31 @@ async fn gpus(
     caller.needs(Permission::Read)?;
     let Query(paging) = paging?;
     let world = World::read(&api.store, &api.home).await?;
-    let mut all: Vec<(String, &Name, &KnownMachine, &Gpu)> = Vec::new();
-    for (name, known) in &world.machines {
-        // Numbered within the machine, so that GPUs without identity can be paged too.
-        let gpus = known.gpus.iter().enumerate();
-        all.extend(gpus.map(|(at, gpu)| (format!("{name}/{at:06}"), name, known, gpu)));
-    }
-    let page = page(all, &paging, |(key, ..)| key.clone())?;
-    let items =
-        page.items.into_iter().map(|(_, name, known, gpu)| gpu_item(&world, name, known, gpu)).collect();
-    Ok(Json(Page { items, next: page.next }))
+    let known = gpus::known(&world);
+    let page = page(known, &paging, |gpu| gpu.key.clone())?;
+    Ok(Json(Page { items: page.items.into_iter().map(|gpu| gpu.item(&world)).collect(), next: page.next }))
 }
 
-fn gpu_item(world: &World, name: &Name, known: &KnownMachine, gpu: &Gpu) -> GpuItem {
-    let key = GpuKey::of(gpu);
-    let state = match &key {
-        None => GpuState::Unidentified,
-        Some(_) if world.is_double(gpu) || !known.alarms().is_empty() => GpuState::Conflicting,
-        Some(_) => match world.view(known, gpu) {
-            View::Probed(_) => GpuState::Probed,
-            View::Inventoried => GpuState::Inventoried,
-            View::Conflicting(_) => GpuState::Conflicting,
-        },
-    };
-    let allocatable = world.classes.iter().filter(|(_, class)| world.allocatable(class, known, gpu));
-    GpuItem {
-        machine: name.clone(),
-        device: key.filter(|_| !world.is_double(gpu)).map(|key| key.device_name()),
-        site: known.spec.site.clone(),
-        jurisdiction: world.jurisdiction_of(known).unwrap_or(&world.home).clone(),
-        state,
-        gpu: gpu.clone(),
-        allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
+/// One GPU with what each view says of it.
+#[utoipa::path(get, path = "/api/v1/gpus/{name}", tag = "gpus",
+    params(("name" = String, Path, description = "Its device, serial number or UUID, by whichever view.")),
+    responses((status = 200, body = GpuDetail), (status = 409, description = "Several GPUs are meant.")))]
+async fn gpu(
+    State(api): Shared,
+    caller: Caller,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<GpuDetail> {
+    caller.needs(Permission::Read)?;
+    let name = name?.0;
+    let world = World::read(&api.store, &api.home).await?;
+    let mut found: Vec<_> = gpus::known(&world).into_iter().filter(|gpu| gpu.is_called(&name)).collect();
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(Json(only.detail(&world))),
+        (None, _) => Err(Refusal::not_found(&format!("GPU {name}"))),
+        (Some(_), more) => {
+            let message = format!("{} GPUs are meant by {name:?}", more + 1);
+            Err(Refusal::new(StatusCode::CONFLICT, coded("gpu.ambiguous", message)))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod events;
 mod firmware;
+mod gpus;
 mod machines;
 mod plans;
 pub(crate) mod problem;

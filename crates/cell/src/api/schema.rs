@@ -43,6 +43,12 @@ components! {
     Inventory = domain::Inventory;
     /// [`domain::inventory::Gpu`].
     Gpu = domain::inventory::Gpu;
+    /// [`domain::probe::ProbedGpu`].
+    ProbedGpu = domain::probe::ProbedGpu;
+    /// [`domain::probe::Finding`].
+    GpuFinding = domain::probe::Finding;
+    /// [`domain::gpu_views::SpdmGpu`].
+    SpdmGpu = domain::gpu_views::SpdmGpu;
     /// [`domain::firmware::Compliance`].
     Compliance = domain::firmware::Compliance;
     /// [`domain::declaration::BmcSpec`].

@@ -1,8 +1,10 @@
 //! The shapes of the API, shared by the service and its clients.
 
 use domain::declaration::{BmcSpec, GpuClassSpec, RackPosition, Requirement, Zone};
+use domain::gpu_views::SpdmGpu;
 use domain::inventory::{Gpu, Inventory};
 use domain::plan::Plan;
+use domain::probe::{Finding, ProbedGpu};
 use domain::{Declaration, Kind, MachineState, Name, Problem, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -227,11 +229,42 @@ pub struct GpuItem {
     pub jurisdiction: Name,
     /// How far it has come.
     pub state: GpuState,
-    /// What its BMC says of it.
+    /// What its BMC says of it; of one that the BMC does not list, what the driver says.
     #[schema(value_type = schema::Gpu)]
     pub gpu: Gpu,
+    /// UUID as the driver writes it; `null` while no driver has told of it.
+    pub nvml_uuid: Option<String>,
+    /// What is wrong with it, worst first; `null` while no driver has told.
+    #[schema(value_type = Option<Vec<schema::GpuFinding>>)]
+    pub health: Option<Vec<Finding>>,
+    /// Where its views contradict each other.
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub conflicts: Vec<Problem>,
+    /// UIDs of the ResourceClaims for which its node has prepared it, or a part of it.
+    pub prepared_for: Vec<String>,
     /// Classes a claim could get it by, today.
     pub allocatable_by: Vec<String>,
+}
+
+/// A GPU with what each view says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub item: GpuItem,
+    /// What its BMC says; `null` where that does not list it.
+    #[schema(value_type = Option<schema::Gpu>)]
+    pub redfish: Option<Gpu>,
+    /// What its own certificate says; `null` where that was not read.
+    #[schema(value_type = Option<schema::SpdmGpu>)]
+    pub spdm: Option<SpdmGpu>,
+    /// What the driver on its machine says; `null` where that does not show it.
+    #[schema(value_type = Option<schema::ProbedGpu>)]
+    pub nvml: Option<ProbedGpu>,
+    /// When the driver was asked.
+    #[schema(value_type = Option<String>)]
+    pub probed_at: Option<Timestamp>,
 }
 
 /// A GPU class in a list.

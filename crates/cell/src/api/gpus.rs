@@ -1,0 +1,115 @@
+//! GPUs as the API shows them: those that BMCs list, in their order, then those that drivers alone show.
+
+use super::types::{GpuDetail, GpuItem, GpuState};
+use crate::gpus;
+use crate::world::{KnownMachine, World};
+use domain::Name;
+use domain::gpu_views::{self, ReconciledGpu};
+use domain::inventory::Gpu;
+use dra::GpuKey;
+use std::borrow::Cow;
+
+/// A GPU, and what all views of it come to.
+pub(super) struct KnownGpu<'w> {
+    /// Sorts, and pages.
+    pub key: String,
+    name: &'w Name,
+    machine: &'w KnownMachine,
+    gpu: Cow<'w, Gpu>,
+    /// `None` for a machine that is not enrolled (any more).
+    reconciled: Option<&'w ReconciledGpu>,
+}
+
+/// All of them, by machine.
+pub(super) fn known(world: &World) -> Vec<KnownGpu<'_>> {
+    let mut all = Vec::new();
+    for (name, machine) in &world.machines {
+        let listed = machine.gpus.iter().map(|gpu| (Cow::Borrowed(gpu), world.reconciled().find(name, gpu)));
+        let unlisted =
+            world.reconciled().unlisted(name).map(|gpu| (Cow::Owned(gpus::as_listed(gpu)), Some(gpu)));
+        // Numbered within the machine, so that GPUs without identity can be paged too.
+        all.extend(listed.chain(unlisted).enumerate().map(|(at, (gpu, reconciled))| KnownGpu {
+            key: format!("{name}/{at:06}"),
+            name,
+            machine,
+            gpu,
+            reconciled,
+        }));
+    }
+    all
+}
+
+impl KnownGpu<'_> {
+    /// Whether people may call it so: by its device, a serial number or a UUID.
+    pub(super) fn is_called(&self, text: &str) -> bool {
+        let identities = self.reconciled.map(ReconciledGpu::identities).unwrap_or_default();
+        let bare = text.to_ascii_lowercase();
+        let bare = bare.strip_prefix("gpu-").filter(|rest| rest.len() == 36).unwrap_or(&bare);
+        self.device().is_some_and(|device| device == text)
+            || identities
+                .iter()
+                .any(|identity| identity.split_once('/').is_some_and(|(_, value)| value == bare))
+    }
+
+    fn device(&self) -> Option<String> {
+        // What only the driver shows is no device.
+        self.reconciled.is_none_or(|gpu| gpu.redfish.is_some()).then_some(())?;
+        GpuKey::of(&self.gpu).map(|key| key.device_name())
+    }
+
+    fn state(&self, world: &World) -> GpuState {
+        if GpuKey::of(&self.gpu).is_none() {
+            return GpuState::Unidentified;
+        }
+        if world.is_double(&self.gpu) || !self.machine.alarms().is_empty() {
+            return GpuState::Conflicting;
+        }
+        match self.reconciled.map(|gpu| gpu.state) {
+            None | Some(gpu_views::GpuState::Inventoried) => GpuState::Inventoried,
+            Some(gpu_views::GpuState::Probed) => GpuState::Probed,
+            Some(gpu_views::GpuState::Conflicting) => GpuState::Conflicting,
+        }
+    }
+
+    /// UIDs of the claims that its device, or a partition of it, is prepared for.
+    fn prepared_for(&self, device: Option<&str>) -> Vec<String> {
+        let (Some(agent), Some(device)) = (&self.machine.agent, device) else { return Vec::new() };
+        let is_part = |name: &str| {
+            name.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        let prepared = agent.prepared.iter().filter(|prepared| is_part(prepared.device.as_str()));
+        let claims: std::collections::BTreeSet<_> = prepared.map(|prepared| prepared.claim.clone()).collect();
+        claims.into_iter().collect()
+    }
+
+    pub(super) fn item(&self, world: &World) -> GpuItem {
+        let allocatable =
+            world.classes.iter().filter(|(_, class)| world.allocatable(class, self.machine, &self.gpu));
+        let device = self.device().filter(|_| !world.is_double(&self.gpu));
+        let nvml = self.reconciled.and_then(|gpu| gpu.nvml.as_ref());
+        GpuItem {
+            machine: self.name.clone(),
+            site: self.machine.spec.site.clone(),
+            jurisdiction: world.jurisdiction_of(self.machine).unwrap_or(&world.home).clone(),
+            state: self.state(world),
+            gpu: (*self.gpu).clone(),
+            nvml_uuid: nvml.and_then(|nvml| nvml.uuid.clone()),
+            health: nvml.map(|nvml| nvml.health.clone()),
+            conflicts: self.reconciled.map(gpus::problems).unwrap_or_default(),
+            prepared_for: self.prepared_for(device.as_deref()),
+            allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
+            device,
+        }
+    }
+
+    pub(super) fn detail(&self, world: &World) -> GpuDetail {
+        let probe = self.machine.agent.as_ref().and_then(|agent| agent.probe.as_ref());
+        GpuDetail {
+            item: self.item(world),
+            redfish: self.reconciled.map_or_else(|| Some((*self.gpu).clone()), |gpu| gpu.redfish.clone()),
+            spdm: self.reconciled.and_then(|gpu| gpu.spdm.clone()),
+            nvml: self.reconciled.and_then(|gpu| gpu.nvml.clone()),
+            probed_at: probe.map(|probe| probe.at),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Every GPU as all views of it show it: reconciled once for a view of the world, when somebody asks.
+
+use crate::world::{KnownMachine, World};
+use domain::firmware::{FirmwareProfileSpec, GpuViews};
+use domain::gpu_views::{Accepted, GpuState, MachineViews, ReconciledGpu, reconcile};
+use domain::inventory::{Gpu, Inventory};
+use domain::probe::{ProbedGpu, Severity};
+use domain::{Name, Problem};
+use std::collections::BTreeMap;
+
+/// The GPUs of all enrolled machines.
+#[derive(Debug, Default)]
+pub(crate) struct Reconciled(BTreeMap<Name, Vec<ReconciledGpu>>);
+
+impl Reconciled {
+    /// Holds all views against each other.
+    pub(crate) fn of(world: &World) -> Self {
+        let views: Vec<_> = world.enrolled().map(|(name, machine)| views(world, name, machine)).collect();
+        let mut by_machine = BTreeMap::<Name, Vec<ReconciledGpu>>::new();
+        for gpu in reconcile(&views, &Accepted::new()) {
+            by_machine.entry(gpu.machine.clone()).or_default().push(gpu);
+        }
+        Self(by_machine)
+    }
+
+    /// Those of one machine.
+    pub(crate) fn of_machine(&self, machine: &Name) -> &[ReconciledGpu] {
+        self.0.get(machine).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a GPU that a BMC lists comes to.
+    pub(crate) fn find(&self, machine: &Name, gpu: &Gpu) -> Option<&ReconciledGpu> {
+        self.of_machine(machine).iter().find(|reconciled| reconciled.redfish.as_ref() == Some(gpu))
+    }
+
+    /// Those of one machine that its BMC does not list.
+    pub(crate) fn unlisted(&self, machine: &Name) -> impl Iterator<Item = &ReconciledGpu> {
+        self.of_machine(machine).iter().filter(|reconciled| reconciled.redfish.is_none())
+    }
+}
+
+/// The views of one machine. Certificates are not read yet: a model that gives them has no probed GPU.
+fn views<'w>(world: &'w World, name: &'w Name, machine: &'w KnownMachine) -> MachineViews<'w> {
+    MachineViews {
+        machine: name,
+        given: machine.model.as_deref().and_then(|model| given(&world.profiles, model)),
+        redfish: Some(&machine.gpus),
+        spdm: None,
+        // A host without a driver has told nothing of its GPUs.
+        nvml: machine.probe().filter(|probe| probe.driver.is_some()).map(|probe| probe.gpus.as_slice()),
+    }
+}
+
+/// Which views the machine's model gives, where one profile alone says so.
+fn given(profiles: &[FirmwareProfileSpec], model: &Inventory) -> Option<GpuViews> {
+    let mut matching = profiles.iter().filter(|profile| profile.matches.fits(model));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => only.gpu_views,
+        _ => None,
+    }
+}
+
+/// The driver's view of a GPU on which all views agree.
+pub(crate) fn confirmed(gpu: &ReconciledGpu) -> Option<&ProbedGpu> {
+    gpu.nvml.as_ref().filter(|_| gpu.state == GpuState::Probed)
+}
+
+/// Whether nobody may be given a GPU in this health.
+pub(crate) fn is_unfit(gpu: &ProbedGpu) -> bool {
+    gpu.worst() == Some(Severity::Critical)
+}
+
+/// Where its views contradict, as people read it.
+pub(crate) fn problems(gpu: &ReconciledGpu) -> Vec<Problem> {
+    let identity = gpu.identities().into_iter().next().unwrap_or_else(|| "a GPU without identity".to_owned());
+    let at = format!("Machine/{} gpus/{identity}", gpu.machine);
+    gpu.conflicts.iter().map(|conflict| conflict.problem(&at)).collect()
+}
+
+/// A GPU that the driver alone shows, in the words of an inventory.
+pub(crate) fn as_listed(gpu: &ReconciledGpu) -> Gpu {
+    let Some(nvml) = &gpu.nvml else { return gpu.redfish.clone().unwrap_or_default() };
+    Gpu {
+        model: nvml.model.clone(),
+        manufacturer: None,
+        serial: nvml.serial.clone(),
+        uuid: nvml.uuid.clone(),
+        part_number: nvml.part_number.clone(),
+        firmware_version: nvml.vbios.clone(),
+        pci_address: nvml.pci.address.clone(),
+        location: None,
+        sources: vec![format!("nvml/{}", nvml.uuid.as_deref().unwrap_or_default())],
+    }
+}
