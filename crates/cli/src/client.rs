@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cell::api::types::{
-    AgentTokenRequest, Applied, ClassItem, EventItem, FirmwareCheck, GpuItem, Machine, MachineDetail,
-    NewAgentToken, NewToken, Page, PlanRequest, Publication, Secret, TokenItem, TokenRequest, Version, Why,
+    AgentTokenRequest, Applied, ClassItem, EventItem, FirmwareCheck, GpuDetail, GpuItem, Machine,
+    MachineDetail, NewAgentToken, NewToken, Page, PlanRequest, Publication, Secret, TokenItem, TokenRequest,
+    Version, Why,
 };
 use domain::{Digest, Kind, Name, Plan, Problem};
 use reqwest::{Method, Response, StatusCode, header};
@@ -233,6 +234,10 @@ impl Client {
 
     pub(crate) async fn gpus(&self) -> Outcome<Vec<GpuItem>> {
         self.list(&["gpus"], &[]).await
+    }
+
+    pub(crate) async fn gpu(&self, name: &str) -> Outcome<GpuDetail> {
+        self.get(&["gpus", name]).await
     }
 
     pub(crate) async fn classes(&self) -> Outcome<Vec<ClassItem>> {

@@ -1,6 +1,6 @@
 //! `bailiwick describe` and `bailiwick why`: all that is known of one thing, and what it waits for.
 
-use cell::api::types::{ClassItem, GpuItem, MachineDetail, Why};
+use cell::api::types::{AgentItem, ClassItem, GpuDetail, GpuItem, MachineDetail, Why};
 use clap::{Args, ValueEnum};
 use domain::{Problem, Waiting};
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
-use crate::get::{age, gpu_state, is_called, moment, not_found, trial_names, with_trial, zone};
+use crate::get::{age, gpu_state, health, is_called, moment, not_found, trial_names, with_trial, zone};
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
 
@@ -66,8 +66,9 @@ pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
                 (None, _) => return Err(not_found("GPU", &args.name)),
                 (Some(_), more) => return Err(ambiguous(&args.name, more + 1)),
             };
+            let detail = client.gpu(name_of(&only).unwrap_or(&args.name)).await?;
             let trials = trial_names(&classes);
-            output::value(format, &only, |item| gpu(item, &trials))
+            output::value(format, &detail, |detail| gpu(detail, &trials))
         }
         What::Class => {
             let found = client.classes().await?.into_iter().find(|class| class.name.as_str() == args.name);
@@ -131,6 +132,10 @@ fn machine(detail: &MachineDetail) -> String {
         text += &heading("Waits");
         text += &waits(waiting);
     }
+    if let Some(known) = &detail.agent {
+        text += &heading("Agent");
+        text += &agent(known);
+    }
     if let Some(inventory) = &detail.inventory {
         text += &heading("Inventory");
         text += &inventory_table::render(inventory);
@@ -138,7 +143,17 @@ fn machine(detail: &MachineDetail) -> String {
     text
 }
 
-fn gpu(item: &GpuItem, trials: &std::collections::BTreeSet<String>) -> String {
+/// The name by which the cell tells a GPU from all others.
+fn name_of(gpu: &GpuItem) -> Option<&str> {
+    gpu.device
+        .as_deref()
+        .or(gpu.nvml_uuid.as_deref())
+        .or(gpu.gpu.uuid.as_deref())
+        .or(gpu.gpu.serial.as_deref())
+}
+
+fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> String {
+    let item = &detail.item;
     let GpuItem { gpu, .. } = item;
     let classes: Vec<String> = item.allocatable_by.iter().map(|class| with_trial(class, trials)).collect();
     let mut text = fields(&[
@@ -146,19 +161,99 @@ fn gpu(item: &GpuItem, trials: &std::collections::BTreeSet<String>) -> String {
         ("Machine", item.machine.to_string()),
         ("Site", item.site.to_string()),
         ("Jurisdiction", item.jurisdiction.to_string()),
-        ("State", gpu_state(item.state).to_owned()),
+        ("State", gpu_state(item).to_owned()),
         ("Allocatable by", classes.join(", ")),
-        ("Model", shown(gpu.model.as_ref())),
+        ("Prepared for", item.prepared_for.join(", ")),
+        ("Health", health(item.health.as_deref())),
         ("Manufacturer", shown(gpu.manufacturer.as_ref())),
-        ("Serial", shown(gpu.serial.as_ref())),
-        ("UUID", shown(gpu.uuid.as_ref())),
-        ("Part number", shown(gpu.part_number.as_ref())),
-        ("Firmware", shown(gpu.firmware_version.as_ref())),
-        ("PCI address", shown(gpu.pci_address.as_ref())),
         ("Location", shown(gpu.location.as_ref())),
+        ("Probed", shown(detail.probed_at.map(moment).as_ref())),
     ]);
+    text += &heading("Views");
+    text += &views(detail);
+    if !item.conflicts.is_empty() {
+        text += &heading("Contradicts");
+        text += &item.conflicts.iter().map(reason).collect::<String>();
+    }
+    if let Some(findings) = item.health.as_deref().filter(|findings| !findings.is_empty()) {
+        text += &heading("What is wrong");
+        text += &findings
+            .iter()
+            .map(|finding| {
+                format!("- {}: {} [{}]\n", finding.severity, clean(&finding.message), finding.code)
+            })
+            .collect::<String>();
+    }
     text += &heading("Told by");
     text += &gpu.sources.iter().map(|source| clean(source) + "\n").collect::<String>();
+    text
+}
+
+/// What each view says, side by side; a `≠` where two of them do not say the same.
+fn views(detail: &GpuDetail) -> String {
+    let (redfish, spdm, nvml) = (detail.redfish.as_ref(), detail.spdm.as_ref(), detail.nvml.as_ref());
+    let nothing = String::new;
+    let rows = [
+        ("UUID", [said(redfish, |gpu| &gpu.uuid), said(spdm, |gpu| &gpu.uuid), said(nvml, |gpu| &gpu.uuid)]),
+        (
+            "Serial",
+            [said(redfish, |gpu| &gpu.serial), said(spdm, |gpu| &gpu.serial), said(nvml, |gpu| &gpu.serial)],
+        ),
+        (
+            "PCI address",
+            [said(redfish, |gpu| &gpu.pci_address), nothing(), said(nvml, |gpu| &gpu.pci.address)],
+        ),
+        ("Model", [said(redfish, |gpu| &gpu.model), nothing(), said(nvml, |gpu| &gpu.model)]),
+        (
+            "Part number",
+            [said(redfish, |gpu| &gpu.part_number), nothing(), said(nvml, |gpu| &gpu.part_number)],
+        ),
+        ("Firmware", [said(redfish, |gpu| &gpu.firmware_version), nothing(), said(nvml, |gpu| &gpu.vbios)]),
+    ];
+    let row = |(what, said): (&str, [String; 3])| {
+        let differs = if differ(&said) { "≠" } else { " " };
+        let [redfish, spdm, nvml] = said;
+        vec![format!("{differs} {what}"), redfish, spdm, nvml]
+    };
+    output::table(&["  WHAT", "REDFISH (BMC)", "SPDM (CERTIFICATE)", "NVML (DRIVER)"], rows.map(row))
+}
+
+fn said<T>(view: Option<&T>, value: impl Fn(&T) -> &Option<String>) -> String {
+    view.and_then(|view| value(view).clone()).unwrap_or_default()
+}
+
+/// Whether two views that say something do not say the same: upper and lower case are one, and NVML's prefix is none.
+fn differ(said: &[String]) -> bool {
+    let plain = |text: &String| {
+        let text = text.trim().to_ascii_lowercase();
+        text.strip_prefix("gpu-").map_or(text.clone(), str::to_owned)
+    };
+    let said: std::collections::BTreeSet<_> =
+        said.iter().filter(|text| !text.is_empty()).map(plain).collect();
+    said.len() > 1
+}
+
+/// The agent of a machine.
+fn agent(agent: &AgentItem) -> String {
+    let now = Timestamp::now();
+    let reported = agent.reported_at.map(|at| format!("{} ago", age(at, now)));
+    let standing = match (agent.alive, agent.registered) {
+        (false, _) => "silent".to_owned(),
+        (true, None) => "reports; its plugin is not registered".to_owned(),
+        (true, Some(since)) => format!("reports; its plugin is registered since {}", moment(since)),
+    };
+    let mut text = fields(&[
+        ("Standing", standing),
+        ("Version", shown(agent.version.as_ref())),
+        ("Enrolled", moment(agent.enrolled_at)),
+        ("Reported", shown(reported.as_ref())),
+        ("Prepared", format!("{} devices", agent.prepared.len())),
+    ]);
+    text += &agent.problems.iter().map(reason).collect::<String>();
+    if let Some(probe) = agent.probe.as_ref().filter(|probe| !probe.gpus.is_empty()) {
+        text += &heading("GPU topology");
+        text += &domain::topology::draw(&probe.gpus);
+    }
     text
 }
 

@@ -6,6 +6,7 @@ use cell::api::types::{ClassItem, GpuItem, GpuState, Machine, Publication};
 use clap::{Args, ValueEnum};
 use domain::Kind;
 use domain::declaration::Zone;
+use domain::probe::Finding;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use crate::output::{self, Format, TRIAL, shown, table};
 Examples:
   bailiwick get machines
   bailiwick get machines --watch
+  bailiwick get gpus --wide
   bailiwick get gpus -o json | jq -r '.items[] | [.machine, .gpu.serial] | @tsv'
   bailiwick get classes
   bailiwick get baseclusters
@@ -36,6 +38,9 @@ pub(crate) struct GetArgs {
     /// Print again whatever changes, until interrupted; needs the role auditor or more
     #[arg(long, short)]
     watch: bool,
+    /// More columns; of GPUs their health, addresses, and who has them
+    #[arg(long)]
+    wide: bool,
     /// Form of the output [default: table]
     #[arg(long, short, value_enum)]
     pub(crate) output: Option<Format>,
@@ -72,7 +77,19 @@ enum What {
 struct Item {
     key: String,
     row: Vec<String>,
+    /// What a wide table shows beside that.
+    more: Vec<String>,
     document: Value,
+}
+
+impl Item {
+    fn new(key: String, row: Vec<String>, document: Value) -> Self {
+        Self { key, row, more: Vec::new(), document }
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        self.row.iter().chain(self.more.iter().filter(|_| wide)).cloned().collect()
+    }
 }
 
 /// Runs the command.
@@ -89,14 +106,14 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Outcome {
     // A publication has as many rows as troubles, and one document.
     let documents: Vec<&Value> =
         items.iter().map(|item| &item.document).filter(|document| !document.is_null()).collect();
-    output::value(format, &json!({ "items": documents }), |_| render(args.what, &items))
+    output::value(format, &json!({ "items": documents }), |_| render(args, &items))
 }
 
-fn render(what: What, items: &[Item]) -> String {
+fn render(args: &GetArgs, items: &[Item]) -> String {
     if items.is_empty() {
-        return format!("No {}.\n", word(what));
+        return format!("No {}.\n", word(args.what));
     }
-    table(header(what), items.iter().map(|item| &item.row))
+    table(&header(args), items.iter().map(|item| item.cells(args.wide)))
 }
 
 fn word(what: What) -> &'static str {
@@ -131,7 +148,7 @@ async fn watch(client: &Client, args: &GetArgs, format: Format) -> Outcome {
             |item: &Item| known.get(&item.key).is_none_or(|before| before.document != item.document);
         if format == Format::Table {
             // The whole table is laid out, so that columns stay where they are.
-            let text = table(header(args.what), now.values().map(|item| &item.row));
+            let text = table(&header(args), now.values().map(|item| item.cells(args.wide)));
             let mut lines = text.split_inclusive('\n');
             let mut shown: String = lines.next().filter(|_| first).unwrap_or_default().to_owned();
             shown.extend(lines.zip(now.values()).filter(|(_, item)| changed(item)).map(|(line, _)| line));
@@ -195,6 +212,7 @@ pub(crate) fn is_called(item: &GpuItem, name: &str) -> bool {
         item.device.as_deref(),
         item.gpu.serial.as_deref(),
         item.gpu.uuid.as_deref(),
+        item.nvml_uuid.as_deref(),
         Some(item.machine.as_str()),
     ];
     names.into_iter().flatten().any(|known| known.eq_ignore_ascii_case(name))
@@ -222,7 +240,12 @@ async fn declared(client: &Client, kind: Kind, name: Option<&str>) -> Outcome<Ve
     Ok(documents.into_iter().map(|document| declared_item(kind, document)).collect())
 }
 
-fn header(what: What) -> &'static [&'static str] {
+fn header(args: &GetArgs) -> Vec<&'static str> {
+    let more: &[&str] = if args.wide && args.what == What::Gpus { GPU_MORE } else { &[] };
+    columns(args.what).iter().chain(more).copied().collect()
+}
+
+fn columns(what: What) -> &'static [&'static str] {
     match what {
         What::Machines => MACHINE_HEADER,
         What::Gpus => GPU_HEADER,
@@ -241,6 +264,8 @@ const MACHINE_HEADER: &[&str] =
     &["NAME", "STATE", "SITE", "RACK", "MODEL", "SERIAL", "GPUS", "SINCE", "WAITS FOR"];
 const GPU_HEADER: &[&str] =
     &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
+/// What a wide table of GPUs shows beside that.
+const GPU_MORE: &[&str] = &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "PREPARED FOR", "CONTRADICTS"];
 
 /// A table of machines.
 pub(crate) fn machine_table(machines: &[Machine]) -> String {
@@ -268,7 +293,7 @@ fn machine_item(machine: &Machine) -> Item {
         age(machine.since, Timestamp::now()),
         shown(machine.waiting.as_ref().map(|waiting| &waiting.problem.code)),
     ];
-    Item { key: machine.name.to_string(), row, document: document(machine) }
+    Item::new(machine.name.to_string(), row, document(machine))
 }
 
 /// A sink, and a row for each thing that is wrong with it.
@@ -289,10 +314,9 @@ fn publication_items(publication: &Publication) -> Vec<Item> {
     let blank = || vec![String::new(), String::new(), String::new()];
     let more = wrong.iter().skip(1).map(|text| [blank(), vec![text.clone()]].concat());
     let rows = std::iter::once(first).chain(more).collect::<Vec<_>>();
-    let item = |(at, row)| Item {
-        key: format!("{} {at}", publication.sink),
-        row,
-        document: if at == 0 { document(publication) } else { Value::Null },
+    let item = |(at, row)| {
+        let document = if at == 0 { document(publication) } else { Value::Null };
+        Item::new(format!("{} {at}", publication.sink), row, document)
     };
     rows.into_iter().enumerate().map(item).collect()
 }
@@ -305,14 +329,22 @@ fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
         shown(item.gpu.model.as_ref()),
         shown(item.gpu.serial.as_ref()),
         item.jurisdiction.to_string(),
-        gpu_state(item.state).to_owned(),
+        gpu_state(item).to_owned(),
         classes.join(", "),
+    ];
+    let conflicts: Vec<&str> = item.conflicts.iter().map(|problem| problem.code.as_str()).collect();
+    let more = vec![
+        health(item.health.as_deref()),
+        shown(item.gpu.pci_address.as_ref()),
+        shown(item.nvml_uuid.as_ref()),
+        item.prepared_for.join(", "),
+        conflicts.join(", "),
     ];
     let key = item
         .device
         .as_ref()
         .map_or_else(|| format!("{}/{at}", item.machine), |device| format!("{}/{device}", item.machine));
-    Item { key, row, document: document(item) }
+    Item { key, row, more, document: document(item) }
 }
 
 /// A class's name, and that it is for trials.
@@ -320,13 +352,27 @@ pub(crate) fn with_trial(class: &str, trials: &BTreeSet<String>) -> String {
     if trials.contains(class) { format!("{class} ({TRIAL})") } else { class.to_owned() }
 }
 
-/// As the API writes it.
-pub(crate) fn gpu_state(state: GpuState) -> &'static str {
-    match state {
+/// How far it has come, in one word: who is given it, or could be, says that it is probed as well.
+pub(crate) fn gpu_state(item: &GpuItem) -> &'static str {
+    match item.state {
+        _ if !item.prepared_for.is_empty() => "allocated",
+        GpuState::Probed if !item.allocatable_by.is_empty() => "allocatable",
         GpuState::Inventoried => "inventoried",
         GpuState::Probed => "probed",
         GpuState::Conflicting => "conflicting",
         GpuState::Unidentified => "unidentified",
+    }
+}
+
+/// The worst of what is wrong with a GPU; nothing where no driver has told.
+pub(crate) fn health(findings: Option<&[Finding]>) -> String {
+    match findings {
+        None => String::new(),
+        Some([]) => "healthy".to_owned(),
+        Some([worst, rest @ ..]) => match rest.len() {
+            0 => format!("{}: {}", worst.severity, worst.code),
+            more => format!("{}: {} and {more} more", worst.severity, worst.code),
+        },
     }
 }
 
@@ -341,7 +387,7 @@ fn class_item(class: &ClassItem) -> Item {
         class.allocatable.to_string(),
         if class.trial { format!("{TRIAL}: on a BMC's word alone") } else { String::new() },
     ];
-    Item { key: class.name.to_string(), row, document: document(class) }
+    Item::new(class.name.to_string(), row, document(class))
 }
 
 fn declared_item(kind: Kind, document: Value) -> Item {
@@ -370,7 +416,7 @@ fn declared_item(kind: Kind, document: Value) -> Item {
             document.pointer("/spec/zone").and_then(|value| serde_json::from_value(value.clone()).ok());
         row.push(zone(declared.as_ref()));
     }
-    Item { key: name, row, document }
+    Item::new(name, row, document)
 }
 
 fn document(value: &impl Serialize) -> Value {

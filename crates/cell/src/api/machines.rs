@@ -3,7 +3,9 @@
 use super::access::Caller;
 use super::gpus;
 use super::problem::Refusal;
-use super::types::{ClassItem, EventItem, GpuDetail, GpuItem, Machine, MachineDetail, Page, Paging, Why};
+use super::types::{
+    AgentItem, ClassItem, EventItem, GpuDetail, GpuItem, Machine, MachineDetail, Page, Paging, Why,
+};
 use super::{Answer, Api, Shared};
 use crate::error::coded;
 use crate::world::{KnownMachine, World};
@@ -16,6 +18,7 @@ use domain::principal::Permission;
 use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec};
 use http::StatusCode;
 use std::sync::Arc;
+use store::AgentRecord;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -122,8 +125,23 @@ async fn machine(
         pin: known.record.pin.map(|pin| pin.to_string()),
         inventory,
         observed_at,
+        agent: known.agent.as_ref().map(agent_item),
         facts: api.store.facts(name).await?.len(),
     }))
+}
+
+fn agent_item(agent: &AgentRecord) -> AgentItem {
+    AgentItem {
+        enrolled_at: agent.enrolled_at,
+        reported_at: agent.reported_at,
+        alive: agent.alive,
+        registered: agent.registered,
+        version: agent.version.clone(),
+        problems: agent.problems.clone(),
+        prepared: agent.prepared.clone(),
+        probe: agent.probe.as_ref().map(|record| (*record.probe).clone()),
+        probed_at: agent.probe.as_ref().map(|record| record.at),
+    }
 }
 
 /// Why a machine, or a GPU of it, is not further than it is.
@@ -134,6 +152,8 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     let world = World::read(&api.store, &api.home).await?;
     let (name, known) = find(&world, &name?.0)?;
     let mut gpus = reasons(&world, known);
+    gpus.extend(world.reconciled().of_machine(name).iter().flat_map(crate::gpus::problems));
+    gpus.extend(known.agent.iter().flat_map(|agent| agent.problems.iter().cloned()));
     let place = format!("Machine/{name}");
     for publication in api.status.all() {
         let ours = |problem: &&Problem| {
@@ -208,12 +228,21 @@ fn reasons(world: &World, known: &KnownMachine) -> Vec<Problem> {
                     "gpu.not-allocatable",
                     format!("{} of {matching} GPUs cannot be claimed by class {name}", matching - given),
                 )
-                .difference("inventoried", requires.join(", "))
+                .difference(met(world, known), requires.join(", "))
                 .at(format!("GpuClass/{name}")),
             );
         }
     }
     reasons
+}
+
+/// What all GPUs of a machine meet.
+fn met(world: &World, known: &KnownMachine) -> &'static str {
+    let probed = |gpu| {
+        let reconciled = world.reconciled().find(&known.record.name, gpu);
+        reconciled.is_some_and(|gpu| crate::gpus::confirmed(gpu).is_some())
+    };
+    if known.gpus.iter().all(probed) { "inventoried, probed" } else { "inventoried" }
 }
 
 /// Every fact known of one machine, with its source, path and time.

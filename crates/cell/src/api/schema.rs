@@ -43,6 +43,8 @@ components! {
     Inventory = domain::Inventory;
     /// [`domain::inventory::Gpu`].
     Gpu = domain::inventory::Gpu;
+    /// [`domain::agent::PreparedDevice`].
+    PreparedDevice = domain::agent::PreparedDevice;
     /// [`domain::probe::ProbedGpu`].
     ProbedGpu = domain::probe::ProbedGpu;
     /// [`domain::probe::Finding`].
@@ -51,6 +53,8 @@ components! {
     SpdmGpu = domain::gpu_views::SpdmGpu;
     /// [`domain::firmware::Compliance`].
     Compliance = domain::firmware::Compliance;
+    /// [`domain::probe::Probe`].
+    Probe = domain::probe::Probe;
     /// [`domain::declaration::BmcSpec`].
     BmcSpec = domain::declaration::BmcSpec;
     /// [`domain::declaration::RackPosition`].

@@ -1,10 +1,11 @@
 //! The shapes of the API, shared by the service and its clients.
 
+use domain::agent::PreparedDevice;
 use domain::declaration::{BmcSpec, GpuClassSpec, RackPosition, Requirement, Zone};
 use domain::gpu_views::SpdmGpu;
 use domain::inventory::{Gpu, Inventory};
 use domain::plan::Plan;
-use domain::probe::{Finding, ProbedGpu};
+use domain::probe::{Finding, Probe, ProbedGpu};
 use domain::{Declaration, Kind, MachineState, Name, Problem, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,9 @@ pub struct MachineDetail {
     /// When that was read.
     #[schema(value_type = Option<String>)]
     pub observed_at: Option<Timestamp>,
+    /// The agent on it; `null` where none is enrolled.
+    #[serde(default)]
+    pub agent: Option<AgentItem>,
     /// How many facts are kept of it.
     pub facts: usize,
 }
@@ -196,6 +200,37 @@ pub struct Why {
     /// What keeps its GPUs from being published or allocated.
     #[schema(value_type = Vec<schema::Problem>)]
     pub gpus: Vec<Problem>,
+}
+
+/// The agent on a machine and what it said last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentItem {
+    /// When it was enrolled.
+    #[schema(value_type = String)]
+    pub enrolled_at: Timestamp,
+    /// When it reported last.
+    #[schema(value_type = Option<String>)]
+    pub reported_at: Option<Timestamp>,
+    /// Whether it reports in time. What a silent one said counts no more.
+    pub alive: bool,
+    /// Since when the kubelet has its plugin registered, by its host's clock; `null` while it has not.
+    #[schema(value_type = Option<String>)]
+    pub registered: Option<Timestamp>,
+    /// Its version.
+    pub version: Option<String>,
+    /// What keeps it from its work, or lets GPUs be had past it.
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub problems: Vec<Problem>,
+    /// Devices that are prepared for claims.
+    #[schema(value_type = Vec<schema::PreparedDevice>)]
+    pub prepared: Vec<PreparedDevice>,
+    /// What the driver told it last.
+    #[schema(value_type = Option<schema::Probe>)]
+    pub probe: Option<Probe>,
+    /// When that came.
+    #[schema(value_type = Option<String>)]
+    pub probed_at: Option<Timestamp>,
 }
 
 /// How far a GPU has come.
