@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use agent::enrol::{self, EnrolArgs};
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
 use agent::run::RunArgs;
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Tell what the driver knows of this host's GPUs
     Probe(ProbeArgs),
+    /// Make this host's agent known to its cell, by a one-time token
+    Enrol(EnrolArgs),
     /// Hand out this host's GPUs to pods, as far as the cell permits
     Run(RunArgs),
 }
@@ -28,6 +31,7 @@ impl Command {
     fn format(&self) -> Format {
         match self {
             Self::Probe(args) => args.output,
+            Self::Enrol(args) => args.output,
             Self::Run(_) => Format::Table,
         }
     }
@@ -35,6 +39,7 @@ impl Command {
     fn run(&self) -> Result<(), Error> {
         match self {
             Self::Probe(args) => probe::run(args),
+            Self::Enrol(args) => enrol::run(args),
             Self::Run(args) => {
                 log();
                 args.run()

@@ -46,8 +46,12 @@ fn greeting(running: &RunningCell) -> String {
     let token = running.settings().admin_token_file();
     let server = format!("http://{}", running.address());
     let file = crate::shell::quote(&token.display().to_string());
+    let agents = running
+        .agents_address()
+        .map(|address| format!("agents call https://{address}\n"))
+        .unwrap_or_default();
     format!(
-        "serving on {server}\nfirst token in {}\ntry: bailiwick --server {server} --token-file {file} version",
+        "serving on {server}\n{agents}first token in {}\ntry: bailiwick --server {server} --token-file {file} version",
         token.display()
     )
 }
