@@ -8,9 +8,21 @@ pub enum Error {
     /// NVML cannot be asked.
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
-    /// The agent and its cell do not come together.
+    /// What is said to the cell.
     #[error(transparent)]
     Cell(#[from] crate::cell::Error),
+    /// The plugin does not work.
+    #[error(transparent)]
+    Plugin(#[from] dra::plugin::PluginError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    ApiServer(#[from] dra::plugin::ApiServerError),
+    /// How to reach the API server is not known.
+    #[error("how to reach the API server is not known: {0}")]
+    Kubernetes(String),
+    /// A thread or runtime cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(#[source] std::io::Error),
@@ -37,6 +49,10 @@ impl Error {
         match self {
             Self::Gpu(error) => error.code(),
             Self::Cell(error) => error.code(),
+            Self::Plugin(error) => error.code(),
+            Self::ApiServer(error) => error.code(),
+            Self::Kubernetes(_) => "agent.kubernetes",
+            Self::Thread(_) => "agent.thread",
             Self::Output(_) => "output.write",
         }
     }
@@ -46,7 +62,12 @@ impl Error {
         match self {
             // Who reads our output went away: that is no failure of ours.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) | Self::Cell(_) => Exit::Failed,
+            Self::Cell(_)
+            | Self::Plugin(_)
+            | Self::ApiServer(_)
+            | Self::Kubernetes(_)
+            | Self::Thread(_)
+            | Self::Output(_) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
             Self::Gpu(_) => Exit::Unusable,
         }
@@ -58,6 +79,9 @@ impl Diagnose for Error {
         match self {
             Self::Gpu(error) => error.problem(),
             Self::Cell(error) => error.problem(),
+            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
+                Problem::new(self.code(), self.to_string())
+            }
             Self::Output(_) => Problem::new("output.write", self.to_string())
                 .hint("Check the disk and where the output goes."),
         }

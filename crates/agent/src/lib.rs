@@ -11,5 +11,6 @@ pub mod enrol;
 pub mod error;
 pub mod output;
 pub mod probe;
+pub mod run;
 
 pub use error::{Error, Exit};

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use agent::enrol::{self, EnrolArgs};
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
+use agent::run::RunArgs;
 use agent::{Error, Exit};
 use clap::{Parser, Subcommand};
 
@@ -22,6 +23,8 @@ enum Command {
     Probe(ProbeArgs),
     /// Make this host's agent known to its cell, by a one-time token
     Enrol(EnrolArgs),
+    /// Hand out this host's GPUs to pods, as far as the cell permits
+    Run(RunArgs),
 }
 
 impl Command {
@@ -29,6 +32,7 @@ impl Command {
         match self {
             Self::Probe(args) => args.output,
             Self::Enrol(args) => args.output,
+            Self::Run(_) => Format::Table,
         }
     }
 
@@ -36,8 +40,19 @@ impl Command {
         match self {
             Self::Probe(args) => probe::run(args),
             Self::Enrol(args) => enrol::run(args),
+            Self::Run(args) => {
+                log();
+                args.run()
+            }
         }
     }
+}
+
+/// One JSON object a line on standard error, for whoever collects logs.
+fn log() {
+    let level = tracing_subscriber::EnvFilter::try_from_env("BAILIWICK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(level).with_writer(std::io::stderr).init();
 }
 
 fn main() -> ExitCode {

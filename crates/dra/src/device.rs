@@ -86,6 +86,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) machine: &'a PublishedMachine,
     pub(crate) site: &'a SiteSpec,
     pub(crate) probed: Option<&'a ProbedGpu>,
+    pub(crate) nvlink_domain: Option<&'a str>,
     pub(crate) verdict: Option<Verdict>,
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn device(
     attributes.text("partNumber", part_number.as_deref());
     let firmware = or(&gpu.firmware_version, probed.and_then(|gpu| gpu.vbios.as_ref()));
     attributes.text("firmwareVersion", firmware.as_deref());
-    attributes.text("nvlinkDomain", probed.and_then(|gpu| nvlink_domain(gpu, around.machine)).as_deref());
+    attributes.text("nvlinkDomain", around.nvlink_domain);
     common(gpu, around, &mut attributes);
     let memory = probed.and_then(|gpu| gpu.memory_bytes);
     Device {
@@ -152,19 +153,6 @@ pub(crate) fn common(gpu: &Gpu, around: &Surroundings<'_>, attributes: &mut Attr
     let driver = machine.driver.as_ref().filter(|_| probed.is_some());
     attributes.version("driverVersion", driver.and_then(|driver| driver.version.as_deref()));
     attributes.version("cudaDriverVersion", driver.and_then(|driver| driver.cuda.as_deref()));
-}
-
-/// GPUs with the same value reach each other's memory over NVLink, so that `matchAttribute` may ask for it: those of one clique of
-/// a fabric, else those of one baseboard.
-fn nvlink_domain(gpu: &ProbedGpu, machine: &PublishedMachine) -> Option<String> {
-    let fabric = gpu.fabric.as_ref();
-    let cluster = fabric.and_then(|fabric| fabric.cluster_uuid.as_ref());
-    match (cluster, fabric.and_then(|fabric| fabric.clique_id)) {
-        (Some(cluster), Some(clique)) => Some(format!("{cluster}.{clique}")),
-        // Part of a fabric that it has not joined yet.
-        (Some(_), None) => None,
-        (None, _) => gpu.nvlinks.iter().any(|link| link.active).then(|| machine.name.to_string()),
-    }
 }
 
 /// Capacities by name; what there is nothing of is left out.

@@ -11,6 +11,7 @@ mod device;
 mod input;
 mod literal;
 mod nvidia;
+mod nvlink;
 mod object;
 mod partition;
 #[cfg(feature = "plugin")]

@@ -5,7 +5,7 @@ use crate::input::{Input, PublishedMachine};
 use crate::nvidia::Foreign;
 use crate::object::{Object, Output};
 use crate::partition::parted;
-use crate::{class, policy, slice, taint};
+use crate::{class, nvlink, policy, slice, taint};
 use domain::base_cluster::GpuDriver;
 use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
@@ -254,9 +254,11 @@ fn devices(
     problems: &mut Vec<Problem>,
 ) -> (Vec<Device>, Vec<CounterSet>) {
     let (mut devices, mut counters) = (BTreeMap::new(), Vec::new());
+    let domains = nvlink::domains(&machine.name, gpus.iter().filter_map(|(key, _)| input.probed.get(key)));
     for (key, gpu) in gpus {
         let (probed, verdict) = (input.probed.get(&key), input.verdicts.get(&key).copied());
-        let around = Surroundings { machine, site, probed, verdict };
+        let nvlink_domain = probed.and_then(|gpu| domains.get(&gpu.index)).map(String::as_str);
+        let around = Surroundings { machine, site, probed, nvlink_domain, verdict };
         let mut whole = device(&key, gpu, &around, problems);
         let parted = if input.server.counters { parted(&key, gpu, &around, problems) } else { None };
         if let Some(parted) = parted {

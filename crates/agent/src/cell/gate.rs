@@ -33,6 +33,13 @@ impl Gate {
         self.0.borrow().as_ref().map(|held| held.lasts(Timestamp::now(), uptime())).unwrap_or_default()
     }
 
+    /// Waits until other permits come. Never ends once none can.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until there is a live permit, or until there is none any more: whichever is not so now. Never ends once no more
     /// permits can come and none is live.
     pub async fn turned(&mut self) {

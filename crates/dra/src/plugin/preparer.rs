@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Reads ResourceClaims from the API server.
 pub trait Claims: Send + Sync + 'static {
@@ -70,6 +71,7 @@ pub struct Preparer {
     gate: Arc<dyn Gate>,
     scrub: Arc<dyn Scrub>,
     scrub_patience: Duration,
+    changed: watch::Sender<()>,
 }
 
 type Outcome<T> = Result<T, Refusal>;
@@ -83,7 +85,13 @@ impl Preparer {
         scrub: Arc<dyn Scrub>,
     ) -> Result<Arc<Self>, PluginError> {
         let store = Store::new(&options.state_dir, &options.cdi_dir, &options.boot_id)?;
-        Ok(Arc::new(Self { store, claims, gate, scrub, scrub_patience: options.scrub_patience }))
+        let (scrub_patience, changed) = (options.scrub_patience, watch::Sender::new(()));
+        Ok(Arc::new(Self { store, claims, gate, scrub, scrub_patience, changed }))
+    }
+
+    /// Told whenever what is held may have changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// After a start: specifications that are missing are written again, and a checkpoint that cannot be believed is made anew.
@@ -138,6 +146,7 @@ impl Preparer {
             };
             wanted.into_iter().map(hold).collect::<Vec<_>>()
         })?;
+        self.changed.send_replace(());
         let answer = |(uid, held): (String, Outcome<Held>)| {
             let devices = held.and_then(|held| {
                 self.store.write_cdi(&uid, &held)?;
@@ -185,6 +194,7 @@ impl Preparer {
             };
             uids.iter().map(mark).collect::<Vec<_>>()
         })?;
+        self.changed.send_replace(());
         let marked = uids.iter().zip(held).map(|(uid, held)| {
             let marked = check_uid(uid).and_then(|()| {
                 if !held {
@@ -250,11 +260,13 @@ impl Preparer {
                     held.state = HeldState::Scrubbing { failure: Some(reason.clone()) };
                 }
             })?;
+            self.changed.send_replace(());
             return Err(Refusal::ScrubFailed { reason });
         }
         self.store.remove_cdi(uid)?;
         self.store.change(|checkpoint| drop(checkpoint.claims.remove(uid)))?;
         self.store.forget_scrub_lock(uid);
+        self.changed.send_replace(());
         Ok(())
     }
 

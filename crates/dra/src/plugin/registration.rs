@@ -17,6 +17,7 @@ use http::Request;
 use hyper::body::Incoming;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// Where a registration stands.
@@ -26,8 +27,8 @@ pub enum RegistrationState {
     Closed,
     /// The kubelet has not told yet.
     Waiting,
-    /// The kubelet took it.
-    Registered,
+    /// The kubelet took it, then. Another time means that it was registered anew: the kubelet may have deleted slices meanwhile.
+    Registered(SystemTime),
     /// The kubelet refused it, and says why. It tries again by itself.
     Refused(String),
 }
@@ -146,7 +147,7 @@ impl Introduction {
     fn notified(&self, status: RegistrationStatus) {
         let state = if status.plugin_registered {
             tracing::info!("registered with the kubelet");
-            RegistrationState::Registered
+            RegistrationState::Registered(SystemTime::now())
         } else {
             tracing::warn!(error = status.error, "the kubelet refused the registration");
             RegistrationState::Refused(status.error)

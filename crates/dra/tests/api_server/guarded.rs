@@ -198,3 +198,73 @@ async fn the_cell_may_do_its_work_and_nothing_else() {
         assert_eq!(output.stdout.trim(), expected, "{verb} {resource}: {}", output.stderr);
     }
 }
+
+#[tokio::test]
+async fn an_agent_reads_claims_and_writes_nothing() {
+    let cluster = Cluster::guarded().await;
+    let role = testbed::repository_root().join("manifests/agent/clusterrole.yaml");
+    cluster.admin(&["apply", "--server-side", "-f", role.to_str().unwrap()]).await;
+    let account = "system:serviceaccount:kube-system:bailiwick-agent";
+    let user = format!("--user={account}");
+    let bind = ["create", "clusterrolebinding", "reads-claims", "--clusterrole=bailiwick-agent", &user];
+    cluster.admin(&bind).await;
+    let agent = cluster.plane.kubeconfig_for(account, &["system:serviceaccounts"]).unwrap();
+    for (verb, resource, expected) in [
+        ("get", "resourceclaims.resource.k8s.io", "yes"),
+        ("list", "resourceclaims.resource.k8s.io", "no"),
+        ("update", "resourceclaims.resource.k8s.io/status", "no"),
+        ("delete", "resourceslices.resource.k8s.io", "no"),
+        ("patch", "nodes", "no"),
+        ("get", "secrets", "no"),
+    ] {
+        let output =
+            cluster.plane.kubectl_as(&agent, &["auth", "can-i", verb, resource], None).await.unwrap();
+        assert_eq!(output.stdout.trim(), expected, "{verb} {resource}: {}", output.stderr);
+    }
+    let slice = publish(&input("agent", &["de"])).observed.remove(0);
+    for object in [slice.json.clone(), class("agent", "gpu.example/x"), rule("agent", &json!({}))] {
+        let refused = cluster.create_as(&agent, &object).await;
+        assert!(refused.stderr.contains("Forbidden"), "{}{}", refused.stdout, refused.stderr);
+    }
+    cluster.apply(&slice).await;
+    let patch = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    let change = ["patch", "resourceslice", &slice.name, "--type=merge", "-p", patch];
+    let refused = cluster.plane.kubectl_as(&agent, &change, None).await.unwrap();
+    assert!(refused.stderr.contains("Forbidden"), "{}{}", refused.stdout, refused.stderr);
+}
+
+#[tokio::test]
+async fn the_agents_manifests_are_taken_as_they_are() {
+    let cluster = Cluster::guarded().await;
+    let folder = testbed::repository_root().join("manifests/agent");
+    // Its namespace is needed before what is in it.
+    let account = folder.join("account.yaml");
+    cluster.admin(&["apply", "--server-side", "-f", account.to_str().unwrap()]).await;
+    let check =
+        ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", folder.to_str().unwrap()];
+    let taken = cluster.admin(&check).await;
+    assert!(taken.contains("daemonset.apps/bailiwick-agent serverside-applied"), "{taken}");
+}
+
+#[tokio::test]
+async fn a_kubelet_writes_no_classes_and_neither_labels_nor_taints_of_ours_on_its_node() {
+    let cluster = Cluster::guarded().await;
+    let uuid = "00000000-0000-0000-0000-000000000001";
+    cluster.plane.create_node("labelled-de", uuid).await.unwrap();
+    let kubelet = cluster.plane.kubeconfig_for("system:node:labelled-de", &["system:nodes"]).unwrap();
+    for object in [class("kubelet", "gpu.bailiwick.dev/h100"), rule("kubelet", &json!({}))] {
+        let refused = cluster.create_as(&kubelet, &object).await;
+        assert!(refused.stderr.contains("Forbidden"), "{}{}", refused.stdout, refused.stderr);
+    }
+    for (patch, refused) in [
+        (r#"{"metadata":{"labels":{"node-restriction.kubernetes.io/jurisdiction":"fr"}}}"#, true),
+        (r#"{"metadata":{"labels":{"node-restriction.kubernetes.io/zone":"secret"}}}"#, true),
+        (r#"{"spec":{"taints":[{"key":"bailiwick.dev/unverified","effect":"NoSchedule"}]}}"#, true),
+        (r#"{"metadata":{"labels":{"topology.kubernetes.io/zone":"z"}}}"#, false),
+    ] {
+        let change = ["patch", "node", "labelled-de", "--type=merge", "-p", patch];
+        let output = cluster.plane.kubectl_as(&kubelet, &change, None).await.unwrap();
+        assert_eq!(!output.status.success(), refused, "{patch}: {}{}", output.stdout, output.stderr);
+        assert_eq!(output.stderr.contains("forbidden"), refused, "{patch}: {}", output.stderr);
+    }
+}

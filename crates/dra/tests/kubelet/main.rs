@@ -6,6 +6,7 @@
     reason = "a failed expectation is a failed test, in helpers too"
 )]
 
+mod lifecycle;
 mod pods;
 mod registering;
 mod stage;

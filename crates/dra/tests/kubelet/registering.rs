@@ -31,7 +31,7 @@ async fn a_plugin_registers_with_an_at_in_its_sockets_name_and_not_without() {
 
     std::fs::hard_link(&socket, registry.join(format!("gpu@{DRIVER}-reg.sock"))).unwrap();
     let mut state = registration.state();
-    let registered = state.wait_for(|state| *state == RegistrationState::Registered);
+    let registered = state.wait_for(|state| matches!(state, RegistrationState::Registered(_)));
     tokio::time::timeout(PATIENCE, registered).await.expect("it registers").unwrap();
 }
 

@@ -149,7 +149,11 @@ impl Stage {
 
     /// A plugin that is not registered.
     pub(crate) fn plugin(&self, instance: &str) -> Plugin {
-        Plugin::start(&self.node.kubelet_dir(), instance, self.preparer(), self.health.subscribe()).unwrap()
+        self.plugin_of(instance, self.preparer())
+    }
+
+    pub(crate) fn plugin_of(&self, instance: &str, preparer: Arc<Preparer>) -> Plugin {
+        Plugin::start(&self.node.kubelet_dir(), instance, preparer, self.health.subscribe()).unwrap()
     }
 
     /// A plugin that is registered, and slices: the kubelet wipes those that are there before.
@@ -163,7 +167,7 @@ impl Stage {
 
     pub(crate) async fn until_registered(&self, plugin: &mut Plugin) {
         let mut state = plugin.registration().state();
-        let registered = state.wait_for(|state| *state == RegistrationState::Registered);
+        let registered = state.wait_for(|state| matches!(state, RegistrationState::Registered(_)));
         let answer = tokio::time::timeout(PATIENCE, registered).await.map(drop);
         assert!(answer.is_ok(), "{:?}\n{}", *plugin.registration().state().borrow(), self.node.log());
     }
@@ -259,6 +263,12 @@ impl Stage {
             assert!(start.elapsed() < PATIENCE, "{text}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The CDI specification of a claim.
+    pub(crate) fn specification(&self, uid: &str) -> String {
+        let path = self.node.cdi_dir().join(format!("{DRIVER}-claim_{uid}.json"));
+        std::fs::read_to_string(path).unwrap()
     }
 
     /// CDI specifications of claims.

@@ -3,7 +3,7 @@
 use crate::h100::h100;
 use crate::limits::{codes, devices, fra1, machine, serial, slices};
 use bailiwick_dra::{GpuKey, Input, publish};
-use domain::probe::{Driver, Fabric, Mig, NvLink, Severity};
+use domain::probe::{Driver, Mig, NvLink, Severity};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -183,18 +183,16 @@ fn a_finding_taints_by_how_bad_it_is_and_the_taint_goes_with_it() {
 
 #[test]
 fn gpus_that_reach_each_others_memory_share_an_nvlink_domain() {
-    let domain = |fabric: Option<Fabric>, linked: bool| {
-        let mut input = parted(1, &[]);
-        for gpu in input.probed.values_mut() {
-            gpu.fabric.clone_from(&fabric);
-            gpu.nvlinks = vec![NvLink { active: linked, ..NvLink::default() }];
-        }
-        all_devices(&input)[0]["attributes"].get("nvlinkDomain").cloned()
-    };
-    let fabric =
-        |clique| Fabric { cluster_uuid: Some("c0ffee".into()), clique_id: clique, ..Fabric::default() };
-    assert_eq!(domain(Some(fabric(Some(3))), true), Some(json!({ "string": "c0ffee.3" })));
-    assert_eq!(domain(Some(fabric(None)), true), None, "it has not joined yet");
-    assert_eq!(domain(None, true), Some(json!({ "string": "m1" })), "one baseboard");
-    assert_eq!(domain(None, false), None);
+    let mut input = parted(4, &[]);
+    for (at, gpu) in input.probed.values_mut().enumerate() {
+        gpu.index = u32::try_from(at).unwrap();
+        gpu.pci.address = Some(format!("0000:0{at}:00.0"));
+        let link = NvLink { active: at < 3, remote_pci: Some("0000:a0:00.0".into()), ..NvLink::default() };
+        gpu.nvlinks = vec![link];
+    }
+    let domain = |device: &Value| device["attributes"]["nvlinkDomain"]["string"].as_str().map(str::to_owned);
+    let mut domains: Vec<_> = all_devices(&input).iter().map(domain).collect();
+    domains.sort();
+    assert_eq!(domains[0], None, "it has no link that is up");
+    assert!(domains[1].is_some() && domains[1] == domains[2] && domains[2] == domains[3], "{domains:?}");
 }

@@ -1,0 +1,258 @@
+//! The agent at work: watches the GPUs, and hands them out to the kubelet's pods as far as the cell permits.
+//!
+//! Four things change by themselves, the GPUs, the permits, the registration and what claims hold, and one task makes everything else
+//! follow them.
+
+mod access;
+mod args;
+mod known;
+mod kubernetes;
+mod legacy;
+mod scrub;
+mod watching;
+
+pub use access::DeviceRoot;
+pub use args::RunArgs;
+pub use scrub::ScrubMode;
+
+use crate::Error;
+use crate::cell::{Gate as Permits, Host, Reporter, StateDir};
+use domain::agent::PreparedDevice;
+use domain::probe::Probe;
+use domain::{Diagnose as _, Name, Problem};
+use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
+use gpu::{HostRoot, Nvml, Watch, Xids};
+use jiff::Timestamp;
+use known::Known;
+use scrub::Scrubber;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use watching::Watching;
+
+/// How often orphans are looked for, and scrubs that failed are tried again.
+const COLLECT: Duration = Duration::from_mins(1);
+/// The kubelet waits 45 s for an answer.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(40);
+
+/// How the agent works on its host.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kubelet's directory: `/var/lib/kubelet`.
+    pub kubelet_dir: PathBuf,
+    /// Where specifications of claims are written: `/var/run/cdi`.
+    pub cdi_dir: PathBuf,
+    /// Where else the runtime reads specifications: `/etc/cdi`.
+    pub static_cdi_dir: PathBuf,
+    /// Tells two agents of one host apart, as during an update; part of the names of sockets.
+    pub instance: String,
+    /// The driver's library; the system's own where `None`.
+    pub nvml: Option<PathBuf>,
+    /// Where the host's root directory is.
+    pub host_root: PathBuf,
+    /// Where device nodes are.
+    pub devices: DeviceRoot,
+    /// How often the GPUs are probed at least.
+    pub probe_interval: Duration,
+    /// What is done between two claims.
+    pub scrub: ScrubMode,
+    /// NVIDIA's program that resets GPUs.
+    pub nvidia_smi: PathBuf,
+}
+
+/// Reaches the API server by a kubeconfig, or as a pod of its cluster.
+pub fn api_server(kubeconfig: Option<&std::path::Path>) -> Result<Arc<dyn Claims>, Error> {
+    Ok(Arc::new(kubernetes::api_server(kubeconfig)?))
+}
+
+/// Works for the cell that the agent is enrolled with, until it is cancelled.
+pub async fn run(
+    options: &Options,
+    claims: Arc<dyn Claims>,
+    dir: StateDir,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let watching = watch_gpus(options)?;
+    let host = watch::Sender::new(first(&watching).await?);
+    let boot_id = host.borrow().probe.boot_id.clone().unwrap_or_default();
+    let (reporter, permits) = Reporter::new(dir, boot_id, host.subscribe())?;
+    tracing::info!(machine = %reporter.identity().machine, cell = reporter.identity().cell, "working");
+    let reporting = tokio::spawn(reporter.run(stop.clone()));
+    let ended = work(options, claims, permits, &watching, &host, &stop).await;
+    stop.cancel();
+    // An error is a panic in there, which has been told already.
+    let _ = reporting.await;
+    ended
+}
+
+/// Works with these permits, and says how the host stands, until it is cancelled.
+pub async fn run_with(
+    options: &Options,
+    claims: Arc<dyn Claims>,
+    permits: Permits,
+    stop: CancellationToken,
+    told: impl FnOnce(watch::Receiver<Host>),
+) -> Result<(), Error> {
+    let watching = watch_gpus(options)?;
+    let host = watch::Sender::new(first(&watching).await?);
+    told(host.subscribe());
+    work(options, claims, permits, &watching, &host, &stop).await
+}
+
+fn watch_gpus(options: &Options) -> Result<Watching, Error> {
+    let host = HostRoot::at(&options.host_root);
+    let watch = Watch { library: options.nvml.clone(), host, interval: options.probe_interval };
+    let cdi = vec![options.static_cdi_dir.clone(), options.cdi_dir.clone()];
+    Watching::start(watch, cdi).map_err(Error::Thread)
+}
+
+async fn first(watching: &Watching) -> Result<Host, Error> {
+    let ended = || Error::Thread(std::io::Error::other("the thread that watches the GPUs has ended"));
+    let probe = watching.first().await.ok_or_else(ended)?.probe;
+    Ok(Host { probe, registered: None, prepared: Vec::new(), problems: Vec::new() })
+}
+
+async fn work(
+    options: &Options,
+    claims: Arc<dyn Claims>,
+    permits: Permits,
+    watching: &Watching,
+    host: &watch::Sender<Host>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let devices = options.devices.clone();
+    let known = Known { sight: watching.sight(), permits, devices, scrub: options.scrub };
+    let root = HostRoot::at(&options.host_root);
+    let preparer_options = PreparerOptions {
+        state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
+        cdi_dir: options.cdi_dir.clone(),
+        boot_id: root.boot_id().unwrap_or_default(),
+        scrub_patience: SCRUB_PATIENCE,
+    };
+    let nvml = options.nvml.clone();
+    let scrubber = Scrubber {
+        mode: options.scrub,
+        probe: Arc::new(move || probe_now(nvml.as_deref(), &root)),
+        nvidia_smi: options.nvidia_smi.clone(),
+        hold: watching.hold(),
+    };
+    let preparer = Preparer::new(&preparer_options, claims, Arc::new(known.clone()), Arc::new(scrubber))?;
+    let health = watch::Sender::new(Vec::new());
+    let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
+    let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
+    let mut work = Work { options, known, preparer, plugin, health, host };
+    work.until(stop).await;
+    work.plugin.stop().await;
+    Ok(())
+}
+
+struct Work<'a> {
+    options: &'a Options,
+    known: Known,
+    preparer: Arc<Preparer>,
+    plugin: Plugin,
+    health: watch::Sender<Vec<dra::plugin::Health>>,
+    host: &'a watch::Sender<Host>,
+}
+
+impl Work<'_> {
+    async fn until(&mut self, stop: &CancellationToken) {
+        if let Err(refusal) = self.preparer.restore().await {
+            tracing::error!(code = refusal.code(), %refusal, "not restored");
+        }
+        let mut state = self.plugin.registration().state();
+        let mut changes = self.preparer.changes();
+        let (mut sight, mut permits) = (self.known.sight.clone(), self.known.permits.clone());
+        let mut collect = tokio::time::interval(COLLECT);
+        loop {
+            self.follow().await;
+            // Nothing else tells that a permit has run out.
+            let lasts = permits.lasts();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = sight.changed() => {}
+                () = permits.changed() => {}
+                Ok(()) = state.changed() => {}
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(lasts), if !lasts.is_zero() => {}
+                _ = collect.tick() => self.collect(),
+            }
+        }
+    }
+
+    /// Beside the calls of the kubelet, which must not wait for it.
+    fn collect(&self) {
+        let preparer = Arc::clone(&self.preparer);
+        tokio::spawn(async move {
+            if let Err(refusal) = preparer.collect().await {
+                tracing::error!(code = refusal.code(), %refusal, "nothing was collected");
+            }
+        });
+    }
+
+    /// Makes the registration, the devices' health and what is reported follow what is known.
+    async fn follow(&mut self) {
+        let Some(sight) = self.known.sight.borrow().clone() else { return };
+        let mut problems = Vec::new();
+        // Without a permit or a driver there is nothing to hand out, and the kubelet withdraws the slices.
+        if sight.probe.driver.is_some() && !self.known.permits.lasts().is_zero() {
+            if let Err(error) = self.plugin.registration().open() {
+                problems.push(Problem::new(error.code(), error.to_string()));
+            }
+        } else {
+            self.plugin.registration().close().await;
+        }
+        // The kubelet takes what is old for unknown; a probe may be late.
+        let health = self.known.health(self.options.probe_interval * 3);
+        self.health.send_if_modified(|before| replace(before, health));
+        let registered = match self.plugin.registration().state().borrow().clone() {
+            RegistrationState::Registered(since) => Timestamp::try_from(since).ok(),
+            RegistrationState::Refused(why) => {
+                problems.push(Problem::new("plugin.registration.refused", why));
+                None
+            }
+            RegistrationState::Closed | RegistrationState::Waiting => None,
+        };
+        let prepared = self.prepared(&mut problems).await;
+        problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
+        let host = Host { probe: sight.probe, registered, prepared, problems };
+        self.host.send_if_modified(|before| replace(before, host));
+    }
+
+    /// Devices that claims hold, and what is wrong with that.
+    async fn prepared(&self, problems: &mut Vec<Problem>) -> Vec<PreparedDevice> {
+        let all = match self.preparer.held().await {
+            Ok(all) => all,
+            Err(refusal) => {
+                problems.push(Problem::new(refusal.code(), refusal.to_string()));
+                return Vec::new();
+            }
+        };
+        let mut prepared = Vec::new();
+        for (claim, held) in all {
+            if let HeldState::Scrubbing { failure: Some(why) } = &held.state {
+                let problem = Problem::new("plugin.scrub.failed", why.clone());
+                problems.push(problem.at(format!("{}/{}", held.namespace, held.name)));
+            }
+            let names = held.devices.iter().filter_map(|device| Name::new(&device.device).ok());
+            prepared.extend(names.map(|device| PreparedDevice { claim: claim.clone(), device }));
+        }
+        prepared
+    }
+}
+
+fn replace<T: PartialEq>(before: &mut T, now: T) -> bool {
+    let changed = *before != now;
+    *before = now;
+    changed
+}
+
+/// A probe of its own, beside the watch.
+fn probe_now(nvml: Option<&std::path::Path>, host: &HostRoot) -> Result<Probe, String> {
+    let told = |error: gpu::Error| error.problem().to_string();
+    let nvml = Nvml::open(nvml).map_err(told)?;
+    let context = gpu::Context { host, now: Timestamp::now(), previous: None };
+    gpu::probe(&nvml, &context, &mut Xids::default()).map_err(told)
+}

@@ -1,0 +1,320 @@
+//! A node of a real cluster on a host with eight GPUs, whose driver is stood in for.
+
+use domain::Name;
+use domain::permit::{Permit, Permits, PublicKey, SignedPermits};
+use jiff::Timestamp;
+use nvml_stand_in::{Description, Installed};
+use rcgen::{CertificateParams, KeyPair};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use testbed::{ControlPlane, Node, NodeOptions};
+
+/// Generous: the machine may be compiling at the same time.
+const PATIENCE: Duration = Duration::from_mins(2);
+const NODE: &str = "node-1";
+const MACHINE: &str = "machine-1";
+const GPUS: usize = 8;
+
+fn described() -> Description {
+    Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap()
+}
+
+/// The UUID of a GPU.
+pub(crate) fn gpu(index: usize) -> String {
+    described().gpus().unwrap()[index].gpu.uuid.clone().unwrap()
+}
+
+pub(crate) struct Stage {
+    // Dropped in this order: clients before what they talk to.
+    agent: Option<Child>,
+    /// How often.
+    started: usize,
+    node: Node,
+    plane: ControlPlane,
+    kubeconfig: PathBuf,
+    signer: Ed25519KeyPair,
+    installed: Installed,
+    files: TempDir,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.kill_agent();
+    }
+}
+
+impl Stage {
+    pub(crate) async fn start() -> Self {
+        let plane = ControlPlane::options().node_lifecycle(true).start().await.unwrap();
+        let admin = std::fs::read_to_string(plane.kubeconfig_admin()).unwrap();
+        let configuration = "{ apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration }";
+        let mut node = NodeOptions::new(NODE, &admin, configuration).start(&plane).await.unwrap();
+        node.wait_until_ready(&plane).await.unwrap();
+        let files = tempfile::tempdir().unwrap();
+        for name in ["dev", "state", "driver", "static-cdi"] {
+            std::fs::create_dir(files.path().join(name)).unwrap();
+        }
+        let installed = Installed::into(&files.path().join("driver"), &described()).unwrap();
+        make_device_files(&files.path().join("dev"));
+        make_reset_program(&files.path().join("nvidia-smi"));
+        let kubeconfig = plane.kubeconfig_for("agent", &[]).unwrap();
+        let signer = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let stage = Self { agent: None, started: 0, node, plane, kubeconfig, signer, installed, files };
+        stage.enrol();
+        let role = testbed::repository_root().join("manifests/agent/clusterrole.yaml");
+        stage.kubectl(&["apply", "-f", role.to_str().unwrap()]).await;
+        let agent =
+            ["create", "clusterrolebinding", "agent", "--clusterrole=bailiwick-agent", "--user=agent"];
+        stage.kubectl(&agent).await;
+        let class = json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": { "name": "gpu" },
+            "spec": { "extendedResourceName": "gpu.bailiwick.dev/any", "selectors": [
+                { "cel": { "expression": format!("device.driver == '{}'", dra::DRIVER) } },
+            ] },
+        });
+        stage.create(&class).await;
+        stage
+    }
+
+    /// What enrolment leaves, for a cell that nobody reaches.
+    fn enrol(&self) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
+        let permit_key = PublicKey::new(self.signer.public_key().as_ref().try_into().unwrap());
+        let identity = json!({
+            "cell": "https://127.0.0.1:1", "machine": MACHINE, "key": key.serialize_pem(),
+            "certificate": certificate, "ca": certificate, "permitKey": permit_key, "received": Timestamp::now(),
+        });
+        std::fs::write(self.files.path().join("state/cell.json"), identity.to_string()).unwrap();
+    }
+
+    /// What the cell's last report leaves: permits for all GPUs, from now on.
+    pub(crate) fn permit(&self, life: Duration) {
+        let issued = Timestamp::now();
+        let permit = |index| Permit {
+            device: Name::new(format!("gpu-{index}")).unwrap(),
+            gpu: gpu(index),
+            partition: None,
+            verdict: None,
+            valid_until: issued + life,
+        };
+        let machine = Name::new(MACHINE).unwrap();
+        let permits = Permits { machine, issued, permits: (0..GPUS).map(permit).collect() };
+        let sign = |bytes: &[u8]| Ok::<_, Infallible>(self.signer.sign(bytes).as_ref().to_vec());
+        let signed = SignedPermits::seal(&permits, sign).unwrap();
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let received = u64::try_from(agent::cell::uptime().as_millis()).unwrap();
+        let kept = json!({ "bootId": boot_id.trim(), "received": received, "signed": signed });
+        std::fs::write(self.files.path().join("state/permits.json"), kept.to_string()).unwrap();
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        let file = |name: &str| self.files.path().join(name);
+        let log = std::fs::File::options().create(true).append(true).open(file("agent.log")).unwrap();
+        let path = |path: PathBuf| path.display().to_string();
+        let options = [
+            ("--state-dir", path(file("state"))),
+            ("--kubeconfig", path(self.kubeconfig.clone())),
+            ("--kubelet-dir", path(self.node.kubelet_dir())),
+            ("--cdi-dir", path(self.node.cdi_dir())),
+            ("--static-cdi-dir", path(file("static-cdi"))),
+            ("--nvml", path(self.installed.library())),
+            ("--dev-root", path(file("dev"))),
+            ("--nvidia-smi", path(file("nvidia-smi"))),
+            ("--probe-interval", "1".to_owned()),
+        ];
+        // It dies with us, also when we are killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_bailiwick-agent"), "run"]);
+        command.args(options.iter().flat_map(|(name, value)| [*name, value.as_str()]));
+        self.started += 1;
+        self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// By SIGKILL.
+    pub(crate) fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.files.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// A row of memory of the first GPUs could not be remapped.
+    pub(crate) fn gpus_fall_ill(&self, count: usize) {
+        let mut host = described();
+        for gpu in host.gpus.iter_mut().take(count) {
+            let failed = json!({ "correctable": 0, "uncorrectable": 1, "pending": false, "failed": true });
+            gpu.as_object_mut().unwrap().insert("remappedRows".to_owned(), failed);
+        }
+        self.installed.describe(&host).unwrap();
+    }
+
+    /// GPUs that were reset, in that order.
+    pub(crate) fn reset(&self) -> Vec<String> {
+        let asked = std::fs::read_to_string(self.files.path().join("asked")).unwrap_or_default();
+        asked.lines().map(|line| line.strip_prefix("--gpu-reset --id ").unwrap().to_owned()).collect()
+    }
+
+    /// What the cell does: slices once the kubelet has the plugin, since it wipes those of before.
+    pub(crate) async fn publish_once_registered(&self) {
+        let start = Instant::now();
+        while self.log().matches("registered with the kubelet").count() < self.started {
+            assert!(start.elapsed() < PATIENCE, "{}\n{}", self.log(), self.node.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let devices: Vec<_> = (0..GPUS).map(|index| json!({ "name": format!("gpu-{index}") })).collect();
+        let slice = json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": "node-1-gpus" },
+            "spec": {
+                "driver": dra::DRIVER, "nodeName": NODE, "devices": devices,
+                "pool": { "name": MACHINE, "generation": 1, "resourceSliceCount": 1 },
+            },
+        });
+        self.create(&slice).await;
+    }
+
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
+        self.plane.kubectl(arguments, None).await.unwrap().success().unwrap()
+    }
+
+    pub(crate) async fn create(&self, object: &Value) {
+        let apply = ["apply", "--server-side", "-f", "-"];
+        self.plane.kubectl(&apply, Some(&object.to_string())).await.unwrap().success().unwrap();
+    }
+
+    pub(crate) async fn object(&self, kind: &str, name: &str) -> Value {
+        let answer = self.plane.kubectl(&["get", kind, name, "-o", "json"], None).await.unwrap();
+        if answer.status.success() { serde_json::from_str(&answer.stdout).unwrap() } else { Value::Null }
+    }
+
+    /// Waits until an object is so, and gives it.
+    pub(crate) async fn until(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let found = self.object(kind, name).await;
+            if wanted(&found) {
+                return found;
+            }
+            if start.elapsed() > PATIENCE {
+                let events = self.events(name).await;
+                panic!("{kind} {name} is {found:#}\n{events:#?}\n{}\n{}", self.log(), self.node.log());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub(crate) async fn until_running(&self, pod: &str) -> Value {
+        self.until("pod", pod, |pod| pod["status"]["phase"] == "Running").await
+    }
+
+    /// Waits until an event about this object says so.
+    pub(crate) async fn until_told(&self, name: &str, what: &str) {
+        let start = Instant::now();
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.contains(what)) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{what} is not in {events:#?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn events(&self, name: &str) -> Vec<String> {
+        let about = format!("--field-selector=involvedObject.name={name}");
+        let list: Value =
+            serde_json::from_str(&self.kubectl(&["get", "events", &about, "-o", "json"]).await).unwrap();
+        let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
+        list["items"].as_array().unwrap().iter().map(message).collect()
+    }
+
+    /// Deletes a pod, and waits until it is gone: its containers ended, its claims given back.
+    pub(crate) async fn delete_pod(&self, pod: &str) {
+        self.kubectl(&["delete", "pod", pod, "--wait=false"]).await;
+        self.until("pod", pod, Value::is_null).await;
+    }
+
+    /// What the container of a pod printed, once it has printed `end`.
+    pub(crate) async fn output(&self, pod: &Value) -> Vec<String> {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let log = self.node.pod_logs_dir().join(format!("default_{name}_{uid}/main/0.log"));
+        let start = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            // `TIME stdout F LINE`
+            let lines: Vec<_> =
+                text.lines().filter_map(|line| Some(line.splitn(4, ' ').nth(3)?.to_owned())).collect();
+            if lines.last().is_some_and(|line| line == "end") {
+                return lines;
+            }
+            assert!(start.elapsed() < PATIENCE, "{text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// CDI specifications of claims.
+    pub(crate) fn specifications(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.node.cdi_dir()).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+/// Character devices like `/dev/null`, with the names of NVIDIA's.
+fn make_device_files(directory: &std::path::Path) {
+    let gpus = (0..GPUS).map(|index| format!("nvidia{index}"));
+    for name in gpus.chain(["nvidiactl".to_owned()]) {
+        let made = Command::new("mknod").arg(directory.join(name)).args(["c", "1", "3"]).status();
+        assert!(made.unwrap().success());
+    }
+}
+
+/// A program that writes beside itself what it is asked.
+fn make_reset_program(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, "#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/asked\"\n").unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A pod that asks for some GPUs by extended resource, prints those that it sees and waits.
+pub(crate) fn pod(name: &str, gpus: usize) -> Value {
+    let command = "env | grep BAILIWICK_ | sort; ls /dev | grep nvidia; echo end; \
+        trap 'exit 0' TERM; while :; do sleep 1; done";
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+        "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+            "containers": [{
+                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+                "command": ["/bin/sh", "-c", command],
+                "resources": { "limits": { "gpu.bailiwick.dev/any": gpus } },
+            }],
+        },
+    })
+}
+
+/// A claim for one GPU.
+pub(crate) fn claim(name: &str) -> Value {
+    json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": "gpu" } }] } },
+    })
+}
+
+/// The same pod, with the GPU of the claim of its name.
+pub(crate) fn pod_of_claim(name: &str) -> Value {
+    let mut pod = pod(name, 0);
+    pod["spec"]["resourceClaims"] = json!([{ "name": name, "resourceClaimName": name }]);
+    pod["spec"]["containers"][0]["resources"] = json!({ "claims": [{ "name": name }] });
+    pod
+}
