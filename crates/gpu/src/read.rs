@@ -6,7 +6,9 @@ use crate::host::HostRoot;
 use crate::source::{
     Device, DriverText, Library, MAX_GPUS, MAX_NVLINKS, MIG_SLOTS, Number, PciId, Text, Told, Trouble,
 };
-use domain::probe::{Diagnostic, Driver, Limits, Mig, MigInstance, NvLink, Pci, Probe, ProbedGpu, Readings};
+use domain::probe::{
+    Diagnostic, Driver, Limits, Mig, MigInstance, MigProfile, NvLink, Pci, Probe, ProbedGpu, Readings,
+};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -181,7 +183,8 @@ impl Reader {
             None => ProbedGpu { index, ..ProbedGpu::default() },
         };
         if let Some(device) = &handle {
-            self.state(&mut gpu, device.as_ref(), minors);
+            let same = before.filter(|before| before.uuid.is_some() && before.uuid == gpu.uuid);
+            self.state(&mut gpu, device.as_ref(), minors, same.and_then(|same| same.mig.as_ref()));
         } else if !self.signs.lost && !self.signs.reset_required {
             self.signs.unreadable = true;
         }
@@ -252,10 +255,16 @@ impl Reader {
     }
 
     /// What changes while the host runs.
-    fn state(&mut self, gpu: &mut ProbedGpu, device: &dyn Device, minors: &BTreeMap<String, u32>) {
+    fn state(
+        &mut self,
+        gpu: &mut ProbedGpu,
+        device: &dyn Device,
+        minors: &BTreeMap<String, u32>,
+        before: Option<&Mig>,
+    ) {
         gpu.ecc = self.value("ecc", device.ecc());
         gpu.remapped_rows = self.value("remappedRows", device.remapped_rows());
-        gpu.mig = self.mig(device, gpu.minor, minors);
+        gpu.mig = self.mig(device, gpu.minor, minors, before);
         gpu.fabric = self.value("fabric", device.fabric());
         let links = (0..MAX_NVLINKS).map(|link| self.value(&format!("nvlinks/{link}"), device.nvlink(link)));
         gpu.nvlinks = links.flatten().collect();
@@ -287,8 +296,26 @@ impl Reader {
         device: &dyn Device,
         minor: Option<u32>,
         minors: &BTreeMap<String, u32>,
+        before: Option<&Mig>,
     ) -> Option<Mig> {
         let (enabled, pending) = self.value("mig", device.mig_mode())?;
+        // What a GPU can be parted into changes with its mode alone, and takes a sixth of all calls to ask.
+        let whole = |mig: &Mig| mig.profiles.iter().all(|profile| !profile.placements.is_empty());
+        let known =
+            before.filter(|before| before.enabled == enabled && !before.profiles.is_empty() && whole(before));
+        let profiles = match known {
+            Some(before) => before.profiles.clone(),
+            None => self.mig_profiles(device),
+        };
+        let count = if enabled { self.value("mig.instances", device.mig_instances()) } else { None };
+        let instances = (0..count.unwrap_or_default().min(64))
+            .filter_map(|at| self.value(&format!("mig.instances/{at}"), device.mig_instance(at)))
+            .map(|instance| with_minors(instance, minor, minors))
+            .collect();
+        Some(Mig { enabled, pending, profiles, instances })
+    }
+
+    fn mig_profiles(&mut self, device: &dyn Device) -> Vec<MigProfile> {
         let mut profiles = Vec::new();
         for slot in 0..MIG_SLOTS {
             let field = format!("mig.profiles/{slot}");
@@ -300,12 +327,7 @@ impl Reader {
         // A driver may tell one profile in several slots.
         profiles.sort_by_key(|profile| profile.id);
         profiles.dedup_by_key(|profile| profile.id);
-        let count = if enabled { self.value("mig.instances", device.mig_instances()) } else { None };
-        let instances = (0..count.unwrap_or_default().min(64))
-            .filter_map(|at| self.value(&format!("mig.instances/{at}"), device.mig_instance(at)))
-            .map(|instance| with_minors(instance, minor, minors))
-            .collect();
-        Some(Mig { enabled, pending, profiles, instances })
+        profiles
     }
 
     fn number(&mut self, field: &str, device: &dyn Device, what: Number) -> Option<u32> {

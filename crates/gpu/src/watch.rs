@@ -72,6 +72,11 @@ impl Watcher {
         Self { watch, last: None, xids: Xids::default() }
     }
 
+    /// A GPU was reset while nothing was watched: XID errors reported before are over. Drivers from 565 on tell that by themselves.
+    pub fn was_reset(&mut self, uuid: &str) {
+        self.xids.was_reset(uuid);
+    }
+
     /// Watches in this thread until `tell` breaks off.
     pub fn run(&mut self, tell: &mut Tell<'_>) {
         loop {

@@ -122,3 +122,29 @@ fn a_gpu_that_cannot_report_does_not_keep_the_others_from_it() {
         ControlFlow::Break(())
     });
 }
+
+/// A driver that does not tell what is to be done leaves it to who resets the GPU.
+#[test]
+fn what_was_reported_before_a_reset_is_over_after_it() {
+    let mut host = Host::of("h100");
+    host.change(|host| {
+        host.each.as_object_mut().unwrap().remove("recoveryAction");
+        host.events.push(Event { gpu: 0, xid: 119 });
+    });
+    let uuid = host.description.gpus().unwrap()[0].gpu.uuid.clone().unwrap();
+    let interval = Duration::from_hours(1);
+    let mut watcher =
+        Watcher::new(Watch { library: Some(host.installed.library()), host: host.root(), interval });
+    let sick = |watcher: &mut Watcher, wanted: bool| {
+        watcher.run(&mut |seen| match seen {
+            Seen::Changed(probe) | Seen::Same(probe) if findings(probe, 0).is_empty() != wanted => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+    };
+    sick(&mut watcher, true);
+    watcher.was_reset(&uuid);
+    // the first probe of the next watch
+    sick(&mut watcher, false);
+}
