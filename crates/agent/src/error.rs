@@ -79,9 +79,17 @@ impl Diagnose for Error {
         match self {
             Self::Gpu(error) => error.problem(),
             Self::Cell(error) => error.problem(),
-            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
-                Problem::new(self.code(), self.to_string())
+            Self::Plugin(_) | Self::ApiServer(_) => {
+                let problem = Problem::new(self.code(), self.to_string());
+                match dra::CODES.iter().find(|(code, ..)| *code == self.code()) {
+                    Some((_, _, hint)) => problem.hint(*hint),
+                    None => problem,
+                }
             }
+            Self::Kubernetes(_) => Problem::new("agent.kubernetes", self.to_string())
+                .hint("Give --kubeconfig, or run the agent as a pod of the cluster."),
+            Self::Thread(_) => Problem::new("agent.thread", self.to_string())
+                .hint("Look at the limits of the agent's unit or pod."),
             Self::Output(_) => Problem::new("output.write", self.to_string())
                 .hint("Check the disk and where the output goes."),
         }

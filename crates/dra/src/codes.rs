@@ -151,6 +151,16 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Nothing to do unless it lasts: the text says what the scrub waits for.",
     ),
     (
+        "plugin.legacy-runtime",
+        "Something else on the host hands out GPUs: a container runtime, a hook or a device plugin of NVIDIA's. Whoever asks that way passes by claims, permits and scrubs.",
+        "Take it off the host, or take the host out of the cell; the text names the file.",
+    ),
+    (
+        "plugin.registration.refused",
+        "The kubelet did not take the plugin's registration; the text says why.",
+        "Compare the kubelet's version with what the agent needs: Kubernetes 1.36 or newer.",
+    ),
+    (
         "plugin.scrub.failed",
         "A device could not be scrubbed and stays reserved. It is tried again.",
         "End the process that still uses it, or reset the GPU; the text says which.",

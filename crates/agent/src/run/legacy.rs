@@ -3,7 +3,7 @@
 use domain::Problem;
 use std::path::{Path, PathBuf};
 
-const CODE: &str = "agent.legacy-runtime";
+const CODE: &str = "plugin.legacy-runtime";
 const HINT: &str =
     "Take it off this host, or take the host out of the cell: devices are handed out by claims alone.";
 

@@ -87,20 +87,6 @@ pub async fn run(
     ended
 }
 
-/// Works with these permits, and says how the host stands, until it is cancelled.
-pub async fn run_with(
-    options: &Options,
-    claims: Arc<dyn Claims>,
-    permits: Permits,
-    stop: CancellationToken,
-    told: impl FnOnce(watch::Receiver<Host>),
-) -> Result<(), Error> {
-    let watching = watch_gpus(options)?;
-    let host = watch::Sender::new(first(&watching).await?);
-    told(host.subscribe());
-    work(options, claims, permits, &watching, &host, &stop).await
-}
-
 fn watch_gpus(options: &Options) -> Result<Watching, Error> {
     let host = HostRoot::at(&options.host_root);
     let watch = Watch { library: options.nvml.clone(), host, interval: options.probe_interval };

@@ -1,6 +1,7 @@
 //! What ends at a bad moment: a plugin before it answered, a machine, a pod by force.
 
 use crate::stage::{Stage, claim, device, pod};
+use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::Claim;
 use serde_json::{Value, json};
 
@@ -115,4 +116,24 @@ async fn a_pod_whose_device_cannot_be_scrubbed_keeps_its_allocation() {
     stage.scrubber.stuck.lock().unwrap().clear();
     preparer.collect().await.unwrap();
     stage.until("pod", "kept", Value::is_null).await;
+}
+
+#[tokio::test]
+async fn a_taint_that_evicts_ends_the_pod_and_its_device_is_given_back() {
+    let stage = Stage::start().await;
+    let _plugin = stage.registered("gpu").await;
+    stage.create(&claim("tainted", 1)).await;
+    stage.create(&pod("tainted", &["tainted"])).await;
+    stage.until_running("tainted").await;
+    let rule = json!({
+        "apiVersion": "resource.k8s.io/v1beta2", "kind": "DeviceTaintRule", "metadata": { "name": "failed" },
+        "spec": {
+            "deviceSelector": { "driver": DRIVER, "device": device(0) },
+            "taint": { "key": "bailiwick.dev/alarm", "effect": "NoExecute" },
+        },
+    });
+    stage.create(&rule).await;
+    stage.until("pod", "tainted", Value::is_null).await;
+    assert!(stage.specifications().is_empty());
+    assert_eq!(*stage.scrubber.done.lock().unwrap(), [device(0)]);
 }
