@@ -42,6 +42,11 @@ impl Served {
         Self { desk, server, token_file, child, log }
     }
 
+    /// The next line that it says.
+    pub async fn said(&mut self) -> String {
+        self.log.next_line().await.unwrap().expect("it ended")
+    }
+
     /// A command that knows this cell.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.desk.command(words);
