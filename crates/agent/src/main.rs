@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use agent::enrol::{self, EnrolArgs};
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
 use agent::{Error, Exit};
@@ -20,22 +19,18 @@ struct Cli {
 enum Command {
     /// Tell what the driver knows of this host's GPUs
     Probe(ProbeArgs),
-    /// Make this host's agent known to its cell, by a one-time token
-    Enrol(EnrolArgs),
 }
 
 impl Command {
     fn format(&self) -> Format {
         match self {
             Self::Probe(args) => args.output,
-            Self::Enrol(args) => args.output,
         }
     }
 
     fn run(&self) -> Result<(), Error> {
         match self {
             Self::Probe(args) => probe::run(args),
-            Self::Enrol(args) => enrol::run(args),
         }
     }
 }
