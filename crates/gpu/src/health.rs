@@ -124,6 +124,26 @@ pub(crate) fn findings(
     found
 }
 
+/// Finds GPUs with fewer NVLinks up than others of their model in the host have. A count alone says nothing: some models tell of
+/// links that their board does not connect, and cards without a bridge have none up.
+pub(crate) fn compare_links(gpus: &mut [ProbedGpu]) {
+    let up = |gpu: &ProbedGpu| gpu.nvlinks.iter().filter(|link| link.active).count();
+    let mut most: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    for gpu in gpus.iter() {
+        let best = most.entry(gpu.model.clone()).or_default();
+        *best = up(gpu).max(*best);
+    }
+    for gpu in gpus.iter_mut().filter(|gpu| !gpu.nvlinks.is_empty()) {
+        let (own, best) = (up(gpu), most.get(&gpu.model).copied().unwrap_or_default());
+        if own < best {
+            let message =
+                format!("it has {own} NVLinks up, where others of its model in this host have {best}");
+            gpu.health.push(finding(Severity::Warning, "gpu.health.nvlink-down", &message));
+            gpu.health.sort();
+        }
+    }
+}
+
 /// For two GPUs of one host that say they are the same.
 pub(crate) fn uuid_repeated() -> Finding {
     finding(Severity::Critical, "gpu.health.uuid-repeated", "another GPU of this host has the same UUID")
@@ -179,12 +199,6 @@ fn memory(gpu: &ProbedGpu, found: &mut Vec<Finding>) {
 }
 
 fn links(gpu: &ProbedGpu, before: Option<&ProbedGpu>, found: &mut Vec<Finding>) {
-    let down: Vec<_> = gpu.nvlinks.iter().filter(|l| !l.active).map(|l| l.link.to_string()).collect();
-    // All of them down is how a board without bridges looks, and one whose fabric manager has not started; that is told below.
-    if !down.is_empty() && down.len() < gpu.nvlinks.len() {
-        let message = format!("NVLinks are down: {}", down.join(", "));
-        found.push(finding(Severity::Warning, "gpu.health.nvlink-down", &message));
-    }
     let errors = |gpu: &ProbedGpu| gpu.readings.nvlink_errors;
     if let (Some(now), Some(then)) = (errors(gpu), before.and_then(errors))
         && now.saturating_sub(then) >= LINK_ERRORS
@@ -251,16 +265,25 @@ mod tests {
     }
 
     #[test]
-    fn one_link_down_is_a_fault_and_all_down_is_a_board_without_bridges() {
-        let with = |active: [bool; 2]| ProbedGpu {
+    fn a_link_is_down_where_others_of_the_model_have_it_up() {
+        let with = |model: &str, active: [bool; 2]| ProbedGpu {
+            model: Some(model.into()),
             nvlinks: (0..)
                 .zip(active)
                 .map(|(link, active)| NvLink { link, active, ..NvLink::default() })
                 .collect(),
             ..ProbedGpu::default()
         };
-        assert_eq!(of(&with([true, false])), ["gpu.health.nvlink-down"]);
-        assert!(of(&with([true, true])).is_empty() && of(&with([false, false])).is_empty());
+        let mut gpus = [
+            with("a", [true, true]),
+            with("a", [true, false]),
+            with("b", [true, false]),
+            with("c", [false, false]),
+        ];
+        compare_links(&mut gpus);
+        let found: Vec<usize> = gpus.iter().map(|gpu| gpu.health.len()).collect();
+        assert_eq!(found, [0, 1, 0, 0]);
+        assert_eq!(gpus[1].health[0].code, "gpu.health.nvlink-down");
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub fn probe(library: &dyn Library, context: &Context<'_>, xids: &mut Xids) -> R
         return Err(Error::NoDriver("it went away while it was asked".to_owned()));
     }
     repeated_uuids(&mut gpus, &mut notes);
+    health::compare_links(&mut gpus);
     Ok(Probe {
         taken: context.now,
         boot_id,

@@ -35,7 +35,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "gpu.health.nvlink-down",
-        "Some NVLinks of a GPU are down.",
+        "A GPU has fewer NVLinks up than others of its model in the host.",
         "Reset the GPUs of the board; where it stays, check the board and its switches.",
     ),
     (
