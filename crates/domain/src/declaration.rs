@@ -307,6 +307,9 @@ pub struct GpuClassSpec {
     /// Model names, exactly as `bailiwick get gpus` shows them; absent means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// A MIG profile, such as `1g.10gb`: parts of that size of GPUs that are parted; absent means whole GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// Only GPUs of machines in this zone; absent means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,

@@ -73,6 +73,13 @@ pub fn selector(name: &Name, spec: &GpuClassSpec, order: &Containment) -> Result
         guarded("jurisdiction", &format!("in {}", literal::list(inside.iter().map(Name::as_str)))),
         guarded("inventoried", "== true"),
     ];
+    match &spec.profile {
+        None => terms.push(guarded("type", "== 'gpu'")),
+        Some(profile) => {
+            terms.push(guarded("type", "== 'mig'"));
+            terms.push(guarded("profile", &format!("== {}", literal::string(profile))));
+        }
+    }
     if !spec.models.is_empty() {
         let mut models: Vec<&str> = spec.models.iter().map(String::as_str).collect();
         models.sort_unstable();

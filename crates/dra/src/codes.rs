@@ -28,6 +28,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "`bailiwick why MACHINE` names the other machine.",
     ),
     (
+        "dra.gpu.mig-mode",
+        "A GPU is in MIG mode, and not to be given out in parts.",
+        "Turn MIG off (nvidia-smi -mig 0), or declare the GPU partitionable.",
+    ),
+    (
         "dra.gpu.no-identity",
         "A GPU has neither serial number nor UUID, so it cannot be told from others.",
         "Update the BMC's firmware.",

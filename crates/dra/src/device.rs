@@ -2,10 +2,12 @@
 
 use crate::DRIVER;
 use crate::input::PublishedMachine;
+use crate::partition::{bytes, version};
 use domain::declaration::{SiteSpec, Zone};
 use domain::inventory::Gpu;
+use domain::probe::{Driver, ProbedGpu};
 use domain::{Digest, Name, Problem};
-use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
+use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, DeviceCapacity};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -87,11 +89,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) site: &'a SiteSpec,
     pub(crate) site_name: &'a Name,
     pub(crate) probed: bool,
+    /// What its driver tells, where that is believed, and its NVLink domain.
+    pub(crate) driver: Option<(&'a Driver, &'a ProbedGpu, Option<&'a str>)>,
     pub(crate) verdict: Option<Verdict>,
 }
 
-/// The device of a GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). No capacity: a BMC's word
-/// for memory is not what a probe would measure. `firmwareVersion` is a string even where it looks like a semantic version:
+/// The device of a GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). Its memory is what the driver
+/// tells, never a BMC's word. `uuid` is NVML's where it is known, as NVIDIA's driver has it. `firmwareVersion` is a string even where it looks like a semantic version:
 /// an attribute whose type depends on its value makes selectors fail, which aborts allocation (facts: dra §3).
 pub(crate) fn device(
     key: &GpuKey,
@@ -124,8 +128,14 @@ pub(crate) fn device(
         );
     };
     text("type", Some("gpu"));
-    text("uuid", gpu.uuid.as_deref());
-    text("productName", gpu.model.as_deref());
+    let seen = around.driver.map(|(_, seen, _)| seen);
+    text("uuid", seen.and_then(|seen| seen.uuid.as_deref()).or(gpu.uuid.as_deref()));
+    // Classes name models as the inventory shows them.
+    text("productName", gpu.model.as_deref().or_else(|| seen?.model.as_deref()));
+    text("brand", seen.and_then(|seen| seen.brand.as_deref()));
+    text("architecture", seen.and_then(|seen| seen.architecture.as_deref()));
+    text("nvlinkDomain", around.driver.and_then(|(_, _, domain)| domain));
+    text("resource.kubernetes.io/pcieRoot", seen.and_then(|seen| seen.pci.root.as_deref()));
     text("manufacturer", gpu.manufacturer.as_deref());
     text("serial", gpu.serial.as_deref());
     text("partNumber", gpu.part_number.as_deref());
@@ -139,7 +149,8 @@ pub(crate) fn device(
     text("zoneTier", zone.map(|z| z.tier.as_str()));
     text("zoneHandling", zone.and_then(|z| z.handling).map(domain::declaration::Handling::as_str));
     text("attestation", Some(around.verdict.map_or("none", Verdict::as_str)));
-    match gpu.pci_address.as_deref() {
+    let address = seen.and_then(|seen| seen.pci.address.as_deref()).or(gpu.pci_address.as_deref());
+    match address {
         Some(address) if is_pci_address(address) => {
             text("resource.kubernetes.io/pciBusID", Some(&address.to_ascii_lowercase()));
         }
@@ -157,7 +168,39 @@ pub(crate) fn device(
         attributes
             .insert(name.to_owned(), DeviceAttribute { bool: Some(value), ..DeviceAttribute::default() });
     }
-    Device { name: key.device_name(), attributes: Some(attributes), ..Device::default() }
+    if let Some((driver, seen, _)) = around.driver {
+        attributes.extend(told_by_the_driver(driver, seen));
+    }
+    let memory = seen.and_then(|seen| seen.memory_bytes);
+    let capacity = memory.map(|memory| {
+        let capacity = DeviceCapacity { value: bytes(memory), ..DeviceCapacity::default() };
+        BTreeMap::from([("memory".to_owned(), capacity)])
+    });
+    Device { name: key.device_name(), attributes: Some(attributes), capacity, ..Device::default() }
+}
+
+/// Attributes of other types than text.
+fn told_by_the_driver(driver: &Driver, seen: &ProbedGpu) -> impl Iterator<Item = (String, DeviceAttribute)> {
+    let versions = [
+        ("driverVersion", driver.version.as_deref()),
+        ("cudaDriverVersion", driver.cuda.as_deref()),
+        ("cudaComputeCapability", seen.compute_capability.as_deref()),
+    ];
+    let versions = versions.into_iter().filter_map(|(name, value)| Some((name.to_owned(), version(value?)?)));
+    let node = seen.numa_node.map(|node| {
+        let node = DeviceAttribute { int: Some(node.into()), ..DeviceAttribute::default() };
+        ("resource.kubernetes.io/numaNode".to_owned(), node)
+    });
+    versions.collect::<Vec<_>>().into_iter().chain(node)
+}
+
+/// A version as a semantic version 2.0.0, which a version attribute must be: `580.95.05` is 580.95.5, `9.0` is 9.0.0. `None` for
+/// what is none.
+pub(crate) fn semver(text: &str) -> Option<String> {
+    let numbers: Vec<u64> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [major, rest @ ..] = numbers.as_slice() else { return None };
+    let next = |at: usize| rest.get(at).copied().unwrap_or_default();
+    (rest.len() <= 2).then(|| format!("{major}.{}.{}", next(0), next(1)))
 }
 
 /// `dddd:bb:dd.f`, as the standard attribute wants it (facts: dra §4).
@@ -190,6 +233,12 @@ mod tests {
         assert_ne!(GpuKey::of(&gpu("a")), GpuKey::of(&gpu("b")));
         assert_eq!(GpuKey::of(&gpu("AB")), Some(GpuKey::Uuid("ab".into())));
         assert_eq!(GpuKey::of(&Gpu { serial: Some(" ".into()), ..Gpu::default() }), None);
+    }
+
+    #[test]
+    fn a_version_is_told_as_a_semantic_version_or_not_at_all() {
+        let told = ["580.95.05", "9.0", "13", "1.2.3.4", "", "12.x"].map(semver);
+        assert_eq!(told.map(Option::unwrap_or_default), ["580.95.5", "9.0.0", "13.0.0", "", "", ""]);
     }
 
     #[test]

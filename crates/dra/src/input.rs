@@ -3,8 +3,10 @@
 use crate::device::{GpuKey, Verdict};
 use domain::declaration::{GpuClassSpec, RackPosition, SiteSpec, Zone};
 use domain::inventory::Gpu;
+use domain::probe::{Probe, ProbedGpu};
 use domain::{Containment, Name, Problem};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Everything that [`crate::publish`] depends on.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub struct Input {
     pub classes: Vec<(Name, GpuClassSpec)>,
     /// GPUs that their node's own probe confirmed.
     pub probed: BTreeSet<GpuKey>,
+    /// What its node's driver tells of a GPU. It is believed of those that are `probed` alone.
+    pub drivers: BTreeMap<GpuKey, DriverView>,
+    /// GPUs that may be given out in parts. All others are given out whole, whatever they could.
+    pub partitionable: BTreeSet<GpuKey>,
     /// What attestation concluded; a GPU that is not here has no verdict.
     pub verdicts: BTreeMap<GpuKey, Verdict>,
     /// GPUs whose views disagree: kept out. GPUs that two machines show are found here without being named.
@@ -45,10 +51,28 @@ impl Input {
             machines: Vec::new(),
             classes: Vec::new(),
             probed: BTreeSet::new(),
+            drivers: BTreeMap::new(),
+            partitionable: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             server: ServerSupport::default(),
         }
+    }
+}
+
+/// What a node's driver tells of one GPU: its place in a probe.
+#[derive(Clone, Debug)]
+pub struct DriverView {
+    /// The probe.
+    pub probe: Arc<Probe>,
+    /// Its place in the list of GPUs.
+    pub place: usize,
+}
+
+impl DriverView {
+    /// The GPU; `None` for a place that the list does not have.
+    pub fn gpu(&self) -> Option<&ProbedGpu> {
+        self.probe.gpus.get(self.place)
     }
 }
 

@@ -9,7 +9,9 @@ mod codes;
 mod device;
 mod input;
 mod literal;
+mod nvlink;
 mod object;
+mod partition;
 mod policy;
 mod pool;
 mod proof;
@@ -20,7 +22,7 @@ mod taint;
 pub use class::selector;
 pub use codes::CODES;
 pub use device::{GpuKey, Verdict};
-pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
+pub use input::{DriverView, Input, PublishedMachine, ServerSupport, TaintRuleVersion};
 pub use object::{Object, Output};
 pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};
 pub use pool::{Step, reconcile};
@@ -38,6 +40,9 @@ pub const MANAGER: &str = "bailiwick";
 
 /// Label and annotation of a class that gives GPUs out on a BMC's word alone.
 pub const TRIAL: &str = "bailiwick.dev/trial";
+
+/// Key of the taint on a GPU that its driver finds something wrong with.
+pub const TAINT_HEALTH: &str = "bailiwick.dev/health";
 
 /// Key of the taint on the devices of an alarmed machine.
 pub const TAINT_ALARM: &str = "bailiwick.dev/alarm";

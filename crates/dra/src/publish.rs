@@ -3,11 +3,12 @@
 use crate::device::{GpuKey, Surroundings, device};
 use crate::input::{Input, PublishedMachine};
 use crate::object::{Object, Output};
-use crate::{class, policy, slice, taint};
+use crate::{class, nvlink, partition, policy, slice, taint};
 use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
+use domain::probe::{Driver, ProbedGpu};
 use domain::{Name, Problem};
-use k8s_openapi::api::resource::v1::Device;
+use k8s_openapi::api::resource::v1::{CounterSet, Device};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
@@ -19,12 +20,12 @@ pub fn publish(input: &Input) -> Output {
     let doubles = Doubles::find(&input.machines);
     let (mut rules, mut slices) = (Vec::new(), Vec::new());
     for (machine, site) in &machines {
-        let devices = devices(input, machine, site, &doubles, &mut problems);
+        let (devices, counters) = devices(input, machine, site, &doubles, &mut problems);
         let rule = input.server.taint_rules.and_then(|version| taint::rule(&input.cell, machine, version));
         // Where the server serves no taint rules the devices bear the taint themselves.
         let taint = if rule.is_none() { taint::taint(machine) } else { None };
         rules.extend(rule);
-        slices.extend(slice::slices(&input.cell, &machine.name, devices, taint.as_ref()));
+        slices.extend(slice::slices(&input.cell, &machine.name, devices, counters, taint.as_ref()));
     }
     problems.sort_by(|a, b| (&a.at, &a.code, &a.message).cmp(&(&b.at, &b.code, &b.message)));
     problems.dedup();
@@ -157,16 +158,18 @@ fn serial(gpu: &Gpu) -> Option<&str> {
     gpu.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty())
 }
 
-/// The devices of a machine, sorted by name.
+/// The devices of a machine, each GPU followed by its parts, sorted by name; and the counters that the parts share.
 fn devices(
     input: &Input,
     machine: &PublishedMachine,
     site: &SiteSpec,
     doubles: &Doubles<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<CounterSet>) {
     let place = format!("Machine/{}", machine.name);
     let mut devices = BTreeMap::new();
+    let mut counters = BTreeMap::new();
+    let drivers = Drivers::of(input, machine);
     for gpu in &machine.gpus {
         let Some(key) = GpuKey::of(gpu) else {
             problems.push(
@@ -202,14 +205,65 @@ fn devices(
             );
             continue;
         }
+        let driver = drivers.view(&key);
+        let partitionable = input.partitionable.contains(&key);
+        if !partitionable
+            && driver.is_some_and(|(_, seen, _)| seen.mig.as_ref().is_some_and(|mig| mig.enabled))
+        {
+            problems.push(
+                Problem::new(
+                    "dra.gpu.mig-mode",
+                    format!("GPU {key} of {place} is not published: it is in MIG mode and not to be given out in parts"),
+                )
+                .hint("turn MIG off, or declare the GPU partitionable")
+                .at(place.clone()),
+            );
+            continue;
+        }
         let around = Surroundings {
             machine,
             site,
             site_name: &machine.site,
             probed: input.probed.contains(&key),
+            driver,
             verdict: input.verdicts.get(&key).copied(),
         };
-        devices.insert(key.device_name(), device(&key, gpu, &around, problems));
+        let mut whole = device(&key, gpu, &around, problems);
+        let taint = driver.and_then(|(_, seen, _)| taint::health(seen));
+        whole.taints = taint.map(|taint| vec![taint]);
+        if let Some((_, seen, _)) = driver.filter(|_| partitionable)
+            && let Some(mig) = &seen.mig
+            && let Some(set) = partition::counter_set(&whole.name, mig)
+        {
+            partition::consume_all(&mut whole, &set);
+            for mut part in partition::partitions(&whole, seen, mig) {
+                part.taints.clone_from(&whole.taints);
+                devices.insert(part.name.clone(), part);
+            }
+            counters.insert(set.name.clone(), set);
+        }
+        devices.insert(whole.name.clone(), whole);
     }
-    devices.into_values().collect()
+    (devices.into_values().collect(), counters.into_values().collect())
+}
+
+/// What the drivers of a machine tell of its GPUs, as far as it is believed.
+struct Drivers<'a> {
+    input: &'a Input,
+    domains: BTreeMap<u32, String>,
+}
+
+impl<'a> Drivers<'a> {
+    fn of(input: &'a Input, machine: &PublishedMachine) -> Self {
+        let mut keys = machine.gpus.iter().filter_map(GpuKey::of);
+        let probe = keys.find_map(|key| input.drivers.get(&key)).map(|view| &view.probe);
+        let domains = probe.map(|probe| nvlink::domains(&machine.name, &probe.gpus)).unwrap_or_default();
+        Self { input, domains }
+    }
+
+    fn view(&self, key: &GpuKey) -> Option<(&'a Driver, &'a ProbedGpu, Option<&str>)> {
+        let view = self.input.drivers.get(key).filter(|_| self.input.probed.contains(key))?;
+        let (driver, seen) = (view.probe.driver.as_ref()?, view.gpu()?);
+        Some((driver, seen, self.domains.get(&seen.index).map(String::as_str)))
+    }
 }

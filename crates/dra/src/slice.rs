@@ -3,36 +3,59 @@
 use crate::DRIVER;
 use crate::object::{Object, label, metadata};
 use domain::Name;
-use k8s_openapi::api::resource::v1::{Device, DeviceTaint, ResourcePool, ResourceSlice, ResourceSliceSpec};
+use k8s_openapi::api::resource::v1::{
+    CounterSet, Device, DeviceTaint, ResourcePool, ResourceSlice, ResourceSliceSpec,
+};
 
-/// Most devices a slice, without and with taints (facts: dra §3).
+/// Most devices a slice, and where one of them has taints or consumes counters (facts: dra §3).
 const MAX_DEVICES: usize = 128;
-const MAX_TAINTED: usize = 64;
+const MAX_OF_MANY_WORDS: usize = 64;
 
-/// Slices of a machine's devices, which come sorted. Names sort as the slices are numbered: the allocator's order is ours.
+/// Most counter sets a slice. From 1.35 on a slice holds devices or counters, never both; 1.36 is the oldest that we know.
+const MAX_COUNTER_SETS: usize = 8;
+
+/// Slices of a machine's devices, which come sorted, and of the counters that they share. Names sort as the slices are numbered:
+/// the allocator's order is ours.
 pub(crate) fn slices(
     cell: &Name,
     machine: &Name,
     mut devices: Vec<Device>,
+    counters: Vec<CounterSet>,
     taint: Option<&DeviceTaint>,
 ) -> Vec<Object> {
-    for device in &mut devices {
-        device.taints = taint.map(|taint| vec![taint.clone()]);
+    if let Some(taint) = taint {
+        for device in &mut devices {
+            device.taints.get_or_insert_default().push(taint.clone());
+        }
     }
-    let chunks: Vec<_> = devices.chunks(if taint.is_some() { MAX_TAINTED } else { MAX_DEVICES }).collect();
-    let count = i64::try_from(chunks.len()).unwrap_or(i64::MAX);
-    let render = |(at, devices): (usize, &&[Device])| {
+    let many = devices.iter().any(|device| device.taints.is_some() || device.consumes_counters.is_some());
+    let most = if many { MAX_OF_MANY_WORDS } else { MAX_DEVICES };
+    let contents: Vec<_> = chunks(devices, most)
+        .map(|devices| (Some(devices), None))
+        .chain(chunks(counters, MAX_COUNTER_SETS).map(|counters| (None, Some(counters))))
+        .collect();
+    let count = i64::try_from(contents.len()).unwrap_or(i64::MAX);
+    let render = |(at, (devices, shared_counters))| {
         let slice = ResourceSlice {
             metadata: metadata(cell, &label(machine.as_str(), &format!("-gpu-{at:02x}"))),
             spec: ResourceSliceSpec {
                 driver: DRIVER.to_owned(),
                 node_name: Some(machine.to_string()),
                 pool: ResourcePool { name: machine.to_string(), generation: 1, resource_slice_count: count },
-                devices: Some(devices.to_vec()),
+                devices,
+                shared_counters,
                 ..ResourceSliceSpec::default()
             },
         };
         Object::new(&slice, Some(machine))
     };
-    chunks.iter().enumerate().map(render).collect()
+    contents.into_iter().enumerate().map(render).collect()
+}
+
+/// A list in pieces of at most so many.
+fn chunks<T>(list: Vec<T>, most: usize) -> impl Iterator<Item = Vec<T>> {
+    let mut rest = list.into_iter();
+    std::iter::from_fn(move || {
+        Some(rest.by_ref().take(most).collect::<Vec<_>>()).filter(|piece| !piece.is_empty())
+    })
 }

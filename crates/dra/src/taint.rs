@@ -2,8 +2,9 @@
 
 use crate::input::{PublishedMachine, TaintRuleVersion};
 use crate::object::{Object, annotated, label};
-use crate::{DRIVER, TAINT_ALARM};
+use crate::{DRIVER, TAINT_ALARM, TAINT_HEALTH};
 use domain::Name;
+use domain::probe::{ProbedGpu, Severity};
 use k8s_openapi::api::resource::v1::DeviceTaint;
 use serde_json::json;
 
@@ -14,6 +15,23 @@ pub(crate) fn taint(machine: &PublishedMachine) -> Option<DeviceTaint> {
         key: TAINT_ALARM.to_owned(),
         value: label_value(&code),
         effect: "NoSchedule".to_owned(),
+        time_added: None,
+    })
+}
+
+/// The taint of a GPU with which something is wrong, after the worst of its findings. It is made of the last probe alone, so it goes
+/// when its cause does. Who has a GPU that only should be looked after may finish; a broken one is taken from them.
+pub(crate) fn health(gpu: &ProbedGpu) -> Option<DeviceTaint> {
+    let worst = gpu.health.iter().min()?;
+    let effect = match worst.severity {
+        Severity::Critical => "NoExecute",
+        Severity::Warning => "NoSchedule",
+        Severity::Notice => return None,
+    };
+    Some(DeviceTaint {
+        key: TAINT_HEALTH.to_owned(),
+        value: label_value(&worst.code),
+        effect: effect.to_owned(),
         time_added: None,
     })
 }

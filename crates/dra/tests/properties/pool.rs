@@ -47,12 +47,16 @@ fn seen(cluster: &Cluster) -> Option<BTreeSet<String>> {
     let slices: Vec<_> = cluster.values().filter(|s| number(s, "/spec/pool/generation") == newest).collect();
     let count = number(slices[0], "/spec/pool/resourceSliceCount");
     assert!(slices.iter().all(|slice| number(slice, "/spec/pool/resourceSliceCount") == count));
-    let devices = slices.iter().flat_map(|slice| slice["spec"]["devices"].as_array().unwrap());
+    let devices = slices.iter().flat_map(|slice| slice["spec"]["devices"].as_array().into_iter().flatten());
     (i64::try_from(slices.len()).unwrap() == count).then(|| devices.map(Value::to_string).collect())
 }
 
 fn devices(objects: &[bailiwick_dra::Object]) -> BTreeSet<String> {
-    objects.iter().flat_map(|o| o.json["spec"]["devices"].as_array().unwrap()).map(Value::to_string).collect()
+    objects
+        .iter()
+        .flat_map(|o| o.json["spec"]["devices"].as_array().into_iter().flatten())
+        .map(Value::to_string)
+        .collect()
 }
 
 fn existing(cluster: &Cluster) -> Vec<Value> {
