@@ -1,6 +1,6 @@
 //! The API server takes everything as it is, and a second time changes nothing.
 
-use crate::cluster::{Cluster, input, machine, name};
+use crate::cluster::{Cluster, input, machine, name, part};
 use bailiwick_dra::{Object, Step, publish, reconcile};
 use domain::Problem;
 use serde_json::{Value, json};
@@ -18,12 +18,14 @@ fn kept(sent: &Value, got: &Value) -> bool {
     }
 }
 
-/// The most of everything: a machine of several slices, taints by rule and in slices, a class near the longest selector.
+/// The most of everything: a machine of several slices, one whose GPUs are parted, taints by rule and in slices, a class near the longest selector.
 fn everything() -> Vec<Object> {
     let mut input = input("accepted", &["de", "us"]);
     input.machines.push(machine(&format!("{}x", "accepted-".repeat(6)), "de", 130));
     input.machines.push(machine("accepted-alarmed", "de", 70));
     input.machines[3].alarms = vec![Problem::new("bmc.pin-mismatch", "its key changed")];
+    input.machines.push(machine("accepted-parted", "de", 8));
+    part(&mut input, 4);
     let models: Vec<_> = (0..95).map(|at| format!("it's model \\ \"{at:040}\" of größter Länge")).collect();
     let classes = [
         ("accepted-default", json!({ "jurisdiction": "eu" })),
@@ -32,6 +34,7 @@ fn everything() -> Vec<Object> {
             "accepted-long",
             json!({ "jurisdiction": "world", "models": models, "zone": { "tier": "secret", "handling": "sensitive" } }),
         ),
+        ("accepted-parts", json!({ "jurisdiction": "de", "profile": "1g.10gb" })),
         ("accepted-unmarked", json!({ "jurisdiction": "world", "zone": { "tier": "official" } })),
     ];
     input.classes = classes

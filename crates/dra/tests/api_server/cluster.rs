@@ -1,11 +1,13 @@
 //! A control plane in which a cell may do what `manifests/cell-clusterrole.yaml` says, and nothing else.
 
 use bailiwick_dra::{
-    DryRun, Input, Object, PROOF_GROUP, PROOF_USER, Proof, PublishedMachine, ServerSupport, TaintRuleVersion,
-    judge, proof_slice, publish,
+    DriverView, DryRun, GpuKey, Input, Object, PROOF_GROUP, PROOF_USER, Proof, PublishedMachine,
+    ServerSupport, TaintRuleVersion, judge, proof_slice, publish,
 };
 use domain::inventory::Gpu;
+use domain::probe::{Host, Probe};
 use domain::{Containment, Name};
+use nvml_stand_in::Description;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,6 +173,25 @@ pub(crate) fn machine(machine: &str, site: &str, gpus: usize) -> PublishedMachin
         zone: None,
         gpus: (0..gpus).map(gpu).collect(),
         alarms: vec![],
+    }
+}
+
+/// Lets the driver of a machine tell of its GPUs what that of a host with H100 would, and lets all of them be parted.
+pub(crate) fn part(input: &mut Input, machine: usize) {
+    let host = Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap();
+    let probe = Arc::new(Probe {
+        taken: jiff::Timestamp::UNIX_EPOCH,
+        boot_id: None,
+        host: Host::default(),
+        driver: host.driver.clone(),
+        confidential_computing: None,
+        gpus: host.gpus().unwrap().into_iter().map(|described| described.gpu).collect(),
+        diagnostics: vec![],
+    });
+    for (place, key) in input.machines[machine].gpus.iter().filter_map(GpuKey::of).enumerate() {
+        input.drivers.insert(key.clone(), DriverView { probe: Arc::clone(&probe), place });
+        input.partitionable.insert(key.clone());
+        input.probed.insert(key);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the real scheduler gives to claims.
 
-use crate::cluster::{Cluster, claim, input, name};
-use bailiwick_dra::publish;
+use crate::cluster::{Cluster, claim, input, name, part};
+use bailiwick_dra::{Input, publish};
 use domain::Problem;
 use serde_json::{Value, json};
 
@@ -9,20 +9,25 @@ use serde_json::{Value, json};
 async fn world(prefix: &str, classes: &[(&str, Value)], alarmed: bool) -> Cluster {
     let cluster = Cluster::guarded().await;
     let mut input = input(prefix, &["de", "us"]);
-    for (class, spec) in classes {
-        input.classes.push((name(class), serde_json::from_value(spec.clone()).unwrap()));
-    }
     if alarmed {
         input.machines[0].alarms.push(Problem::new("bmc.pin-mismatch", "its key changed"));
+    }
+    show(&cluster, &mut input, classes).await;
+    cluster
+}
+
+/// Publishes machines and classes as the cell does, and makes a Node of each machine.
+async fn show(cluster: &Cluster, input: &mut Input, classes: &[(&str, Value)]) {
+    for (class, spec) in classes {
+        input.classes.push((name(class), serde_json::from_value(spec.clone()).unwrap()));
     }
     for machine in &input.machines {
         cluster.plane.create_node(machine.name.as_str(), &format!("uuid-{}", machine.name)).await.unwrap();
     }
-    let output = publish(&input);
+    let output = publish(input);
     for object in output.declared.iter().chain(&output.observed) {
         cluster.apply(object).await;
     }
-    cluster
 }
 
 /// A claim for one device of a class that other tests' machines do not match, and a pod that waits for it.
@@ -95,4 +100,31 @@ async fn a_device_of_an_alarmed_machine_is_not_given_out() {
     let cluster = world("alarm", &[("alarm", trial)], true).await;
     ask(&cluster, "alarm", "alarm", Some("alarm-")).await;
     refused(&cluster, "alarm").await;
+}
+
+/// One GPU: two halves of it fit, then neither a third part nor the whole.
+#[tokio::test]
+async fn parts_of_a_gpu_are_given_out_until_they_would_overlap() {
+    let cluster = Cluster::guarded().await;
+    let mut input = input("parts", &["de"]);
+    input.machines[0].gpus.truncate(1);
+    part(&mut input, 0);
+    let class = |profile: Option<&str>| match profile {
+        Some(profile) => json!({ "jurisdiction": "de", "profile": profile, "requires": ["probed"] }),
+        None => json!({ "jurisdiction": "de", "requires": ["probed"] }),
+    };
+    let classes = [
+        ("parts-half", class(Some("3g.40gb"))),
+        ("parts-one", class(Some("1g.10gb"))),
+        ("parts-whole", class(None)),
+    ];
+    show(&cluster, &mut input, &classes).await;
+    for half in ["parts-half-1", "parts-half-2"] {
+        ask(&cluster, half, "parts-half", Some("parts-")).await;
+        assert_eq!(got(&cluster, half).await, "parts-de");
+    }
+    for (claim, class) in [("parts-one", "parts-one"), ("parts-whole", "parts-whole")] {
+        ask(&cluster, claim, class, Some("parts-")).await;
+        refused(&cluster, claim).await;
+    }
 }
