@@ -8,7 +8,7 @@ use domain::inventory::Gpu;
 use domain::inventory::Inventory;
 use domain::probe::Probe;
 use domain::{Containment, Declaration, Goal, Name, Problem, Spec};
-use dra::{GpuKey, Input, PublishedMachine};
+use dra::{DriverView, GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -169,13 +169,22 @@ impl World {
             gpus: machine.gpus.clone(),
             alarms: machine.alarms(),
         });
-        let (mut probed, mut conflicts) = (BTreeSet::new(), BTreeSet::new());
-        for (name, _) in self.enrolled() {
+        let (mut probed, mut conflicts, mut drivers) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for (name, machine) in self.enrolled() {
+            let probe = machine.probe();
             for reconciled in self.reconciled().of_machine(name) {
                 let Some(gpu) = &reconciled.redfish else { continue };
                 let Some(key) = GpuKey::of(gpu) else { continue };
                 match reconciled.state {
-                    GpuState::Probed => drop(probed.insert(key)),
+                    GpuState::Probed => {
+                        let index = reconciled.nvml.as_ref().map(|gpu| gpu.index);
+                        let place =
+                            |probe: &&Arc<Probe>| probe.gpus.iter().position(|gpu| Some(gpu.index) == index);
+                        if let Some((probe, place)) = probe.and_then(|probe| Some((probe, place(&probe)?))) {
+                            drivers.insert(key.clone(), DriverView { probe: Arc::clone(probe), place });
+                        }
+                        probed.insert(key);
+                    }
                     // Those that two machines show are found by `publish` itself.
                     GpuState::Conflicting if !self.is_double(gpu) => drop(conflicts.insert(key)),
                     GpuState::Conflicting | GpuState::Inventoried => {}
@@ -185,6 +194,7 @@ impl World {
         Input {
             probed,
             conflicts,
+            drivers,
             home: Some(self.home.clone()),
             jurisdictions: self.order.clone(),
             sites: self.sites.clone(),
@@ -224,9 +234,9 @@ impl World {
 
 impl KnownMachine {
     /// What the driver told last, as long as the agent reports.
-    pub(crate) fn probe(&self) -> Option<&Probe> {
+    pub(crate) fn probe(&self) -> Option<&Arc<Probe>> {
         let agent = self.agent.as_ref().filter(|agent| agent.alive)?;
-        agent.probe.as_ref().map(|record| &*record.probe)
+        agent.probe.as_ref().map(|record| &record.probe)
     }
 
     /// What got worse since it was enrolled.
