@@ -217,6 +217,8 @@ impl World {
     /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
     pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
+            // a class of parts gives no whole GPU
+            && class.profile.is_none()
             && machine.record.state.is_enrolled()
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()

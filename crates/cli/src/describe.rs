@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
-use crate::get::{age, gpu_state, health, is_called, moment, not_found, trial_names, with_trial, zone};
+use crate::get::{
+    age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial, zone,
+};
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
 
@@ -163,6 +165,7 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
         ("Jurisdiction", item.jurisdiction.to_string()),
         ("State", gpu_state(item).to_owned()),
         ("Allocatable by", classes.join(", ")),
+        ("Allocated to", holders(item)),
         ("Prepared for", item.prepared_for.join(", ")),
         ("Health", health(item.health.as_deref())),
         ("Manufacturer", shown(gpu.manufacturer.as_ref())),
