@@ -7,7 +7,6 @@
 )]
 
 pub mod cell;
-pub mod enrol;
 pub mod error;
 pub mod output;
 pub mod probe;

@@ -236,6 +236,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Look at the logs of agent and kubelet on the machine; without live permits an agent is not registered.",
     ),
     (
+        "publish.claims-unread",
+        "The cell may not read who has which GPU in the cluster; publishing goes on.",
+        "Apply `manifests/cell-clusterrole.yaml` again.",
+    ),
+    (
         "publish.cluster",
         "The cluster did not take an object.",
         "Read the message; `manifests/cell-clusterrole.yaml` says what the cell's user needs.",

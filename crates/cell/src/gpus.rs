@@ -6,6 +6,7 @@ use domain::gpu_views::{Accepted, GpuState, MachineViews, ReconciledGpu, reconci
 use domain::inventory::{Gpu, Inventory};
 use domain::probe::{ProbedGpu, Severity};
 use domain::{Name, Problem};
+use dra::GpuKey;
 use std::collections::BTreeMap;
 
 /// The GPUs of all enrolled machines.
@@ -72,7 +73,9 @@ pub(crate) fn is_unfit(gpu: &ProbedGpu) -> bool {
 
 /// Where its views contradict, as people read it.
 pub(crate) fn problems(gpu: &ReconciledGpu) -> Vec<Problem> {
-    let identity = gpu.identities().into_iter().next().unwrap_or_else(|| "a GPU without identity".to_owned());
+    let device = gpu.redfish.as_ref().and_then(GpuKey::of).map(|key| key.to_string());
+    let identity = device.or_else(|| gpu.identities().into_iter().next_back());
+    let identity = identity.unwrap_or_else(|| "a GPU without identity".to_owned());
     let at = format!("Machine/{} gpus/{identity}", gpu.machine);
     gpu.conflicts.iter().map(|conflict| conflict.problem(&at)).collect()
 }

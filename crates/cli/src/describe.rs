@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
-use crate::get::{age, gpu_state, health, is_called, moment, not_found, trial_names, with_trial, zone};
+use crate::get::{
+    age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial, zone,
+};
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
 
@@ -163,6 +165,7 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
         ("Jurisdiction", item.jurisdiction.to_string()),
         ("State", gpu_state(item).to_owned()),
         ("Allocatable by", classes.join(", ")),
+        ("Allocated to", holders(item)),
         ("Prepared for", item.prepared_for.join(", ")),
         ("Health", health(item.health.as_deref())),
         ("Manufacturer", shown(gpu.manufacturer.as_ref())),
@@ -189,29 +192,46 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
     text
 }
 
-/// What each view says, side by side; a `≠` where two of them do not say the same.
+/// What each view says, side by side; a `≠` where that contradicts. Makers write models in many ways, and a BMC's UUID may be of
+/// another kind than the driver's: the cell tells which differences are contradictions.
 fn views(detail: &GpuDetail) -> String {
     let (redfish, spdm, nvml) = (detail.redfish.as_ref(), detail.spdm.as_ref(), detail.nvml.as_ref());
     let nothing = String::new;
     let rows = [
-        ("UUID", [said(redfish, |gpu| &gpu.uuid), said(spdm, |gpu| &gpu.uuid), said(nvml, |gpu| &gpu.uuid)]),
+        (
+            "UUID",
+            "gpu.conflict.uuid-differs",
+            [said(redfish, |gpu| &gpu.uuid), said(spdm, |gpu| &gpu.uuid), said(nvml, |gpu| &gpu.uuid)],
+        ),
         (
             "Serial",
+            "gpu.conflict.serial-differs",
             [said(redfish, |gpu| &gpu.serial), said(spdm, |gpu| &gpu.serial), said(nvml, |gpu| &gpu.serial)],
         ),
         (
             "PCI address",
+            "gpu.conflict.address-differs",
             [said(redfish, |gpu| &gpu.pci_address), nothing(), said(nvml, |gpu| &gpu.pci.address)],
         ),
-        ("Model", [said(redfish, |gpu| &gpu.model), nothing(), said(nvml, |gpu| &gpu.model)]),
+        (
+            "Model",
+            "gpu.conflict.model-differs",
+            [said(redfish, |gpu| &gpu.model), nothing(), said(nvml, |gpu| &gpu.model)],
+        ),
         (
             "Part number",
+            "",
             [said(redfish, |gpu| &gpu.part_number), nothing(), said(nvml, |gpu| &gpu.part_number)],
         ),
-        ("Firmware", [said(redfish, |gpu| &gpu.firmware_version), nothing(), said(nvml, |gpu| &gpu.vbios)]),
+        (
+            "Firmware",
+            "",
+            [said(redfish, |gpu| &gpu.firmware_version), nothing(), said(nvml, |gpu| &gpu.vbios)],
+        ),
     ];
-    let row = |(what, said): (&str, [String; 3])| {
-        let differs = if differ(&said) { "≠" } else { " " };
+    let row = |(what, code, said): (&str, &str, [String; 3])| {
+        let differs =
+            if detail.item.conflicts.iter().any(|problem| problem.code == code) { "≠" } else { " " };
         let [redfish, spdm, nvml] = said;
         vec![format!("{differs} {what}"), redfish, spdm, nvml]
     };
@@ -220,17 +240,6 @@ fn views(detail: &GpuDetail) -> String {
 
 fn said<T>(view: Option<&T>, value: impl Fn(&T) -> &Option<String>) -> String {
     view.and_then(|view| value(view).clone()).unwrap_or_default()
-}
-
-/// Whether two views that say something do not say the same: upper and lower case are one, and NVML's prefix is none.
-fn differ(said: &[String]) -> bool {
-    let plain = |text: &String| {
-        let text = text.trim().to_ascii_lowercase();
-        text.strip_prefix("gpu-").map_or(text.clone(), str::to_owned)
-    };
-    let said: std::collections::BTreeSet<_> =
-        said.iter().filter(|text| !text.is_empty()).map(plain).collect();
-    said.len() > 1
 }
 
 /// The agent of a machine.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cell::api::types::{ClassItem, GpuItem, GpuState, Machine, Publication};
+use cell::api::types::{Allocation, ClassItem, GpuItem, GpuState, Machine, Publication};
 use clap::{Args, ValueEnum};
 use domain::Kind;
 use domain::declaration::Zone;
@@ -265,7 +265,8 @@ const MACHINE_HEADER: &[&str] =
 const GPU_HEADER: &[&str] =
     &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
 /// What a wide table of GPUs shows beside that.
-const GPU_MORE: &[&str] = &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "PREPARED FOR", "CONTRADICTS"];
+const GPU_MORE: &[&str] =
+    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS"];
 
 /// A table of machines.
 pub(crate) fn machine_table(machines: &[Machine]) -> String {
@@ -337,6 +338,7 @@ fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
         health(item.health.as_deref()),
         shown(item.gpu.pci_address.as_ref()),
         shown(item.nvml_uuid.as_ref()),
+        holders(item),
         item.prepared_for.join(", "),
         conflicts.join(", "),
     ];
@@ -355,13 +357,24 @@ pub(crate) fn with_trial(class: &str, trials: &BTreeSet<String>) -> String {
 /// How far it has come, in one word: who is given it, or could be, says that it is probed as well.
 pub(crate) fn gpu_state(item: &GpuItem) -> &'static str {
     match item.state {
-        _ if !item.prepared_for.is_empty() => "allocated",
+        _ if !item.allocated_to.is_empty() || !item.prepared_for.is_empty() => "allocated",
         GpuState::Probed if !item.allocatable_by.is_empty() => "allocatable",
         GpuState::Inventoried => "inventoried",
         GpuState::Probed => "probed",
         GpuState::Conflicting => "conflicting",
         GpuState::Unidentified => "unidentified",
     }
+}
+
+/// Who has a GPU in the cluster: `namespace/pod`, or the claim where no pod has it yet.
+pub(crate) fn holders(item: &GpuItem) -> String {
+    let of = |allocation: &Allocation| match &allocation.pods[..] {
+        [] => format!("{}/{} (claim)", allocation.namespace, allocation.claim),
+        pods => {
+            pods.iter().map(|pod| format!("{}/{pod}", allocation.namespace)).collect::<Vec<_>>().join(", ")
+        }
+    };
+    item.allocated_to.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// The worst of what is wrong with a GPU; nothing where no driver has told.

@@ -45,7 +45,7 @@ fn probe(gpus: &Value, system_uuid: &str) -> Probe {
     let probed = |(index, item): (usize, &Value)| {
         let (gpu, index) = (&item["gpu"], u32::try_from(index).unwrap());
         ProbedGpu {
-            uuid: Some(format!("GPU-00000000-0000-0000-0000-{index:012}")),
+            uuid: text(gpu, "uuid").map(|uuid| format!("GPU-{uuid}")),
             index,
             serial: text(gpu, "serial"),
             model: text(gpu, "model"),

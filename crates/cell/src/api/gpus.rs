@@ -1,7 +1,8 @@
 //! GPUs as the API shows them: those that BMCs list, in their order, then those that drivers alone show.
 
-use super::types::{GpuDetail, GpuItem, GpuState};
+use super::types::{Allocation, GpuDetail, GpuItem, GpuState};
 use crate::gpus;
+use crate::publish::Allocations;
 use crate::world::{KnownMachine, World};
 use domain::Name;
 use domain::gpu_views::{self, ReconciledGpu};
@@ -71,18 +72,23 @@ impl KnownGpu<'_> {
         }
     }
 
+    /// Claims that have its device, or a partition of it.
+    fn allocated_to(&self, device: Option<&str>, allocations: &Allocations) -> Vec<Allocation> {
+        let Some(device) = device else { return Vec::new() };
+        let ours =
+            allocations.iter().filter(|((pool, of), _)| pool == self.name.as_str() && is_part(of, device));
+        ours.flat_map(|(_, allocations)| allocations.iter().cloned()).collect()
+    }
+
     /// UIDs of the claims that its device, or a partition of it, is prepared for.
     fn prepared_for(&self, device: Option<&str>) -> Vec<String> {
         let (Some(agent), Some(device)) = (&self.machine.agent, device) else { return Vec::new() };
-        let is_part = |name: &str| {
-            name.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        let prepared = agent.prepared.iter().filter(|prepared| is_part(prepared.device.as_str()));
+        let prepared = agent.prepared.iter().filter(|prepared| is_part(prepared.device.as_str(), device));
         let claims: std::collections::BTreeSet<_> = prepared.map(|prepared| prepared.claim.clone()).collect();
         claims.into_iter().collect()
     }
 
-    pub(super) fn item(&self, world: &World) -> GpuItem {
+    pub(super) fn item(&self, world: &World, allocations: &Allocations) -> GpuItem {
         let allocatable =
             world.classes.iter().filter(|(_, class)| world.allocatable(class, self.machine, &self.gpu));
         let device = self.device().filter(|_| !world.is_double(&self.gpu));
@@ -96,20 +102,26 @@ impl KnownGpu<'_> {
             nvml_uuid: nvml.and_then(|nvml| nvml.uuid.clone()),
             health: nvml.map(|nvml| nvml.health.clone()),
             conflicts: self.reconciled.map(gpus::problems).unwrap_or_default(),
+            allocated_to: self.allocated_to(device.as_deref(), allocations),
             prepared_for: self.prepared_for(device.as_deref()),
             allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
             device,
         }
     }
 
-    pub(super) fn detail(&self, world: &World) -> GpuDetail {
+    pub(super) fn detail(&self, world: &World, allocations: &Allocations) -> GpuDetail {
         let probe = self.machine.agent.as_ref().and_then(|agent| agent.probe.as_ref());
         GpuDetail {
-            item: self.item(world),
+            item: self.item(world, allocations),
             redfish: self.reconciled.map_or_else(|| Some((*self.gpu).clone()), |gpu| gpu.redfish.clone()),
             spdm: self.reconciled.and_then(|gpu| gpu.spdm.clone()),
             nvml: self.reconciled.and_then(|gpu| gpu.nvml.clone()),
             probed_at: probe.map(|probe| probe.at),
         }
     }
+}
+
+/// Whether a device of this name is the GPU's device, or a partition of it.
+fn is_part(name: &str, device: &str) -> bool {
+    name.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }

@@ -328,7 +328,11 @@ async fn gpus(
     let world = World::read(&api.store, &api.home).await?;
     let known = gpus::known(&world);
     let page = page(known, &paging, |gpu| gpu.key.clone())?;
-    Ok(Json(Page { items: page.items.into_iter().map(|gpu| gpu.item(&world)).collect(), next: page.next }))
+    let allocations = api.status.allocations();
+    Ok(Json(Page {
+        items: page.items.into_iter().map(|gpu| gpu.item(&world, &allocations)).collect(),
+        next: page.next,
+    }))
 }
 
 /// One GPU with what each view says of it.
@@ -345,7 +349,7 @@ async fn gpu(
     let world = World::read(&api.store, &api.home).await?;
     let mut found: Vec<_> = gpus::known(&world).into_iter().filter(|gpu| gpu.is_called(&name)).collect();
     match (found.pop(), found.len()) {
-        (Some(only), 0) => Ok(Json(only.detail(&world))),
+        (Some(only), 0) => Ok(Json(only.detail(&world, &api.status.allocations()))),
         (None, _) => Err(Refusal::not_found(&format!("GPU {name}"))),
         (Some(_), more) => {
             let message = format!("{} GPUs are meant by {name:?}", more + 1);

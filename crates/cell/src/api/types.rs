@@ -277,10 +277,28 @@ pub struct GpuItem {
     /// Where its views contradict each other.
     #[schema(value_type = Vec<schema::Problem>)]
     pub conflicts: Vec<Problem>,
+    /// Claims that have it, or a part of it, in the cluster.
+    pub allocated_to: Vec<Allocation>,
     /// UIDs of the ResourceClaims for which its node has prepared it, or a part of it.
     pub prepared_for: Vec<String>,
     /// Classes a claim could get it by, today.
     pub allocatable_by: Vec<String>,
+}
+
+/// A ResourceClaim that has a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Allocation {
+    /// Namespace of the claim.
+    pub namespace: String,
+    /// Its name.
+    pub claim: String,
+    /// Its UID.
+    pub uid: String,
+    /// The device, which may be a part of a GPU.
+    pub device: String,
+    /// Pods that it is reserved for.
+    pub pods: Vec<String>,
 }
 
 /// A GPU with what each view says of it.

@@ -3,7 +3,7 @@
 //! The admission policies go first; then a dry run with a kubelet's identity proves that they hold, each time anew, and while
 //! it does not nothing else is written (DESIGN §3.2).
 
-use super::Written;
+use super::{Written, claims};
 use crate::error::coded;
 use crate::world::World;
 use domain::base_cluster::GpuDriver;
@@ -115,6 +115,10 @@ impl Cluster {
             .collect();
         for (version, kind) in kinds {
             self.prune(&clients.own, version, kind, &wanted, &mut written).await?;
+        }
+        match claims::read(&clients.own).await {
+            Ok(allocations) => written.allocations = allocations,
+            Err(problem) => written.left_out.push(problem),
         }
         Ok(written)
     }

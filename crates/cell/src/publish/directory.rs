@@ -109,7 +109,13 @@ impl Directory {
         }
         let current = self.manifest()?;
         self.keep(&after, &current)?;
-        Ok(Written { objects: after.files.len(), written: todo.len(), pruned, left_out })
+        Ok(Written {
+            objects: after.files.len(),
+            written: todo.len(),
+            pruned,
+            left_out,
+            ..Written::default()
+        })
     }
 
     /// The files as they shall be, in the order in which to write them: policies first.

@@ -1,5 +1,6 @@
 //! Bringing what is published in line with what is known: render, then write to each sink what differs.
 
+mod claims;
 mod cluster;
 mod directory;
 
@@ -9,6 +10,7 @@ use crate::world::World;
 use domain::{Name, Problem};
 use dra::Input;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::Store;
@@ -16,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::types::Publication;
+pub(crate) use claims::Allocations;
 use cluster::Cluster;
 use directory::Directory;
 
@@ -40,6 +43,8 @@ pub(crate) struct Written {
     pub written: usize,
     pub pruned: usize,
     pub left_out: Vec<Problem>,
+    /// Who has our devices, where the sink can tell.
+    pub allocations: Allocations,
 }
 
 enum Sink {
@@ -90,11 +95,25 @@ pub(crate) struct Publisher {
 
 /// How the last publication to each sink went, for the API.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Status(Arc<Mutex<Vec<Publication>>>);
+pub(crate) struct Status(Arc<Mutex<Vec<Publication>>>, Arc<Mutex<BTreeMap<usize, Allocations>>>);
 
 impl Status {
     pub(crate) fn all(&self) -> Vec<Publication> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who has a machine's devices, as was seen at the last publication.
+    pub(crate) fn allocations(&self) -> Allocations {
+        let all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut merged = Allocations::new();
+        for (device, allocations) in all.values().flatten() {
+            merged.entry(device.clone()).or_default().extend(allocations.iter().cloned());
+        }
+        merged
+    }
+
+    fn set_allocations(&self, at: usize, allocations: Allocations) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).insert(at, allocations);
     }
 
     fn set(&self, at: usize, publication: Publication) {
@@ -188,7 +207,8 @@ impl Publisher {
     ) -> Publication {
         let before = self.status.all().into_iter().nth(at);
         match result {
-            Ok(Written { objects, written, pruned, left_out }) => {
+            Ok(Written { objects, written, pruned, left_out, allocations }) => {
+                self.status.set_allocations(at, allocations);
                 if written + pruned > 0 {
                     tracing::info!(sink, written, pruned, "published");
                     let data =

@@ -120,6 +120,57 @@ async fn the_agent_of_a_machine_in_service_holds_a_permit_for_each_gpu_that_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_whose_views_contradict_or_that_is_unfit_loses_its_permit_until_that_is_mended() {
+    let stage = Stage::in_service(|_| {}).await;
+    let agent = stage.agent().await;
+    let devices = stage.devices().await;
+    agent.until(&devices[0], None).await;
+    let whole = agent.host.borrow().probe.clone();
+    let change = |change: fn(&mut domain::probe::Probe)| {
+        agent.host.send_modify(|host| {
+            host.probe = whole.clone();
+            change(std::sync::Arc::make_mut(&mut host.probe));
+        });
+    };
+
+    change(|probe| probe.gpus[0].serial = Some("1650000000000".into()));
+    agent.until(&devices[0], Some("permit.none")).await;
+    agent.until(&devices[1], None).await;
+    let path = format!("/api/v1/gpus/{}", devices[0]);
+    let gpu = stage.client().get(&path).await;
+    assert_eq!(
+        (&gpu["state"], &gpu["conflicts"][0]["code"]),
+        (&json!("conflicting"), &json!("gpu.conflict.serial-differs"))
+    );
+    assert_ne!(gpu["redfish"]["serial"], gpu["nvml"]["serial"]);
+    let why = stage.client().get(&format!("/api/v1/machines/{}/why", stage.machine)).await;
+    assert!(why["gpus"].to_string().contains("gpu.conflict.serial-differs"), "{why}");
+
+    change(|probe| {
+        probe.gpus[0].health.push(domain::probe::Finding {
+            severity: domain::probe::Severity::Critical,
+            code: "gpu.health.row-remap-failed".into(),
+            message: "a row could not be remapped".into(),
+        });
+    });
+    stage.gpus_become("probed").await;
+    agent.until(&devices[0], Some("permit.none")).await;
+
+    // A GPU that the host alone shows is told, and is no device.
+    change(|probe| {
+        let mut more = probe.gpus[0].clone();
+        (more.uuid, more.serial) =
+            (Some("GPU-00000000-0000-0000-0000-00000000beef".into()), Some("1".into()));
+        (more.index, more.pci.address) = (99, Some("0000:ff:00.0".into()));
+        probe.gpus.push(more);
+    });
+    agent.until(&devices[0], None).await;
+    let gpu = stage.client().get("/api/v1/gpus/GPU-00000000-0000-0000-0000-00000000beef").await;
+    assert_eq!((&gpu["state"], &gpu["device"]), (&json!("conflicting"), &Value::Null));
+    assert_eq!(gpu["conflicts"][0]["code"], "gpu.conflict.unexpected", "{gpu}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_not_in_service_has_an_agent_and_no_permits() {
     let stage = Stage::enrolled(|_| {}).await;
     let agent = stage.agent().await;

@@ -168,9 +168,14 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
     let device = "jsonpath={.status.allocation.devices.results[0].device}";
     let got =
         base.eventually(&["get", "resourceclaim", "hopeful", "-o", device], |text| !text.is_empty()).await;
+    base.nudge("nudge-4").await;
     let gpus = base.rig.client.get("/api/v1/gpus").await;
     let gpu = gpus["items"].as_array().unwrap().iter().find(|gpu| gpu["device"] == got.as_str()).unwrap();
     assert_eq!((gpu["jurisdiction"].as_str(), gpu["allocatableBy"].clone()), (Some("de"), json!(["trial"])));
+    assert_eq!(
+        (&gpu["allocatedTo"][0]["namespace"], &gpu["allocatedTo"][0]["claim"]),
+        (&json!("default"), &json!("hopeful"))
+    );
     let refused = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}";
     base.eventually(&["get", "pod", "hopeless", "-o", refused], |text| text.contains("cannot allocate"))
         .await;
