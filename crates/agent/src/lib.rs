@@ -7,6 +7,7 @@
 )]
 
 pub mod cell;
+pub mod enrol;
 pub mod error;
 pub mod output;
 pub mod probe;

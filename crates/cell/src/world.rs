@@ -9,7 +9,7 @@ use domain::inventory::Gpu;
 use domain::inventory::Inventory;
 use domain::probe::Probe;
 use domain::{Containment, Declaration, Goal, Name, Problem, Spec};
-use dra::{DriverView, GpuKey, Input, PublishedMachine};
+use dra::{GpuKey, Input, PublishedMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -200,7 +200,6 @@ impl World {
         Input {
             probed,
             conflicts,
-            drivers,
             home: Some(self.home.clone()),
             jurisdictions: self.order.clone(),
             sites: self.sites.clone(),
@@ -224,8 +223,6 @@ impl World {
     /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
     pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
-            // a class of parts gives no whole GPU
-            && class.profile.is_none()
             && machine.record.state.is_enrolled()
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
