@@ -65,6 +65,7 @@ pub enum GpuDriver {
 }
 
 impl GpuDriver {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_ours(&self) -> bool {
         *self == Self::Bailiwick
     }

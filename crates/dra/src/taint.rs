@@ -43,7 +43,7 @@ pub(crate) fn rule(cell: &Name, machine: &PublishedMachine, version: TaintRuleVe
     let annotations = [("bailiwick.dev/alarms", codes(machine).join(","))];
     let name = label(machine.name.as_str(), "-alarm");
     let selector = json!({ "driver": driver_of(machine), "pool": machine.name });
-    Some(render(annotated(cell, &name, &annotations), machine, selector, &taint(machine)?, version))
+    Some(render(&annotated(cell, &name, &annotations), machine, &selector, &taint(machine)?, version))
 }
 
 /// One rule for a GPU of NVIDIA's driver that something is wrong with. It names its devices by their minor number.
@@ -56,7 +56,7 @@ pub(crate) fn health_rule(
     let device = format!("gpu-{}", gpu.minor?);
     let name = label(machine.name.as_str(), &format!("-{device}-health"));
     let selector = json!({ "driver": NVIDIA, "pool": machine.name, "device": device });
-    Some(render(metadata(cell, &name), machine, selector, &of_health(gpu)?, version))
+    Some(render(&metadata(cell, &name), machine, &selector, &of_health(gpu)?, version))
 }
 
 fn driver_of(machine: &PublishedMachine) -> &'static str {
@@ -68,9 +68,9 @@ fn driver_of(machine: &PublishedMachine) -> &'static str {
 
 /// Untyped, since the version moves (facts: dra §2).
 fn render(
-    metadata: ObjectMeta,
+    metadata: &ObjectMeta,
     machine: &PublishedMachine,
-    selector: Value,
+    selector: &Value,
     taint: &DeviceTaint,
     version: TaintRuleVersion,
 ) -> Object {

@@ -58,12 +58,8 @@ async fn ask(cluster: &Cluster, claim_name: &str, class: &str, pool: Option<&str
 async fn got(cluster: &Cluster, claim: &str) -> String {
     let allocated = ["wait", &format!("resourceclaim/{claim}"), ALLOCATED, "--timeout=60s"];
     let output = cluster.plane.kubectl(&allocated, None).await.unwrap();
-    if !output.status.success() {
-        panic!(
-            "{claim} got nothing: {}",
-            cluster.admin(&["get", "pod", claim, "-o", "jsonpath={.status}"]).await
-        );
-    }
+    let pod = cluster.admin(&["get", "pod", claim, "-o", "jsonpath={.status}"]).await;
+    assert!(output.status.success(), "{claim} got nothing: {pod}");
     cluster
         .admin(&[
             "get",
