@@ -9,6 +9,7 @@ use k8s_openapi::api::resource::v1::{
     Counter, CounterSet, Device, DeviceAttribute, DeviceCapacity, DeviceCounterConsumption,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Most counters of a set (facts: dra §3).
@@ -63,8 +64,9 @@ pub(crate) fn consume_all(device: &mut Device, set: &CounterSet) {
     device.consumes_counters = Some(vec![all]);
 }
 
-/// Every partition of a GPU, sorted by name; `device` is the whole GPU.
-pub(crate) fn partitions(device: &Device, gpu: &ProbedGpu, mig: &Mig) -> Vec<Device> {
+/// Every partition of a GPU by its name; `device` is the whole GPU. They are made as JSON, one of each profile from what it is to
+/// the API and the others from that one: a fleet has some hundred thousand of them.
+pub(crate) fn partitions(device: &Device, gpu: &ProbedGpu, mig: &Mig) -> Vec<(String, Value)> {
     let whole = device.attributes.iter().flatten();
     let mut common: BTreeMap<String, DeviceAttribute> = whole
         .filter(|(name, _)| OF_THE_GPU.contains(&name.as_str()))
@@ -74,29 +76,39 @@ pub(crate) fn partitions(device: &Device, gpu: &ProbedGpu, mig: &Mig) -> Vec<Dev
     if let Some(uuid) = &gpu.uuid {
         common.insert("parentUUID".to_owned(), text(uuid));
     }
-    let mut devices = Vec::new();
+    let mut parts = Vec::new();
     for profile in &mig.profiles {
         let mut attributes = common.clone();
         attributes.insert("profile".to_owned(), text(&profile.name));
-        let capacity = capacity(profile);
+        let counters = engines(profile).into_iter().filter(|(_, value)| *value > 0);
+        let one = json(&Device {
+            attributes: Some(attributes),
+            capacity: Some(capacity(profile)),
+            consumes_counters: Some(vec![DeviceCounterConsumption {
+                counter_set: set_name(&device.name),
+                counters: counters.map(|(name, value)| counted(name, value)).collect(),
+            }]),
+            taints: device.taints.clone(),
+            ..Device::default()
+        });
         for placement in &profile.placements {
-            let counters = engines(profile).into_iter().filter(|(_, value)| *value > 0);
-            let counters = counters.map(|(name, value)| counted(name, value));
-            let covered = slices(*placement).map(|slice| counted(&slice, 1));
-            devices.push(Device {
-                name: format!("{}-mig-{}-{}", device.name, profile.id, placement.start),
-                attributes: Some(attributes.clone()),
-                capacity: Some(capacity.clone()),
-                consumes_counters: Some(vec![DeviceCounterConsumption {
-                    counter_set: set_name(&device.name),
-                    counters: counters.chain(covered).collect(),
-                }]),
-                ..Device::default()
-            });
+            let name = format!("{}-mig-{}-{}", device.name, profile.id, placement.start);
+            let mut part = one.clone();
+            if let Some(field) = part.get_mut("name") {
+                *field = name.clone().into();
+            }
+            if let Some(Value::Object(counters)) = part.pointer_mut("/consumesCounters/0/counters") {
+                counters.extend(slices(*placement).map(|slice| (slice, json!({ "value": "1" }))));
+            }
+            parts.push((name, part));
         }
     }
-    devices.sort_by(|a, b| a.name.cmp(&b.name));
-    devices
+    parts
+}
+
+/// A device as JSON; what this crate builds can be written.
+pub(crate) fn json(device: &Device) -> Value {
+    serde_json::to_value(device).unwrap_or_default()
 }
 
 /// Bytes as Kubernetes writes them.

@@ -51,7 +51,7 @@ pub fn proof_slice(input: &Input) -> Object {
     let device = Device { name: "gpu-proof".to_owned(), ..Device::default() };
     // The constant is a DNS label, which a test holds; the cell's name stands in for the compiler.
     let node = Name::new(PROOF_NODE).unwrap_or_else(|_| input.cell.clone());
-    let mut slices = slice::slices(&input.cell, &node, vec![device], vec![], None);
+    let mut slices = slice::slices(&input.cell, &node, vec![crate::partition::json(&device)], vec![], None);
     slices.remove(0)
 }
 

@@ -8,7 +8,8 @@ use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
 use domain::probe::{Driver, ProbedGpu};
 use domain::{Name, Problem};
-use k8s_openapi::api::resource::v1::{CounterSet, Device};
+use k8s_openapi::api::resource::v1::CounterSet;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
@@ -165,7 +166,7 @@ fn devices(
     site: &SiteSpec,
     doubles: &Doubles<'_>,
     problems: &mut Vec<Problem>,
-) -> (Vec<Device>, Vec<CounterSet>) {
+) -> (Vec<Value>, Vec<CounterSet>) {
     let place = format!("Machine/{}", machine.name);
     let mut devices = BTreeMap::new();
     let mut counters = BTreeMap::new();
@@ -236,13 +237,10 @@ fn devices(
             && let Some(set) = partition::counter_set(&whole.name, mig)
         {
             partition::consume_all(&mut whole, &set);
-            for mut part in partition::partitions(&whole, seen, mig) {
-                part.taints.clone_from(&whole.taints);
-                devices.insert(part.name.clone(), part);
-            }
+            devices.extend(partition::partitions(&whole, seen, mig));
             counters.insert(set.name.clone(), set);
         }
-        devices.insert(whole.name.clone(), whole);
+        devices.insert(whole.name.clone(), partition::json(&whole));
     }
     (devices.into_values().collect(), counters.into_values().collect())
 }
