@@ -149,6 +149,7 @@ impl Work<'_> {
             tracing::error!(code = refusal.code(), %refusal, "not restored");
         }
         let mut state = self.plugin.registration().state();
+        let mut connections = self.plugin.connections();
         let mut changes = self.preparer.changes();
         let (mut sight, mut permits) = (self.known.sight.clone(), self.known.permits.clone());
         let mut collect = tokio::time::interval(COLLECT);
@@ -161,6 +162,7 @@ impl Work<'_> {
                 Ok(()) = sight.changed() => {}
                 () = permits.changed() => {}
                 Ok(()) = state.changed() => {}
+                Ok(()) = connections.changed() => {}
                 Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(lasts), if !lasts.is_zero() => {}
                 _ = collect.tick() => self.collect(),
@@ -194,12 +196,15 @@ impl Work<'_> {
         let health = self.known.health(self.options.probe_interval * 3);
         self.health.send_if_modified(|before| replace(before, health));
         let registered = match self.plugin.registration().state().borrow().clone() {
-            RegistrationState::Registered(since) => Timestamp::try_from(since).ok(),
+            // A kubelet that ended deletes the slices when it starts, and registers anew only then.
+            RegistrationState::Registered(since) if *self.plugin.connections().borrow() > 0 => {
+                Timestamp::try_from(since).ok()
+            }
             RegistrationState::Refused(why) => {
                 problems.push(Problem::new("plugin.registration.refused", why));
                 None
             }
-            RegistrationState::Closed | RegistrationState::Waiting => None,
+            RegistrationState::Registered(_) | RegistrationState::Closed | RegistrationState::Waiting => None,
         };
         let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));

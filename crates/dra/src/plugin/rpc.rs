@@ -31,6 +31,7 @@ pub(super) trait Service: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Server {
     stop: watch::Sender<bool>,
+    connections: watch::Receiver<usize>,
     task: JoinHandle<()>,
     socket: Socket,
 }
@@ -38,9 +39,15 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start(mut socket: Socket, service: Arc<dyn Service>) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let (counted, connections) = watch::channel(0);
         let listener = socket.take_listener();
-        let task = tokio::spawn(accept(listener, service, stopped));
-        Self { stop, task, socket }
+        let task = tokio::spawn(accept(listener, service, stopped, counted));
+        Self { stop, connections, task, socket }
+    }
+
+    /// How many are connected, now and later.
+    pub(super) fn connections(&self) -> watch::Receiver<usize> {
+        self.connections.clone()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -66,6 +73,7 @@ async fn accept(
     listener: Option<tokio::net::UnixListener>,
     service: Arc<dyn Service>,
     mut stopped: watch::Receiver<bool>,
+    counted: watch::Sender<usize>,
 ) {
     let Some(listener) = listener else { return };
     let mut connections = JoinSet::new();
@@ -84,6 +92,8 @@ async fn accept(
             Some(_) = connections.join_next() => {}
             () = told(&mut stopped) => break,
         }
+        let now = connections.len();
+        counted.send_if_modified(|before| std::mem::replace(before, now) != now);
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };

@@ -46,6 +46,12 @@ impl Plugin {
         &mut self.registration
     }
 
+    /// How many are connected to it, now and later. A kubelet that has the plugin registered stays connected; none left means that it
+    /// ended, and will delete the node's slices when it starts again.
+    pub fn connections(&self) -> watch::Receiver<usize> {
+        self.server.connections()
+    }
+
     /// Closes the registration, and lets calls under way end.
     pub async fn stop(mut self) {
         self.registration.close().await;

@@ -62,7 +62,8 @@ async fn a_kubelet_that_starts_anew_is_registered_with_again_and_wipes_slices() 
     stage.create(&pod("before", &["before"])).await;
     stage.until_running("before").await;
 
-    let mut state = plugin.registration().state();
+    let (mut state, connections) = (plugin.registration().state(), plugin.connections());
+    assert_eq!(*connections.borrow(), 1, "a kubelet stays connected");
     state.mark_unchanged();
     stage.node.restart_kubelet().await.unwrap();
     tokio::time::timeout(PATIENCE, state.changed()).await.expect("it asks again").unwrap();

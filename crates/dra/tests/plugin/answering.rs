@@ -159,3 +159,16 @@ async fn sockets_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let mut long = Registration::new(&directory, &"x".repeat(100), Path::new("/dra.sock"));
     assert_eq!(long.open().unwrap_err().code(), "plugin.socket.path-too-long");
 }
+
+#[tokio::test]
+async fn whoever_is_connected_is_counted() {
+    let host = Host::new();
+    let (plugin, socket) = plugin(&host, watch::channel(Vec::new()).1);
+    let mut connections = plugin.connections();
+    for _ in 0..2 {
+        let kubelet = client(&socket).await;
+        connections.wait_for(|count| *count == 1).await.unwrap();
+        drop(kubelet);
+        connections.wait_for(|count| *count == 0).await.unwrap();
+    }
+}
