@@ -14,6 +14,7 @@ fn all() -> BTreeMap<&'static str, (&'static str, &'static str)> {
         ipmi::error::CODES,
         crate::errors::CODES,
         domain::codes::CODES,
+        domain::agent::CODES,
         domain::firmware::CODES,
         domain::gpu_views::CODES,
         domain::probe::CODES,

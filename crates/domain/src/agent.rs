@@ -186,9 +186,59 @@ pub struct ReportAnswer {
     pub next_report_seconds: u64,
 }
 
+/// Codes that an agent itself tells of its cell: code, meaning, what to do next.
+pub const CODES: &[(&str, &str, &str)] = &[
+    (
+        "agent.answer-malformed",
+        "What the cell answered cannot be read.",
+        "Give agent and cell the same version; look at what else listens at that address.",
+    ),
+    (
+        "agent.cell-address",
+        "The address of the cell is malformed.",
+        "Write https://HOST:PORT, the address of the cell's `--agent-listen`.",
+    ),
+    (
+        "agent.cell-unreachable",
+        "The cell does not answer.",
+        "Nothing to do if it comes back; running pods stay. Else look at the network, and at whether the cell listens for agents.",
+    ),
+    (
+        "agent.cell-untrusted",
+        "What answers at the cell's address is not the cell that the token, or the enrolment, is of.",
+        "Look at the address; if the cell was set up anew, enrol the agent again.",
+    ),
+    (
+        "agent.key",
+        "A key could not be made or read.",
+        "Read the message; enrol the agent again if its state is damaged.",
+    ),
+    (
+        "agent.not-enrolled",
+        "The agent is not enrolled with a cell.",
+        "`bailiwick-agent enrol --cell URL --token TOKEN`.",
+    ),
+    (
+        "agent.state",
+        "The agent's state directory cannot be used.",
+        "Make it writable for the agent alone, and free disk space.",
+    ),
+    (
+        "agent.token-malformed",
+        "This is no token for an agent.",
+        "`bailiwick agent-token MACHINE` makes one; copy all of it.",
+    ),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_codes_are_sorted_and_each_has_a_meaning_and_a_hint() {
+        assert!(CODES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(CODES.iter().all(|(_, meaning, hint)| meaning.ends_with('.') && hint.ends_with('.')));
+    }
 
     #[test]
     fn a_token_reads_back_from_its_text_and_does_not_show_itself() {

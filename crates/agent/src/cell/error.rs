@@ -1,54 +1,10 @@
 //! Why the agent and its cell do not come together.
 
-use domain::agent::NotAToken;
+use domain::agent::{CODES, NotAToken};
 use domain::permit::PermitError;
 use domain::{Diagnose, Problem};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Codes of this module: code, meaning, what to do next.
-pub const CODES: &[(&str, &str, &str)] = &[
-    (
-        "agent.answer-malformed",
-        "What the cell answered cannot be read.",
-        "Give agent and cell the same version; look at what else listens at that address.",
-    ),
-    (
-        "agent.cell-address",
-        "The address of the cell is malformed.",
-        "Write https://HOST:PORT, the address of the cell's `--agent-listen`.",
-    ),
-    (
-        "agent.cell-unreachable",
-        "The cell does not answer.",
-        "Nothing to do if it comes back; running pods stay. Else look at the network, and at whether the cell listens for agents.",
-    ),
-    (
-        "agent.cell-untrusted",
-        "What answers at the cell's address is not the cell that the token, or the enrolment, is of.",
-        "Look at the address; if the cell was set up anew, enrol the agent again.",
-    ),
-    (
-        "agent.key",
-        "A key could not be made or read.",
-        "Read the message; enrol the agent again if its state is damaged.",
-    ),
-    (
-        "agent.not-enrolled",
-        "The agent is not enrolled with a cell.",
-        "`bailiwick-agent enrol --cell URL --token TOKEN`.",
-    ),
-    (
-        "agent.state",
-        "The agent's state directory cannot be used.",
-        "Make it writable for the agent alone, and free disk space.",
-    ),
-    (
-        "agent.token-malformed",
-        "This is no token for an agent.",
-        "`bailiwick agent-token MACHINE` makes one; copy all of it.",
-    ),
-];
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -137,16 +93,5 @@ impl Diagnose for Error {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::CODES;
-
-    #[test]
-    fn the_codes_are_sorted_and_each_has_a_meaning_and_a_hint() {
-        assert!(CODES.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert!(CODES.iter().all(|(_, meaning, hint)| meaning.ends_with('.') && hint.ends_with('.')));
     }
 }

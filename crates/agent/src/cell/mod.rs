@@ -10,7 +10,7 @@ mod identity;
 mod report;
 mod wire;
 
-pub use error::{CODES, Error};
+pub use error::Error;
 pub use gate::{Gate, uptime};
 pub use identity::{Identity, StateDir};
 pub use report::{Host, Reporter};
