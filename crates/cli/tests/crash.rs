@@ -168,7 +168,12 @@ spec: {jurisdiction: eu, requires: [inventoried]}
                 serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{run}: {name}: {error}"));
             assert!(whole["kind"].is_string(), "{run}: {name}");
         }
-        let mut cell = self.serve(run).await;
+        let cell = self.serve(run).await;
+        self.completes(run, cell, expected).await;
+    }
+
+    /// The same with the cell that serves already.
+    async fn completes(&self, run: &str, mut cell: Running, expected: &BTreeMap<String, String>) {
         if self.json(run, &cell, "/api/v1/machines").await["items"].as_array().unwrap().is_empty() {
             self.apply(run, &cell).await;
         }
@@ -266,11 +271,10 @@ async fn a_cell_killed_while_a_plan_is_applied_has_applied_all_of_it_or_nothing(
         cell.child.start_kill().unwrap();
         cell.child.wait().await.unwrap();
         drop(apply.wait_with_output().await);
-        let mut cell = stage.serve(&run).await;
+        // Not killed once more: each time it might be at a login, and two that came to nothing are as many as a BMC is asked for.
+        let cell = stage.serve(&run).await;
         let count = stage.json(&run, &cell, "/api/v1/declarations").await["items"].as_array().unwrap().len();
         assert!(count == 0 || count == 6, "{run}: {count} of 6 declarations");
-        cell.child.start_kill().unwrap();
-        cell.child.wait().await.unwrap();
-        stage.recovers(&run, &expected).await;
+        stage.completes(&run, cell, &expected).await;
     }
 }

@@ -13,6 +13,7 @@ mod lifecycle;
 mod line;
 mod node;
 mod outages;
+mod pods;
 mod publishing;
 mod rotation;
 mod support;

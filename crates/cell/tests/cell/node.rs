@@ -2,21 +2,23 @@
 
 use crate::line::{Line, pool};
 use crate::support::document;
+use bailiwick_cell::Settings;
 use serde_json::{Value, json};
+use sim::Model;
 use sim::ironic::NodeEvent;
 use testbed::{ControlPlane, Node, NodeOptions};
 use tokio::sync::mpsc;
 
-const CELL_USER: &str = "bailiwick-cell";
+pub(crate) const CELL_USER: &str = "bailiwick-cell";
 
 /// What the image of the tests reads: both files of the kubelet, as JSON.
 const USER_DATA: &str =
     r#"{"kubeconfig": "{{bootstrapKubeconfig.base64}}", "kubelet": "{{kubeletConfiguration.base64}}"}"#;
 
 /// A line whose base cluster is a real control plane.
-struct Real {
-    plane: ControlPlane,
-    line: Line,
+pub(crate) struct Real {
+    pub plane: ControlPlane,
+    pub line: Line,
     /// User data of machines that were deployed.
     deployed: mpsc::UnboundedReceiver<(String, String)>,
 }
@@ -28,13 +30,23 @@ fn text(user_data: &Value, key: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> String {
+pub(crate) async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> String {
     plane.kubectl(arguments, None).await.unwrap().success().unwrap()
 }
 
 impl Real {
     async fn start(machines: usize) -> Self {
-        let plane = ControlPlane::start().await.unwrap();
+        Self::of(Model::CpuNode, machines, |_, _| {}).await
+    }
+
+    /// Of another model, with other settings.
+    pub(crate) async fn of(
+        model: Model,
+        machines: usize,
+        change: impl FnOnce(&mut Settings, &ControlPlane),
+    ) -> Self {
+        // Real nodes have heartbeats, and a new one is tainted until somebody looks at them.
+        let plane = ControlPlane::options().node_lifecycle(true).start().await.unwrap();
         let roles = testbed::repository_root().join("manifests/basecluster-clusterrole.yaml");
         kubectl(&plane, &["apply", "-f", roles.to_str().unwrap()]).await;
         let user = format!("--user={CELL_USER}");
@@ -53,12 +65,14 @@ impl Real {
                 let _ = sender.send(sent);
             }
         };
-        let line = Line::with(
+        let line = Line::of(
+            model,
             machines,
             |ironic| ironic.on_event(hook),
             |settings| {
                 let secret = settings.secrets_dir.as_ref().unwrap().join("pool/kubeconfig");
                 std::fs::write(secret, kubeconfig).unwrap();
+                change(settings, &plane);
             },
         )
         .await;
@@ -72,7 +86,7 @@ impl Real {
     }
 
     /// Has a machine provisioned; gives its user data once it is deployed.
-    async fn deploy(&mut self, name: &str) -> Value {
+    pub(crate) async fn deploy(&mut self, name: &str) -> Value {
         let assignment = document("Assignment", name, json!({ "baseCluster": "pool" }));
         self.line.client.apply(vec![assignment], &[]).await;
         let (deployed, user_data) = self.deployed.recv().await.unwrap();
@@ -81,7 +95,7 @@ impl Real {
     }
 
     /// A kubelet of this name, on a machine with this UUID, with what a machine was given.
-    async fn boot(&self, name: &str, uuid: &str, user_data: &Value) -> Node {
+    pub(crate) async fn boot(&self, name: &str, uuid: &str, user_data: &Value) -> Node {
         let (kubeconfig, configuration) = (text(user_data, "kubeconfig"), text(user_data, "kubelet"));
         let options = NodeOptions::new(name, &kubeconfig, &configuration).system_uuid(uuid);
         options.start(&self.plane).await.unwrap()
