@@ -381,6 +381,29 @@ impl Probe {
         Digest::of_json(&document)
     }
 
+    /// Whether no host could have told this: what is made of a probe grows with it, and whoever is root on a host writes what it
+    /// likes. A host has at most 64 GPUs, and a GPU 18 NVLinks, some ten profiles, and eight memory slices; there is room to spare.
+    pub fn is_excessive(&self) -> bool {
+        const MOST: usize = 64;
+        let exceeds = |gpu: &ProbedGpu| {
+            let mig = gpu.mig.as_ref();
+            let profiles = mig.map(|mig| mig.profiles.as_slice()).unwrap_or_default();
+            let profile = |profile: &MigProfile| {
+                profile.placements.len() > MOST
+                    || profile.memory_bytes == 0
+                    || profile.memory_bytes > 1 << 50
+                    || profile.placements.iter().any(|at| at.size == 0 || at.start > 32 || at.size > 32)
+            };
+            gpu.nvlinks.len() > MOST
+                || gpu.health.len() > MOST
+                || gpu.memory_bytes.is_some_and(|bytes| bytes > 1 << 50)
+                || profiles.len() > 32
+                || profiles.iter().any(profile)
+                || mig.is_some_and(|mig| mig.instances.len() > MOST)
+        };
+        self.gpus.len() > MOST || self.diagnostics.len() > 1024 || self.gpus.iter().any(exceeds)
+    }
+
     /// The GPU with a UUID as NVML writes it; upper and lower case are one.
     pub fn gpu(&self, uuid: &str) -> Option<&ProbedGpu> {
         self.gpus.iter().find(|gpu| gpu.uuid.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(uuid)))
@@ -464,6 +487,22 @@ mod tests {
         let document = serde_json::to_value(&probe().gpus[0]).unwrap();
         assert_eq!(document.get("memoryBytes"), Some(&serde_json::Value::Null));
         assert_eq!(document["pci"].get("root"), Some(&serde_json::Value::Null));
+    }
+
+    #[test]
+    fn what_no_host_has_is_excessive_and_what_one_has_is_not() {
+        let with = |place: Placement, gpus: usize| {
+            let profile =
+                MigProfile { memory_bytes: 1 << 30, placements: vec![place], ..MigProfile::default() };
+            let mut probe = probe();
+            probe.gpus[0].mig = Some(Mig { profiles: vec![profile], ..Mig::default() });
+            probe.gpus = vec![probe.gpus[0].clone(); gpus];
+            probe.is_excessive()
+        };
+        assert!(!with(Placement { start: 4, size: 4 }, 64));
+        assert!(with(Placement { start: 0, size: 1 }, 65));
+        assert!(with(Placement { start: 0, size: u32::MAX }, 1));
+        assert!(with(Placement { start: 0, size: 0 }, 1), "an API server refuses a device without counters");
     }
 
     #[test]

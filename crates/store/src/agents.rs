@@ -390,10 +390,12 @@ impl Store {
 impl Write {
     /// The agent of a machine, its reports and certificates are void: what ran there is erased, or not to be trusted.
     pub(crate) async fn forget_agent(&mut self, machine: &Name) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM agents WHERE machine = $1")
-            .bind(machine.as_str())
-            .execute(self.connection())
-            .await?;
+        // Whoever used the machine may have kept a token that nobody has used.
+        for statement in
+            ["DELETE FROM agents WHERE machine = $1", "DELETE FROM agent_tokens WHERE machine = $1"]
+        {
+            sqlx::query(statement).bind(machine.as_str()).execute(self.connection()).await?;
+        }
         self.replace_facts_of(machine, Source::Nvml, &[]).await
     }
 
@@ -446,6 +448,11 @@ impl Write {
         let Some(row) = row else { return Err(AgentError::Ended(machine.clone()).into()) };
         let mut known: Option<Digest> = row.maybe_parsed("probe")?;
         let mut changed = row.number("alive")? == 0;
+        if changed {
+            // What was read before it spoke again is told to nobody any more.
+            self.event("agent.reporting", &subject(machine), CELL, &json!({ "bootId": report.boot_id }))
+                .await?;
+        }
         if let Some(probe) = &report.probe
             && known != Some(report.digest)
         {

@@ -182,6 +182,9 @@ fn check(report: &Report) -> Result<(), Refusal> {
     if report.prepared.len() > MOST_PREPARED || report.problems.len() > MOST_PROBLEMS {
         return Err(malformed("lists more than an agent has to tell"));
     }
+    if report.probe.as_ref().is_some_and(|probe| probe.is_excessive()) {
+        return Err(malformed("tells of more than a host has"));
+    }
     if report.probe.as_ref().is_some_and(|probe| probe.digest() != report.digest) {
         return Err(malformed("has another probe than its digest says"));
     }

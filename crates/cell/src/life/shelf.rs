@@ -68,6 +68,8 @@ impl Case<'_> {
         let use_of = Use {
             id: instance.map_or_else(|| self.first_use(), |instance| instance.id),
             is_first: instance.is_none(),
+            has_joined: instance
+                .is_some_and(|instance| instance.approved.is_some() || instance.node_uid.is_some()),
         };
         let mut work = self.record.work.clone();
         let progress = provisioner.erase(&self.subject(&account), use_of, &mut work).await;

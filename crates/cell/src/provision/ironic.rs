@@ -167,7 +167,8 @@ impl Ironic {
             Phase::Return => match self.step(subject, Wish::Available, OFF).await? {
                 Progress::Reached(Some(node)) => {
                     let record = self.record(&node, watch).await?;
-                    if leaves_a_disk(&record) {
+                    // Before the first use nobody waits for it, and Ironic cleans again by itself.
+                    if leaves_a_disk(&record) && !use_of.is_first {
                         (erasing.phase, erasing.tries) = (Phase::Clean, erasing.tries + 1);
                         return Ok(Progress::Reached(record));
                     }

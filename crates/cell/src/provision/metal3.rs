@@ -86,7 +86,9 @@ impl Metal3 {
         subject: &Subject<'_>,
         use_of: Use,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
-        let standing = match progress(self.step(subject, &Wish::Released).await?)? {
+        // A host that is gone and made anew would know nothing of what is on the machine's disks.
+        let expected = !use_of.is_first;
+        let standing = match progress(self.step_on(subject, &Wish::Released, expected).await?)? {
             Progress::Reached(Some(standing)) => standing,
             other => return Ok(other.without()),
         };
@@ -110,7 +112,7 @@ impl Metal3 {
         let not = |reason: &str| Erased::NotErased { reason: reason.to_owned() };
         match (cleaned, self.settings.clean, self.settings.erases_disks) {
             // What was there before the first use is nobody's here, and stays until there is one.
-            (false, ..) if !was_provisioned && !use_of.is_first => Erased::Untouched,
+            (false, ..) if !was_provisioned && !use_of.is_first && !use_of.has_joined => Erased::Untouched,
             (false, ..) | (true, false, _) => not("baremetal-operator has not cleaned the machine"),
             (true, true, false) => not("baremetal-operator tells only that metadata was cleaned"),
             (true, true, true) => Erased::Erased {
@@ -186,7 +188,10 @@ impl Metal3 {
 
     async fn step(&self, subject: &Subject<'_>, wish: &Wish) -> Result<Step, Trouble> {
         // A machine that is deployed has a host: one that is gone is not made anew, which would deploy a second time.
-        let expected = matches!(wish, Wish::Provisioned(_));
+        self.step_on(subject, wish, matches!(wish, Wish::Provisioned(_))).await
+    }
+
+    async fn step_on(&self, subject: &Subject<'_>, wish: &Wish, expected: bool) -> Result<Step, Trouble> {
         let registration = Registration { expected, ..self.registration(subject)? };
         let client = self.client().await?;
         metal3::step(client, &self.settings.namespace, &registration, wish).await.map_err(trouble)
@@ -304,8 +309,18 @@ mod tests {
     use uuid::Uuid;
 
     fn outcome(cleaned: bool, was_provisioned: bool, is_first: bool) -> Erased {
+        after(cleaned, was_provisioned, Use { id: Uuid::nil(), is_first, has_joined: false })
+    }
+
+    fn after(cleaned: bool, was_provisioned: bool, use_of: Use) -> Erased {
         let settings = Metal3Settings { clean: true, erases_disks: true, ..Metal3Settings::default() };
-        Metal3::new(&settings).outcome(cleaned, was_provisioned, Use { id: Uuid::nil(), is_first })
+        Metal3::new(&settings).outcome(cleaned, was_provisioned, use_of)
+    }
+
+    #[test]
+    fn a_host_that_has_forgotten_makes_no_machine_untouched_whose_node_had_joined() {
+        let use_of = Use { id: Uuid::nil(), is_first: false, has_joined: true };
+        assert!(matches!(after(false, false, use_of), Erased::NotErased { .. }));
     }
 
     #[test]

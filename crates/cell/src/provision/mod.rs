@@ -103,6 +103,8 @@ pub(crate) struct Use {
     pub id: Uuid,
     /// There was none yet: the machine is erased before it.
     pub is_first: bool,
+    /// A node of it has joined: something was put on the machine, whatever a provisioning service remembers.
+    pub has_joined: bool,
 }
 
 /// What is to run on a machine.

@@ -3,6 +3,7 @@
 use super::preparer::Claims;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use reqwest::{Client, StatusCode};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
@@ -102,7 +103,14 @@ impl ApiServer {
                 let body = response.bytes().await.map_err(|error| chain(&error))?;
                 serde_json::from_slice(&body).map(Some).map_err(|error| error.to_string())
             }
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => {
+                let body = response.bytes().await.map_err(|error| chain(&error))?;
+                // A server that does not know the resource, or a proxy before it, says nothing of the claim.
+                match serde_json::from_slice::<Status>(&body) {
+                    Ok(status) if is_gone(&status, name) => Ok(None),
+                    _ => Err("the API server does not serve claims".to_owned()),
+                }
+            }
             status => Err(format!("the API server answers {status}")),
         }
     }
@@ -116,6 +124,12 @@ impl Claims for ApiServer {
     ) -> BoxFuture<'a, Result<Option<ResourceClaim>, String>> {
         Box::pin(self.get(namespace, name))
     }
+}
+
+fn is_gone(status: &Status, name: &str) -> bool {
+    let details = status.details.as_ref();
+    let of = details.map(|details| (details.kind.as_deref(), details.name.as_deref()));
+    status.reason.as_deref() == Some("NotFound") && of == Some((Some("resourceclaims"), Some(name)))
 }
 
 fn is_dns_name(name: &str) -> bool {

@@ -224,6 +224,10 @@ impl Preparer {
         let Some(lock) = lock else { return Err(Refusal::ScrubUnderWay) };
         let checkpoint = self.blocking(|this| this.store.read()).await??;
         let Some(held) = checkpoint.claims.get(uid) else { return Ok(()) };
+        // Released already, and prepared anew since: that is another use.
+        if held.state == HeldState::Prepared {
+            return Ok(());
+        }
         let scrubbed = self.scrub.scrub(&held.devices).await;
         match &scrubbed {
             Ok(()) => tracing::info!(
@@ -274,11 +278,12 @@ impl Preparer {
     /// devices whose scrub failed. To be called after a start and every now and then.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         for (uid, held) in self.held().await? {
-            let over = match held.state {
-                HeldState::Scrubbing { .. } => true,
-                HeldState::Prepared => self.is_orphan(&uid, &held).await,
-            };
-            if over {
+            if let HeldState::Scrubbing { .. } = held.state {
+                // Not marked once more: it may have been prepared anew since it was looked at.
+                if let Err(refusal) = self.release_in_time(uid.clone()).await {
+                    tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
+                }
+            } else if self.is_orphan(&uid, &held).await {
                 let claim = wire::Claim { namespace: held.namespace, uid: uid.clone(), name: held.name };
                 if let Some(Err(refusal)) = self.unprepare(vec![claim]).await.remove(&uid) {
                     tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
