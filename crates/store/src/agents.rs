@@ -388,14 +388,22 @@ impl Store {
 }
 
 impl Write {
-    /// The agent of a machine, its reports and certificates are void: what ran there is erased, or not to be trusted.
-    pub(crate) async fn forget_agent(&mut self, machine: &Name) -> Result<(), StoreError> {
-        // Whoever used the machine may have kept a token that nobody has used.
-        for statement in
-            ["DELETE FROM agents WHERE machine = $1", "DELETE FROM agent_tokens WHERE machine = $1"]
-        {
-            sqlx::query(statement).bind(machine.as_str()).execute(self.connection()).await?;
-        }
+    /// What ran on a machine is erased, or not to be trusted: its agent is forgotten, and with it every token, since whoever used
+    /// the machine may have kept one.
+    pub(crate) async fn void_agent(&mut self, machine: &Name) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM agent_tokens WHERE machine = $1")
+            .bind(machine.as_str())
+            .execute(self.connection())
+            .await?;
+        self.forget_agent(machine).await
+    }
+
+    /// The agent of a machine, its reports and certificates are void.
+    async fn forget_agent(&mut self, machine: &Name) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM agents WHERE machine = $1")
+            .bind(machine.as_str())
+            .execute(self.connection())
+            .await?;
         self.replace_facts_of(machine, Source::Nvml, &[]).await
     }
 

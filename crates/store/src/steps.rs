@@ -223,7 +223,7 @@ impl Write {
         .execute(self.connection())
         .await?;
         if to.voids_agent() {
-            self.forget_agent(&record.name).await?;
+            self.void_agent(&record.name).await?;
         }
         Ok(())
     }
