@@ -13,24 +13,10 @@ use domain::probe::{self, Finding, Pci, Probe, ProbedGpu, Severity};
 use serde_json::Value;
 use sim::{Bmc, Model};
 use support::cell::Served;
-use support::{Desk, start};
+use support::{Desk, PLACES, start};
 use tokio_util::sync::CancellationToken;
 
-const DECLARED: &str = "\
-apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme GmbH, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: lab}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [127.0.0.0/8]}
+const CLASS: &str = "\
 ---
 apiVersion: bailiwick.dev/v1alpha1
 kind: GpuClass
@@ -99,7 +85,10 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
         bmc.address()
     );
     let profile = support::repository().join("firmware-profiles/simulated-poweredge-xe7740.yaml");
-    desk.write("inv.yaml", &(DECLARED.to_owned() + &machine + &std::fs::read_to_string(profile).unwrap()));
+    desk.write(
+        "inv.yaml",
+        &(PLACES.to_owned() + CLASS + &machine + &std::fs::read_to_string(profile).unwrap()),
+    );
     let mut command = desk.command(&["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"]);
     command.args(["--jurisdiction", "eu", "--data-dir", "data", "--log-level", "warn"]);
     command.args(["--agent-report-interval", "1s"]);

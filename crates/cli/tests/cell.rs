@@ -8,32 +8,22 @@ use std::process::Stdio;
 
 use sim::{CertificateAuthority, CertificateKind, RunningBmc};
 use support::cell::Served;
-use support::{Desk, Run, dgx, interrupt, start};
+use support::{Desk, PLACES, Run, dgx, interrupt, start};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 const PASSWORD: &str = "hush-hush-7";
 
-const PLACES: &str = "\
-apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme GmbH, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: lab}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [127.0.0.0/8]}
+const CLASS: &str = "\
 ---
 apiVersion: bailiwick.dev/v1alpha1
 kind: GpuClass
 metadata: {name: try}
 spec: {jurisdiction: eu, requires: [inventoried]}
 ";
+
+fn places() -> String {
+    PLACES.to_owned() + CLASS
+}
 
 fn machine(bmc: &RunningBmc) -> String {
     format!(
@@ -45,7 +35,7 @@ fn machine(bmc: &RunningBmc) -> String {
 /// A cell, a BMC, and declarations of both in `inv/`.
 async fn lab() -> (Served, RunningBmc) {
     let (served, bmc) = (Served::start().await, start(dgx().credentials("admin", PASSWORD)).await);
-    served.desk.write("inv/places.yaml", PLACES);
+    served.desk.write("inv/places.yaml", &places());
     served.desk.write("inv/machines/m1.yaml", &machine(&bmc));
     served.desk.write("inv/machines/secrets/pw", &format!("{PASSWORD}\n"));
     (served, bmc)
@@ -141,7 +131,7 @@ async fn a_plan_is_stale_once_something_else_was_applied() {
     let digest = |run: support::Run| run.ends(0).json()["digest"].as_str().unwrap().to_owned();
     let one = digest(served.run(&["plan", "-f", "inv/places.yaml", "-o", "json"]).await);
     served.run(&["apply", "-f", "inv", "--yes"]).await.ends(0);
-    let other = format!("{PLACES}---\n{}", PLACES.split("---\n").next().unwrap().replace("eu", "fr"));
+    let other = format!("{}---\n{}", places(), places().split("---\n").next().unwrap().replace("eu", "fr"));
     served.desk.write("other.yaml", &other);
     let two = digest(served.run(&["plan", "-f", "other.yaml", "-o", "json"]).await);
     served.run(&["delete", "machine", "m1", "--yes"]).await.ends(0);
@@ -164,16 +154,16 @@ async fn what_others_refer_to_is_not_deleted() {
 #[tokio::test]
 async fn bad_declarations_are_told_with_file_line_and_suggestion() {
     let (served, _bmc) = lab().await;
-    served.desk.write("bad.yaml", &PLACES.replace("bmcNetworks", "bmcNetwork"));
+    served.desk.write("bad.yaml", &places().replace("bmcNetworks", "bmcNetwork"));
     let run = served.run(&["apply", "-f", "bad.yaml", "--yes"]).await.refuses(3, "declaration.unknown-field");
     assert!(
         run.stderr.contains("did you mean `bmcNetworks`?") && run.stderr.contains("bad.yaml:14:"),
         "{run:?}"
     );
-    let us = PLACES.split("---\n").next().unwrap().replace("eu", "us");
+    let us = places().split("---\n").next().unwrap().replace("eu", "us");
     served.desk.write(
         "us.yaml",
-        &format!("{us}---\n{}", PLACES.replace("jurisdiction: eu, operator", "jurisdiction: us, operator")),
+        &format!("{us}---\n{}", places().replace("jurisdiction: eu, operator", "jurisdiction: us, operator")),
     );
     served.run(&["plan", "-f", "us.yaml"]).await.refuses(3, "jurisdiction.outside-cell");
     std::fs::remove_file(served.desk.path("inv/machines/secrets/pw")).unwrap();
@@ -244,7 +234,7 @@ async fn declarations_come_from_standard_input_too() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(PLACES.as_bytes()).await.unwrap();
+    child.stdin.take().unwrap().write_all(places().as_bytes()).await.unwrap();
     assert!(
         Run::of(child.wait_with_output().await.unwrap()).ends(0).stdout.ends_with("Applied: 4 created.\n")
     );

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use sim::{Bmc, Tree};
 use support::cell::Served;
-use support::{Desk, start};
+use support::{Desk, PLACES, start};
 
 /// A recording: its name, the machine's serial, how many GPUs it shows, the serial of the first.
 type Recorded = (&'static str, &'static str, usize, &'static str);
@@ -71,23 +71,7 @@ async fn every_recorded_machine_is_inspected() {
 #[tokio::test]
 async fn every_recorded_machine_is_enrolled_and_its_gpus_are_listed() {
     let served = Served::start().await;
-    let mut declared = "\
-apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme GmbH, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: lab}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [127.0.0.0/8]}
-"
-    .to_owned();
+    let mut declared = PLACES.to_owned();
     let mut running = Vec::new();
     for (name, ..) in RECORDED {
         let Some(path) = recording(name) else { continue };

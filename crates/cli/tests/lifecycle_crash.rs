@@ -334,19 +334,28 @@ async fn two_replicas_killed_in_turn_bring_every_machine_into_service_once() {
     // Few machines unless more are asked for, and Ironic's work takes part of what it really does.
     let asked = std::env::var("BAILIWICK_REPLICAS_MACHINES").ok().map(|number| number.parse().unwrap());
     let (machines, share, every) = match asked {
-        None => (20, 0.05, Duration::from_millis(1500)),
+        None => (20, 0.1, Duration::from_millis(1500)),
         Some(machines) => (machines, 0.5, Duration::from_secs(3)),
     };
     let stage = Stage::with(machines, Delays::measured().scaled(share)).await;
     let (_database, url) = database().await;
     let mut replicas = stage.two_replicas(&url).await;
     let began = Instant::now();
+    let all = BTreeMap::from([("in-service".to_owned(), machines)]);
     let (mut kills, mut while_provisioning) = (0, 0);
     loop {
-        tokio::time::sleep(every).await;
-        // The one that was started last goes on; the other is killed while it works.
-        let states = stage.states(&replicas[1]).await.unwrap();
-        if states == BTreeMap::from([("in-service".to_owned(), machines)]) {
+        // The one that was started last goes on; the other is killed while it works: at the latest when its time
+        // has come, and earlier where a machine is provisioned, which is soon over.
+        tokio::time::sleep(every / 4).await;
+        let last_moment = Instant::now() + every * 3 / 4;
+        let states = loop {
+            let states = stage.states(&replicas[1]).await.unwrap();
+            if states == all || states.contains_key("provisioning") || Instant::now() > last_moment {
+                break states;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        if states == all {
             break;
         }
         assert!(

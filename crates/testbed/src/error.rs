@@ -82,6 +82,14 @@ pub enum Error {
     /// What is to be started makes namespaces and mounts.
     #[error("{0} needs root: run these tests as root, in a container or a virtual machine")]
     NeedsRoot(&'static str),
+    /// What was waited for did not come to be.
+    #[error("{what} did not come to be as wanted; it was last:\n{last}")]
+    Never {
+        /// What was looked at.
+        what: String,
+        /// How it was found last.
+        last: String,
+    },
     /// A kubelet's configuration that cannot be read.
     #[error("could not read the KubeletConfiguration: {0}")]
     KubeletConfiguration(String),
@@ -102,6 +110,7 @@ impl Error {
             Self::Client(_) => "testbed.client",
             Self::NoUser(_) => "testbed.no-user",
             Self::NeedsRoot(_) => "testbed.needs-root",
+            Self::Never { .. } => "testbed.never",
             Self::KubeletConfiguration(_) => "testbed.kubelet-configuration",
         }
     }

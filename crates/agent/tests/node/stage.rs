@@ -60,7 +60,7 @@ impl Stage {
             std::fs::create_dir(files.path().join(name)).unwrap();
         }
         let installed = Installed::into(&files.path().join("driver"), &described()).unwrap();
-        make_device_files(&files.path().join("dev"));
+        testbed::make_gpu_files(&files.path().join("dev"), GPUS).unwrap();
         make_reset_program(&files.path().join("nvidia-smi"));
         let kubeconfig = plane.kubeconfig_for("agent", &[]).unwrap();
         let signer = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
@@ -187,29 +187,17 @@ impl Stage {
     }
 
     pub(crate) async fn create(&self, object: &Value) {
-        let apply = ["apply", "--server-side", "-f", "-"];
-        self.plane.kubectl(&apply, Some(&object.to_string())).await.unwrap().success().unwrap();
+        self.plane.apply(object).await.unwrap();
     }
 
     pub(crate) async fn object(&self, kind: &str, name: &str) -> Value {
-        let answer = self.plane.kubectl(&["get", kind, name, "-o", "json"], None).await.unwrap();
-        if answer.status.success() { serde_json::from_str(&answer.stdout).unwrap() } else { Value::Null }
+        self.plane.object(kind, name).await.unwrap()
     }
 
     /// Waits until an object is so, and gives it.
     pub(crate) async fn until(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
-            let found = self.object(kind, name).await;
-            if wanted(&found) {
-                return found;
-            }
-            if start.elapsed() > PATIENCE {
-                let events = self.events(name).await;
-                panic!("{kind} {name} is {found:#}\n{events:#?}\n{}\n{}", self.log(), self.node.log());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let found = self.plane.until(kind, name, wanted).await;
+        found.unwrap_or_else(|error| panic!("{error}\n{}\n{}", self.log(), self.node.log()))
     }
 
     pub(crate) async fn until_running(&self, pod: &str) -> Value {
@@ -218,23 +206,8 @@ impl Stage {
 
     /// Waits until an event about this object says so.
     pub(crate) async fn until_told(&self, name: &str, what: &str) {
-        let start = Instant::now();
-        loop {
-            let events = self.events(name).await;
-            if events.iter().any(|event| event.contains(what)) {
-                return;
-            }
-            assert!(start.elapsed() < PATIENCE, "{what} is not in {events:#?}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    async fn events(&self, name: &str) -> Vec<String> {
-        let about = format!("--field-selector=involvedObject.name={name}");
-        let list: Value =
-            serde_json::from_str(&self.kubectl(&["get", "events", &about, "-o", "json"]).await).unwrap();
-        let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
-        list["items"].as_array().unwrap().iter().map(message).collect()
+        let told = self.plane.until_told(name, what).await;
+        told.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
     }
 
     /// Deletes a pod, and waits until it is gone: its containers ended, its claims given back.
@@ -245,36 +218,13 @@ impl Stage {
 
     /// What the container of a pod printed, once it has printed `end`.
     pub(crate) async fn output(&self, pod: &Value) -> Vec<String> {
-        let uid = pod["metadata"]["uid"].as_str().unwrap();
-        let name = pod["metadata"]["name"].as_str().unwrap();
-        let log = self.node.pod_logs_dir().join(format!("default_{name}_{uid}/main/0.log"));
-        let start = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            // `TIME stdout F LINE`
-            let lines: Vec<_> =
-                text.lines().filter_map(|line| Some(line.splitn(4, ' ').nth(3)?.to_owned())).collect();
-            if lines.last().is_some_and(|line| line == "end") {
-                return lines;
-            }
-            assert!(start.elapsed() < PATIENCE, "{text}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.node.output(pod).await.unwrap()
     }
 
     /// CDI specifications of claims.
     pub(crate) fn specifications(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.node.cdi_dir()).unwrap();
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-/// Character devices like `/dev/null`, with the names of NVIDIA's.
-fn make_device_files(directory: &std::path::Path) {
-    let gpus = (0..GPUS).map(|index| format!("nvidia{index}"));
-    for name in gpus.chain(["nvidiactl".to_owned()]) {
-        let made = Command::new("mknod").arg(directory.join(name)).args(["c", "1", "3"]).status();
-        assert!(made.unwrap().success());
     }
 }
 

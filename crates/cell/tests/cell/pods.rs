@@ -12,49 +12,16 @@ use sim::Model;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use testbed::{ControlPlane, Node};
 use tokio_util::sync::CancellationToken;
 
 /// Generous: the machine may be compiling at the same time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-async fn object(plane: &ControlPlane, kind: &str, name: &str) -> Value {
-    let answer = plane.kubectl(&["get", kind, name, "-o", "json"], None).await.unwrap();
-    if answer.status.success() { serde_json::from_str(&answer.stdout).unwrap() } else { Value::Null }
-}
-
+/// Waits until an object is so; fails with what the cell says of its publishing too.
 async fn until(real: &Real, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let start = Instant::now();
-    loop {
-        let found = object(&real.plane, kind, name).await;
-        if wanted(&found) {
-            return found;
-        }
-        if start.elapsed() > PATIENCE {
-            let slices = kubectl(&real.plane, &["get", "resourceslices,resourceclaims,events", "-A"]).await;
-            let why = real.line.client.get("/api/v1/publications").await;
-            panic!("{kind} {name}: {found:#}\n{slices}\n{why:#}");
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// What the pod's container printed, once it has printed `end`.
-async fn output(node: &Node, pod: &Value) -> Vec<String> {
-    let (uid, name) = (pod["metadata"]["uid"].as_str().unwrap(), pod["metadata"]["name"].as_str().unwrap());
-    let log = node.pod_logs_dir().join(format!("default_{name}_{uid}/main/0.log"));
-    let start = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        // `TIME stdout F LINE`
-        let lines: Vec<_> =
-            text.lines().filter_map(|line| Some(line.splitn(4, ' ').nth(3)?.to_owned())).collect();
-        if lines.last().is_some_and(|line| line == "end") {
-            return lines;
-        }
-        assert!(start.elapsed() < PATIENCE, "{text}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let found = real.plane.until(kind, name, wanted).await;
+    let published = real.line.client.get("/api/v1/publications").await;
+    found.unwrap_or_else(|error| panic!("{error}\n{published:#}"))
 }
 
 /// A host on which the driver tells what the machine's BMC does, with device files like `/dev/null`.
@@ -62,15 +29,8 @@ async fn host(real: &Real, machine: &str, uuid: &str, files: &Path) -> Installed
     let mut probe = real.line.client.probe_of(machine, uuid).await;
     for (minor, gpu) in (0..).zip(&mut probe.gpus) {
         gpu.minor = Some(minor);
-        let made = std::process::Command::new("mknod")
-            .arg(files.join(format!("dev/nvidia{minor}")))
-            .args(["c", "1", "3"])
-            .status();
-        assert!(made.unwrap().success());
     }
-    let control =
-        std::process::Command::new("mknod").arg(files.join("dev/nvidiactl")).args(["c", "1", "3"]).status();
-    assert!(control.unwrap().success());
+    testbed::make_gpu_files(&files.join("dev"), probe.gpus.len()).unwrap();
     let described = Description::parse(&serde_json::to_string(&probe).unwrap()).unwrap();
     Installed::into(&files.join("driver"), &described).unwrap()
 }
@@ -164,11 +124,10 @@ async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
     });
 
     for object in claim_and_pod("trains") {
-        let created = real.plane.kubectl(&["create", "-f", "-"], Some(&object.to_string())).await.unwrap();
-        created.success().unwrap();
+        real.plane.apply(&object).await.unwrap();
     }
     let pod = until(&real, "pod", "trains", |pod| pod["status"]["phase"] == "Running").await;
-    let claim = object(&real.plane, "resourceclaim", "trains").await;
+    let claim = real.plane.object("resourceclaim", "trains").await.unwrap();
     let device =
         claim["status"]["allocation"]["devices"]["results"][0]["device"].as_str().unwrap().to_owned();
     let slices: Value =
@@ -183,7 +142,7 @@ async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
     assert_eq!(given["attributes"]["jurisdiction"]["string"], "de");
     assert_eq!(given["attributes"]["machine"]["string"], machine.as_str());
 
-    let seen = output(&node, &pod).await;
+    let seen = node.output(&pod).await.unwrap();
     let variables: Vec<_> = seen.iter().filter_map(|line| line.strip_prefix("BAILIWICK_GPU_")).collect();
     let uuid = given["attributes"]["uuid"]["string"].as_str().unwrap();
     assert!(matches!(variables[..], [only] if only.ends_with(&format!("={uuid}"))), "{uuid} in {seen:?}");

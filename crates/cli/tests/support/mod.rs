@@ -13,6 +13,24 @@ use sim::{Bmc, BmcBuilder, Model, RunningBmc};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
+/// Where the machines of a test stand: site `lab` in `eu`. More documents may follow.
+pub const PLACES: &str = "\
+apiVersion: bailiwick.dev/v1alpha1
+kind: Jurisdiction
+metadata: {name: eu}
+spec: {}
+---
+apiVersion: bailiwick.dev/v1alpha1
+kind: LegalEntity
+metadata: {name: acme}
+spec: {legalName: Acme GmbH, country: DE}
+---
+apiVersion: bailiwick.dev/v1alpha1
+kind: Site
+metadata: {name: lab}
+spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [127.0.0.0/8]}
+";
+
 /// The command with an environment of its own: no context, no setting of the person who runs the tests.
 pub fn bailiwick(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));

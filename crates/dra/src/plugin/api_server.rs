@@ -144,3 +144,21 @@ fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_the_api_servers_word_on_this_claim_says_that_it_is_gone() {
+        let says = |status: serde_json::Value| is_gone(&serde_json::from_value(status).unwrap(), "c");
+        let details =
+            |kind: &str, name: &str| json!({ "kind": kind, "name": name, "group": "resource.k8s.io" });
+        let status = |details| json!({ "kind": "Status", "reason": "NotFound", "details": details });
+        assert!(says(status(details("resourceclaims", "c"))));
+        assert!(!says(status(details("resourceclaims", "d"))));
+        assert!(!says(status(json!({}))), "a server that does not serve claims");
+        assert!(!says(json!({})), "a proxy");
+    }
+}

@@ -278,16 +278,17 @@ impl Preparer {
     /// devices whose scrub failed. To be called after a start and every now and then.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         for (uid, held) in self.held().await? {
-            if let HeldState::Scrubbing { .. } = held.state {
+            let collected = match held.state {
                 // Not marked once more: it may have been prepared anew since it was looked at.
-                if let Err(refusal) = self.release_in_time(uid.clone()).await {
-                    tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
+                HeldState::Scrubbing { .. } => self.release_in_time(uid.clone()).await,
+                HeldState::Prepared if self.is_orphan(&uid, &held).await => {
+                    let claim = wire::Claim { namespace: held.namespace, uid: uid.clone(), name: held.name };
+                    self.unprepare(vec![claim]).await.remove(&uid).unwrap_or(Ok(()))
                 }
-            } else if self.is_orphan(&uid, &held).await {
-                let claim = wire::Claim { namespace: held.namespace, uid: uid.clone(), name: held.name };
-                if let Some(Err(refusal)) = self.unprepare(vec![claim]).await.remove(&uid) {
-                    tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
-                }
+                HeldState::Prepared => Ok(()),
+            };
+            if let Err(refusal) = collected {
+                tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
             }
         }
         Ok(())

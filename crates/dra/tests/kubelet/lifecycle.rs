@@ -65,11 +65,7 @@ async fn a_pod_has_its_devices_again_after_its_machine_was_started_anew() {
 #[tokio::test]
 async fn a_device_of_a_pod_deleted_by_force_waits_for_its_scrub_before_the_next_pod() {
     let stage = Stage::with(1).await;
-    let preparer = stage.preparer();
-    let mut plugin = stage.plugin_of("gpu", preparer.clone());
-    plugin.registration().open().unwrap();
-    stage.until_registered(&mut plugin).await;
-    stage.publish().await;
+    let (preparer, _plugin) = stage.working().await;
     stage.create(&claim("first", 1)).await;
     stage.create(&pod("first", &["first"])).await;
     stage.until_running("first").await;
@@ -93,11 +89,7 @@ async fn a_device_of_a_pod_deleted_by_force_waits_for_its_scrub_before_the_next_
 #[tokio::test]
 async fn a_pod_whose_device_cannot_be_scrubbed_keeps_its_allocation() {
     let stage = Stage::with(1).await;
-    let preparer = stage.preparer();
-    let mut plugin = stage.plugin_of("gpu", preparer.clone());
-    plugin.registration().open().unwrap();
-    stage.until_registered(&mut plugin).await;
-    stage.publish().await;
+    let (preparer, _plugin) = stage.working().await;
     stage.create(&claim("kept", 1)).await;
     stage.create(&pod("kept", &["kept"])).await;
     stage.until_running("kept").await;

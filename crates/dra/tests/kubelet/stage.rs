@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use testbed::{ControlPlane, Node, NodeOptions};
 use tokio::sync::watch;
@@ -108,7 +108,7 @@ impl Stage {
         let mut node = NodeOptions::new(NODE, &admin, configuration).start(&plane).await.unwrap();
         node.wait_until_ready(&plane).await.unwrap();
         let files = tempfile::tempdir().unwrap();
-        make_device_files(files.path(), gpus);
+        testbed::make_gpu_files(files.path(), gpus).unwrap();
         let stage = Self {
             node,
             plane,
@@ -165,6 +165,16 @@ impl Stage {
         plugin
     }
 
+    /// The same with its preparer, for tests that look into it.
+    pub(crate) async fn working(&self) -> (Arc<Preparer>, Plugin) {
+        let preparer = self.preparer();
+        let mut plugin = self.plugin_of("gpu", preparer.clone());
+        plugin.registration().open().unwrap();
+        self.until_registered(&mut plugin).await;
+        self.publish().await;
+        (preparer, plugin)
+    }
+
     pub(crate) async fn until_registered(&self, plugin: &mut Plugin) {
         let mut state = plugin.registration().state();
         let registered = state.wait_for(|state| matches!(state, RegistrationState::Registered(_)));
@@ -190,50 +200,23 @@ impl Stage {
     }
 
     pub(crate) async fn create(&self, object: &Value) {
-        let apply = ["apply", "--server-side", "-f", "-"];
-        self.plane.kubectl(&apply, Some(&object.to_string())).await.unwrap().success().unwrap();
+        self.plane.apply(object).await.unwrap();
     }
 
     pub(crate) async fn object(&self, kind: &str, name: &str) -> Value {
-        let answer = self.plane.kubectl(&["get", kind, name, "-o", "json"], None).await.unwrap();
-        if answer.status.success() { serde_json::from_str(&answer.stdout).unwrap() } else { Value::Null }
+        self.plane.object(kind, name).await.unwrap()
     }
 
     /// Waits until an object is so, and gives it; fails with what it was last, its events and the kubelet's log.
     pub(crate) async fn until(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
-            let found = self.object(kind, name).await;
-            if wanted(&found) {
-                return found;
-            }
-            if start.elapsed() > PATIENCE {
-                let events = self.events(name).await;
-                panic!("{kind} {name} is {found:#}\n{events:#?}\n{}", self.node.log());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let found = self.plane.until(kind, name, wanted).await;
+        found.unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()))
     }
 
     /// Waits until an event about this object says so.
     pub(crate) async fn until_told(&self, name: &str, what: &str) -> String {
-        let start = Instant::now();
-        loop {
-            let events = self.events(name).await;
-            if let Some(event) = events.iter().find(|event| event.contains(what)) {
-                return event.clone();
-            }
-            assert!(start.elapsed() < PATIENCE, "{what} is not in {events:#?}\n{}", self.node.log());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    async fn events(&self, name: &str) -> Vec<String> {
-        let about = format!("--field-selector=involvedObject.name={name}");
-        let list: Value =
-            serde_json::from_str(&self.kubectl(&["get", "events", &about, "-o", "json"]).await).unwrap();
-        let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
-        list["items"].as_array().unwrap().iter().map(message).collect()
+        let told = self.plane.until_told(name, what).await;
+        told.unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()))
     }
 
     pub(crate) async fn until_running(&self, pod: &str) -> Value {
@@ -248,21 +231,7 @@ impl Stage {
 
     /// What the container of a pod printed, once it has printed `end`.
     pub(crate) async fn output(&self, pod: &Value) -> Vec<String> {
-        let uid = pod["metadata"]["uid"].as_str().unwrap();
-        let name = pod["metadata"]["name"].as_str().unwrap();
-        let log = self.node.pod_logs_dir().join(format!("default_{name}_{uid}/main/0.log"));
-        let start = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            // `TIME stdout F LINE`
-            let lines: Vec<_> =
-                text.lines().filter_map(|line| Some(line.splitn(4, ' ').nth(3)?.to_owned())).collect();
-            if lines.last().is_some_and(|line| line == "end") {
-                return lines;
-            }
-            assert!(start.elapsed() < PATIENCE, "{text}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.node.output(pod).await.unwrap()
     }
 
     /// The CDI specification of a claim.
@@ -301,16 +270,6 @@ pub(crate) fn health(index: usize, status: HealthStatus, message: &str) -> Healt
         taken: SystemTime::now(),
         timeout: Duration::from_mins(10),
         message: message.to_owned(),
-    }
-}
-
-/// Character devices like `/dev/null`, with the names of NVIDIA's.
-fn make_device_files(directory: &Path, gpus: usize) {
-    let gpus = (0..gpus).map(|index| format!("nvidia{index}"));
-    for name in gpus.chain(["nvidiactl".to_owned()]) {
-        let made =
-            std::process::Command::new("mknod").arg(directory.join(name)).args(["c", "1", "3"]).status();
-        assert!(made.unwrap().success());
     }
 }
 

@@ -50,6 +50,35 @@ async fn a_scrub_that_takes_long_goes_on_when_nobody_waits_and_runs_once() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_prepared_anew_while_another_is_collected_keeps_its_device() {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-0"), ("b", "gpu-1")] {
+        host.allocate(claim, &[device]);
+        host.prepare(claim).await.unwrap();
+    }
+    *host.world.stuck.lock().unwrap() = Some("for now".to_owned());
+    host.unprepare("a").await.unwrap_err();
+    host.unprepare("b").await.unwrap_err();
+    *host.world.stuck.lock().unwrap() = None;
+    // Collecting has seen both, and waits at the first; the kubelet gives the second back and has it prepared for the next pod.
+    let hold = host.world.hold.lock().await;
+    let collecting = tokio::spawn({
+        let preparer = host.preparer.clone();
+        async move { preparer.collect().await }
+    });
+    while host.world.asked.load(std::sync::atomic::Ordering::Relaxed) < 3 {
+        tokio::task::yield_now().await;
+    }
+    host.unprepare("b").await.unwrap();
+    host.prepare("b").await.unwrap();
+    drop(hold);
+    collecting.await.unwrap().unwrap();
+    assert!(host.held().await.contains(&"b".to_owned()) && host.cdi("b").exists());
+    let scrubs = host.world.scrubbed.lock().unwrap().iter().filter(|device| *device == "gpu-1").count();
+    assert_eq!(scrubs, 1);
+}
+
+#[tokio::test]
 async fn a_scrub_that_a_crash_cut_off_is_done_again() {
     let host = Host::new();
     host.allocate("a", &["gpu-0"]);

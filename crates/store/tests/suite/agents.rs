@@ -137,6 +137,18 @@ pub(crate) async fn a_machine_that_is_set_aside_ends_its_agent_and_what_it_said(
     assert_eq!(code(bench.store.create_agent_token(&name("m1"), LONG, "ada").await), "agent.not-allowed");
 }
 
+pub(crate) async fn what_was_left_of_a_use_lets_no_agent_in_after_it(bench: Bench) {
+    machine(&bench).await;
+    let used = token(&bench, LONG).await;
+    bench.store.enrol_agent(&used, &key(1), Some(UUID)).await.unwrap();
+    let unused = token(&bench, LONG).await;
+    let generation = bench.generation("m1").await;
+    bench.store.set_aside(&name("m1"), generation, &Problem::new("x.y", "odd")).await.unwrap();
+    for token in [used, unused] {
+        assert_eq!(code(bench.store.enrol_agent(&token, &key(1), Some(UUID)).await), "agent.token-unknown");
+    }
+}
+
 pub(crate) async fn the_body_of_a_probe_is_asked_for_once(bench: Bench) {
     machine(&bench).await;
     let (m1, enrolment) = (name("m1"), enrol(&bench).await);
@@ -181,8 +193,11 @@ pub(crate) async fn silence_ends_a_registration_once_and_the_next_report_mends_i
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
     assert!(!agent.alive && agent.registered.is_none());
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
+    let before = bench.last().await;
     let reported = bench.store.record_report(&m1, enrolment, &report, LONG).await.unwrap();
     assert!(reported.changed);
+    // Told, so that nobody goes on with what was read while it was silent.
+    assert!(bench.kinds(before).await.contains(&"agent.reporting".to_owned()));
     assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().registered, Some(at(1)));
 }
 

@@ -55,6 +55,7 @@ cases! {
         registering_leaving_and_registering_anew_are_each_an_event
         silence_ends_a_registration_once_and_the_next_report_mends_it
         agents_are_spared_the_silence_of_the_cell
+        what_was_left_of_a_use_lets_no_agent_in_after_it
         a_probe_of_another_host_is_refused
         signing_keys_are_made_once_and_sealed
         ;
