@@ -134,10 +134,11 @@ impl Enroller {
         login: &Login,
     ) -> Result<Inventory, Trouble> {
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());
+        let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
         // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried, and so
         // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3).
-        let strikes = if record.state.is_enrolled() && !login.own { 2 } else { 1 };
-        let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
+        let is_new = reach.guard.budget(&login.username).took_another(&login.password);
+        let strikes = if record.state.is_enrolled() && !login.own && !is_new { 2 } else { 1 };
         let client = reach.client(Some(credentials), strikes).await?;
         let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;

@@ -85,6 +85,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "See the problem named with it.",
     ),
     (
+        "quickstart.running",
+        "Another quickstart works in this data directory.",
+        "Use its address, end it with Ctrl-C, or give another directory with --data-dir.",
+    ),
+    (
         "reference.stale",
         "The reference pages differ from the program.",
         "Run `bailiwick reference --dir docs/reference`.",

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ::sim::ironic::{IronicEndpoint, NodeEvent, ProvisionState};
 use ::sim::{Cluster, RunningSite};
 use cell::{IronicSettings, ProvisionerSettings, ServiceSettings};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::errors::{Failure, Outcome};
 use crate::rack::BASE_CLUSTER;
@@ -18,6 +20,9 @@ pub(crate) struct Line {
     cluster: Cluster,
     directory: PathBuf,
 }
+
+/// How often what has changed is kept.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// What is kept of a node: what its owner wrote, and where it stands.
 const KEPT: [&str; 11] = [
@@ -88,13 +93,35 @@ impl Line {
         self.directory.join("line.json")
     }
 
+    /// Keeps both as they change, so that a run that is killed is taken up where it was; ends when it cannot.
+    pub(crate) async fn keep_saved(&self) -> Failure {
+        let mut kept = String::new();
+        loop {
+            sleep(EVERY).await;
+            let now = self.now();
+            if now != kept {
+                if let Err(failure) = self.write(&now) {
+                    return failure;
+                }
+                kept = now;
+            }
+        }
+    }
+
     /// Keeps both as they are now.
     pub(crate) fn save(&self) -> Outcome {
+        self.write(&self.now())
+    }
+
+    fn now(&self) -> String {
         let nodes = self.get("/v1/nodes/detail")["nodes"].as_array().cloned().unwrap_or_default();
         let ports = self.get("/v1/ports/detail")["ports"].clone();
-        let saved = json!({ "nodes": nodes, "ports": ports, "cluster": self.cluster.save() });
+        json!({ "nodes": nodes, "ports": ports, "cluster": self.cluster.save() }).to_string()
+    }
+
+    fn write(&self, now: &str) -> Outcome {
         let (path, unfinished) = (self.file(), self.directory.join("line.json.unfinished"));
-        std::fs::write(&unfinished, saved.to_string())
+        std::fs::write(&unfinished, now)
             .and_then(|()| std::fs::rename(&unfinished, &path))
             .map_err(|error| unwritable(&path, &error))
     }

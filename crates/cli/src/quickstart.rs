@@ -31,7 +31,7 @@ use crate::output::{self, Format, heading};
 use crate::progress::Progress;
 use crate::rack;
 use crate::shell::quote;
-use crate::signals::{asked_again, asked_to_end};
+use crate::signals::{asked_again, asked_to_end, interruptible};
 
 /// Longer than any machine here takes; something is wrong then.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -45,7 +45,7 @@ Examples:
   bailiwick quickstart --once
   bailiwick quickstart --once -o json | jq '.gpus | length'
 
-Everything is kept in the data directory; remove it to start anew. A second run finds everything provisioned and changes nothing.")]
+Everything is kept in the data directory; remove it to start anew. A second run finds everything as it was left and changes nothing.")]
 pub(crate) struct QuickstartArgs {
     /// End after publishing
     #[arg(long)]
@@ -66,7 +66,7 @@ struct Summary {
     server: String,
     token_file: PathBuf,
     directory: PathBuf,
-    plan: Plan,
+    changed: bool,
     machines: Vec<Machine>,
     gpus: Vec<GpuItem>,
     classes: Vec<ClassItem>,
@@ -77,6 +77,7 @@ struct Summary {
 pub(crate) async fn run(args: &QuickstartArgs) -> Outcome {
     let format = args.output.unwrap_or(Format::Table);
     make_private(&args.data_dir)?;
+    let _alone = lock(&args.data_dir)?;
     log_to(&args.data_dir.join("quickstart.log"))?;
     let site = Site::quickstart_rack(args.data_dir.join("sim"))
         .start()
@@ -97,15 +98,20 @@ async fn with_site(args: &QuickstartArgs, format: Format, site: &RunningSite) ->
     settings.provisioners = vec![line.provisioner()];
     let running = start_cell(settings, args.listen.is_some()).await?;
     let progress = Progress::new(format != Format::Table);
+    let serve = async {
+        interruptible(with_cell(args, format, site, &running, &progress)).await?;
+        progress.clear();
+        if !args.once {
+            note(&format!("\nServing on http://{} until interrupted.", running.address()));
+            asked_to_end().await;
+        }
+        Ok(())
+    };
     let outcome = tokio::select! {
-        outcome = with_cell(args, format, site, &running, &progress) => outcome,
-        () = asked_to_end() => Err(Failure::Interrupted),
+        outcome = serve => outcome,
+        failure = line.keep_saved() => Err(failure),
     };
     progress.clear();
-    if outcome.is_ok() && !args.once {
-        note(&format!("\nServing on http://{} until interrupted.", running.address()));
-        asked_to_end().await;
-    }
     tokio::select! {
         () = running.shutdown() => {}
         () = asked_again() => return Err(Failure::Interrupted),
@@ -127,13 +133,22 @@ async fn with_cell(
     let token = Secret(crate::files::read_text(&token_file)?.trim().to_owned());
     let client = Client::new(&Place { server: server.clone(), token: Some(token), ca: None })?;
     let plan = declare(&client, &inventory).await?;
-    follow(&client, site, progress, MachineState::Available).await?;
-    assign(&client, site).await?;
-    follow(&client, site, progress, MachineState::InService).await?;
+    // What a user decides afterwards stays: a later run assigns nothing, and waits for no machine that shall not serve.
+    let assigned = args.data_dir.join("sim/assigned");
+    let is_first = !assigned.exists();
+    if is_first {
+        follow(&client, site, progress, MachineState::Available, arrived).await?;
+        assign(&client, site).await?;
+        std::fs::write(&assigned, "").map_err(|error| unwritable(&assigned, &error))?;
+        follow(&client, site, progress, MachineState::InService, arrived).await?;
+    } else {
+        follow(&client, site, progress, MachineState::InService, settled).await?;
+    }
+    let changed = is_first || !plan.is_empty();
     let (machines, gpus, classes, publications) =
         tokio::try_join!(client.machines(), client.gpus(), client.classes(), client.publications())?;
     let directory = args.data_dir.clone();
-    let result = Summary { server, token_file, directory, plan, machines, gpus, classes, publications };
+    let result = Summary { server, token_file, directory, changed, machines, gpus, classes, publications };
     output::value(format, &document(&result), |_| render(&result, args.once, site))
 }
 
@@ -166,7 +181,13 @@ async fn assign(client: &Client, site: &RunningSite) -> Outcome {
 }
 
 /// Waits until every machine has come so far, and what they told is published.
-async fn follow(client: &Client, site: &RunningSite, progress: &Progress, so_far: MachineState) -> Outcome {
+async fn follow(
+    client: &Client,
+    site: &RunningSite,
+    progress: &Progress,
+    so_far: MachineState,
+    is_there: fn(&Machine, MachineState) -> bool,
+) -> Outcome {
     let bars: BTreeMap<&str, ProgressBar> = site
         .machines()
         .iter()
@@ -186,10 +207,8 @@ async fn follow(client: &Client, site: &RunningSite, progress: &Progress, so_far
         for machine in &machines {
             show(&bars[machine.name.as_str()], machine);
         }
-        let arrived = machines.len() == bars.len()
-            && machines
-                .iter()
-                .all(|machine| machine.state >= so_far && machine.state <= MachineState::InService);
+        let arrived =
+            machines.len() == bars.len() && machines.iter().all(|machine| is_there(machine, so_far));
         if arrived && so_far < MachineState::InService {
             for bar in bars.values() {
                 bar.finish_and_clear();
@@ -213,6 +232,19 @@ async fn follow(client: &Client, site: &RunningSite, progress: &Progress, so_far
             () = sleep(POLL) => {}
         }
     }
+}
+
+/// Whether it has come so far.
+fn arrived(machine: &Machine, so_far: MachineState) -> bool {
+    machine.state >= so_far && machine.state <= MachineState::InService
+}
+
+/// Whether it has come so far, or goes there no more: it waits for people, or shall do something else.
+fn settled(machine: &Machine, so_far: MachineState) -> bool {
+    machine.state == so_far
+        || machine.waiting.is_some()
+        || machine.base_cluster.is_none()
+        || matches!(machine.state, MachineState::Draining | MachineState::Quarantined | MachineState::Retired)
 }
 
 fn show(bar: &ProgressBar, machine: &Machine) {
@@ -247,7 +279,7 @@ fn late(machines: &[Machine]) -> Failure {
 
 fn document(result: &Summary) -> serde_json::Value {
     json!({
-        "changed": !result.plan.is_empty(),
+        "changed": result.changed,
         "jurisdiction": rack::JURISDICTION,
         "server": result.server,
         "tokenFile": result.token_file,
@@ -262,8 +294,8 @@ fn document(result: &Summary) -> serde_json::Value {
 
 fn render(result: &Summary, once: bool, site: &RunningSite) -> String {
     let mut text = String::new();
-    if result.plan.is_empty() {
-        text += "Everything was declared and provisioned before; nothing was changed.\n";
+    if !result.changed {
+        text += &unchanged(&result.machines);
     }
     text += &heading(&format!("Machines ({})", result.machines.len()));
     text += &machine_table(&result.machines);
@@ -284,6 +316,19 @@ fn render(result: &Summary, once: bool, site: &RunningSite) -> String {
     }
     text += &heading("What to try next");
     text + &next_steps(result, once, site)
+}
+
+fn unchanged(machines: &[Machine]) -> String {
+    let elsewhere = machines.iter().filter(|machine| machine.state != MachineState::InService);
+    let elsewhere: Vec<_> =
+        elsewhere.map(|machine| format!("{} is {}", machine.name, machine.state)).collect();
+    if elsewhere.is_empty() {
+        return "Everything was declared and provisioned before; nothing was changed.\n".to_owned();
+    }
+    format!(
+        "Everything was declared before; nothing was changed, and {}, as was decided since.\n",
+        elsewhere.join(", ")
+    )
 }
 
 /// Commands to copy.
@@ -348,17 +393,33 @@ async fn start_cell(mut settings: Settings, insisted: bool) -> Outcome<RunningCe
     .map_err(|error| failed(&error))
 }
 
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new("output.write", format!("{} cannot be written: {error}", path.display()))
+}
+
 fn make_private(directory: &Path) -> Outcome {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
         Failure::new("output.write", format!("{} cannot be made: {error}", directory.display()))
     })
 }
 
+/// Before anything is written: another run may be at work here.
+fn lock(directory: &Path) -> Outcome<std::fs::File> {
+    let path = directory.join("quickstart.lock");
+    let file = std::fs::File::create(&path).map_err(|error| unwritable(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(problem("quickstart.running", format!("another quickstart works in {}", directory.display()))
+                .into())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(unwritable(&path, &error)),
+    }
+}
+
 /// The log would tear the progress bars apart, so it goes to a file: that of the last run.
 fn log_to(path: &Path) -> Outcome {
-    let file = std::fs::File::create(path).map_err(|error| {
-        Failure::new("output.write", format!("{} cannot be written: {error}", path.display()))
-    })?;
+    let file = std::fs::File::create(path).map_err(|error| unwritable(path, &error))?;
     let started = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("info"))
         .with_ansi(false)

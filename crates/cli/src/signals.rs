@@ -1,6 +1,6 @@
-//! Being asked to end: Ctrl-C and SIGTERM.
+//! Being asked to end: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed.
 //!
-//! Both are listened to from the start and counted, so that none is lost between two things that wait for it.
+//! They are listened to from the start and counted, so that none is lost between two things that wait for it.
 
 use std::sync::LazyLock;
 
@@ -16,9 +16,8 @@ pub(crate) fn listen() -> Outcome {
     let open = |kind| {
         signal(kind).map_err(|error| Failure::new("runtime", format!("signals cannot be received: {error}")))
     };
-    let (interrupt, terminate) = (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
-    for stream in [interrupt, terminate] {
-        tokio::spawn(count(stream));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        tokio::spawn(count(open(kind)?));
     }
     Ok(())
 }

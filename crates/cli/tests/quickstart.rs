@@ -106,9 +106,42 @@ async fn two_on_one_data_directory_are_one_too_many() {
         .unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     while !said.next_line().await.unwrap().expect("it ended").starts_with("Serving on http://") {}
-    let run = desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.ends(1);
-    assert!(run.stderr.contains("error[store.locked]"), "{run:?}");
+    let before = files(&desk.path("bailiwick-data/sim"));
+    desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.refuses(1, "quickstart.running");
+    // What the first works with is as it was: its kubeconfig names its own base cluster.
+    let after = files(&desk.path("bailiwick-data/sim"));
+    let ours = |files: &BTreeMap<String, (SystemTime, Vec<u8>)>| {
+        let mut files = files.clone();
+        files.retain(|name, _| !name.ends_with("line.json"));
+        files
+    };
+    assert_eq!(ours(&after), ours(&before));
     child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_decided_since_stays_when_it_is_started_again_even_after_it_was_killed() {
+    let desk = Desk::new();
+    desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.ends(0);
+    let (mut child, server, _said) =
+        support::serving(&mut desk.command(&["quickstart", "--listen", "127.0.0.1:0"])).await;
+    let token = desk.path("bailiwick-data/admin.token");
+    let token = token.display().to_string();
+    let release = ["release", "r1-u03", "--yes", "--server", &server, "--token-file", &token];
+    desk.run(&release).await.ends(0);
+    // What the simulated Ironic knows is kept within a second; nothing is saved at a SIGKILL.
+    let line = desk.path("bailiwick-data/sim/line.json");
+    let kept = || std::fs::read_to_string(&line).unwrap().matches("\"available\"").count();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while kept() == 0 {
+        assert!(std::time::Instant::now() < deadline, "{}", std::fs::read_to_string(&line).unwrap());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    child.kill().await.unwrap();
+
+    let again = desk.run(&["quickstart", "--once", "--listen", "127.0.0.1:0"]).await.ends(0);
+    let wanted = "nothing was changed, and r1-u03 is available, as was decided since.\n";
+    assert!(again.stdout.contains(wanted), "{again:?}");
 }
 
 #[tokio::test]

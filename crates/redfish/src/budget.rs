@@ -253,6 +253,12 @@ impl LoginBudget {
         self.state().refused.contains(&print)
     }
 
+    /// Whether the password that was taken last, as far as this process knows, is another one.
+    pub fn took_another(&self, password: &str) -> bool {
+        let print = self.print(password);
+        self.state().proven.is_some_and(|proven| proven != print)
+    }
+
     /// The failures as they are to be stored; logins under way count, in case nobody lives to see how they end.
     pub fn export(&self) -> Option<FailedLogins> {
         let state = self.state();

@@ -66,6 +66,27 @@ async fn a_wrong_password_is_told_once_and_does_not_lock_the_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_for_an_enrolled_machine_leaves_a_login_for_the_right_one() {
+    let rig = Rig::start(one(Model::CpuNode)).await;
+    let name = rig.site.machines()[0].name.clone();
+    rig.client.apply(rig.declarations(), &rig.passwords()).await;
+    rig.client.wait_for_event("machine.enrolled", &name).await;
+    let machine = async || rig.client.get(&format!("/api/v1/machines/{name}")).await;
+    let first = machine().await["observedAt"].clone();
+    rig.client.apply(rig.declarations(), &[(name.clone(), "wrong".to_owned())]).await;
+    let told = rig.client.wait_for_event("machine.waiting", &name).await;
+    assert_eq!(told["data"]["problem"]["code"], "bmc.unauthorized");
+
+    rig.client.apply(rig.declarations(), &rig.passwords()).await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
+    while machine().await["observedAt"] == first {
+        assert!(tokio::time::Instant::now() < deadline, "{:#}", machine().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.site.bmc(&name).unwrap().counters().failed_logins, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_with_another_serial_is_not_enrolled() {
     let rig = Rig::start(one(Model::CpuNode)).await;
     let name = rig.site.machines()[0].name.clone();
