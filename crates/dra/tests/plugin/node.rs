@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,18 +34,24 @@ pub(crate) struct World {
     pub(crate) refused: Mutex<Option<Refusal>>,
     /// Why a part cannot be made.
     pub(crate) unmakable: Mutex<Option<String>>,
+    /// The GPU of which no part can be made.
+    pub(crate) unmakable_gpu: Mutex<Option<String>>,
     /// Parts of `GPU-0` are made while nobody has this.
     pub(crate) making: tokio::sync::Mutex<()>,
     /// Parts that were asked for: the GPU, the part, and what claims hold of the GPU.
     pub(crate) parts: Mutex<Vec<(String, Placed, Vec<Placed>)>>,
     /// Why a scrub fails.
     pub(crate) stuck: Mutex<Option<String>>,
-    /// Scrubs of `gpu-0` wait while somebody has this.
+    /// Scrubs of `GPU-0`, or of parts of it, wait while somebody has this.
     pub(crate) hold: tokio::sync::Mutex<()>,
     /// Scrubs that were asked for.
-    pub(crate) asked: std::sync::atomic::AtomicUsize,
+    pub(crate) asked: AtomicUsize,
     /// Devices in the order of their scrubs.
     pub(crate) scrubbed: Mutex<Vec<String>>,
+    /// UUIDs of the parts among them, as far as they were known.
+    pub(crate) destroyed: Mutex<Vec<Option<String>>>,
+    /// Claims that were read.
+    pub(crate) read: AtomicUsize,
 }
 
 impl Claims for World {
@@ -53,6 +60,7 @@ impl Claims for World {
             if let Some(reason) = self.unreachable.lock().unwrap().clone() {
                 return Err(reason);
             }
+            self.read.fetch_add(1, Ordering::Relaxed);
             let found = self.claims.lock().unwrap().get(name).cloned();
             Ok(found.map(|claim| serde_json::from_value(claim).unwrap()))
         })
@@ -102,6 +110,9 @@ impl Parts for World {
             if let Some(reason) = self.unmakable.lock().unwrap().clone() {
                 return Err(reason);
             }
+            if self.unmakable_gpu.lock().unwrap().as_deref() == Some(gpu) {
+                return Err("it is full".to_owned());
+            }
             let number = gpu.trim_start_matches("GPU-");
             Ok(Made { uuid: format!("MIG-{number}-{}", part.start), access: access(number) })
         })
@@ -111,13 +122,15 @@ impl Parts for World {
 impl Scrub for World {
     fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> Answer<'a, Result<(), String>> {
         Box::pin(async move {
-            self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let waits = devices.iter().any(|device| device.device == "gpu-0");
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let waits = devices.iter().any(|device| device.gpu == "GPU-0");
             let _held = if waits { Some(self.hold.lock().await) } else { None };
             if let Some(reason) = self.stuck.lock().unwrap().clone() {
                 return Err(reason);
             }
             self.scrubbed.lock().unwrap().extend(devices.iter().map(|device| device.device.clone()));
+            let parts = devices.iter().filter_map(|device| device.partition.as_ref());
+            self.destroyed.lock().unwrap().extend(parts.map(|part| part.uuid.clone()));
             Ok(())
         })
     }
@@ -252,6 +265,16 @@ fn preparer(
 pub(crate) async fn prepare(preparer: &Arc<Preparer>, claim: &str) -> Result<Vec<Device>, Refusal> {
     let mut answer = preparer.prepare(vec![asked(claim)]).await;
     answer.remove(&asked(claim).uid).unwrap()
+}
+
+/// Until it is so.
+#[allow(dead_code, reason = "not every test that takes this module waits")]
+pub(crate) async fn until(what: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    while !what() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 pub(crate) fn asked(claim: &str) -> Claim {

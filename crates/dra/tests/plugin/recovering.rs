@@ -37,6 +37,67 @@ async fn a_checkpoint_and_a_specification_that_are_both_unreadable_stop_everythi
 }
 
 #[tokio::test]
+async fn a_corrupted_checkpoint_without_the_directory_of_specifications_stops_everything() {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-0"), ("rival", "gpu-0"), ("b", "gpu-1")] {
+        host.allocate(claim, &[device]);
+    }
+    host.prepare("a").await.unwrap();
+    std::fs::write(host.checkpoint(), "{").unwrap();
+    let (there, away) = (host.files.path().join("cdi"), host.files.path().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    for claim in ["b", "b", "rival"] {
+        assert_eq!(code(host.prepare(claim).await), "plugin.checkpoint.failed");
+    }
+    assert_eq!(code(host.preparer.restore().await), "plugin.checkpoint.failed");
+    std::fs::rename(&away, &there).unwrap();
+    // With the API server away nothing is handed out either, whatever is known.
+    *host.world.unreachable.lock().unwrap() = Some("connection refused".to_owned());
+    assert_eq!(code(host.prepare("b").await), "plugin.claim.unread");
+    *host.world.unreachable.lock().unwrap() = None;
+    host.prepare("b").await.unwrap();
+    assert_eq!(code(host.prepare("rival").await), "plugin.device.held");
+}
+
+#[tokio::test]
+async fn a_directory_of_specifications_that_cannot_be_read_is_not_an_empty_one() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    let cdi = host.files.path().join("cdi");
+    std::fs::remove_dir(&cdi).unwrap();
+    std::fs::write(&cdi, "").unwrap();
+    assert_eq!(code(host.prepare("a").await), "plugin.checkpoint.failed");
+}
+
+#[tokio::test]
+async fn what_was_made_anew_stays_known_when_the_specifications_go_too() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    host.allocate("rival", &["gpu-0"]);
+    host.prepare("a").await.unwrap();
+    std::fs::write(host.checkpoint(), "{").unwrap();
+    // Only looked at, not changed.
+    assert_eq!(host.held().await, ["a"]);
+    std::fs::remove_dir_all(host.files.path().join("cdi")).unwrap();
+    assert_eq!(code(host.prepare("rival").await), "plugin.device.held");
+}
+
+#[tokio::test]
+async fn a_specification_that_cannot_be_restored_does_not_keep_others_from_it() {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-0"), ("b", "gpu-1")] {
+        host.allocate(claim, &[device]);
+        host.prepare(claim).await.unwrap();
+        std::fs::remove_file(host.cdi(claim)).unwrap();
+    }
+    let full = host.files.path().join("cdi/.gpu.bailiwick.dev-claim_uid-a.json.tmp");
+    std::os::unix::fs::symlink("/dev/full", full).unwrap();
+    let host = host.restarted();
+    assert_eq!(code(host.preparer.restore().await), "plugin.cdi.failed");
+    assert!(!host.cdi("a").exists() && host.cdi("b").exists());
+}
+
+#[tokio::test]
 async fn a_missing_cdi_directory_is_told_and_the_claim_works_once_it_is_there() {
     let host = Host::new();
     host.allocate("a", &["gpu-0"]);

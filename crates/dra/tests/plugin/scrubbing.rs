@@ -1,7 +1,8 @@
 //! Between two claims a device is scrubbed, or nobody gets it.
 
-use crate::node::{Host, code};
+use crate::node::{Host, code, until};
 use bailiwick_dra::plugin::HeldState;
+use std::sync::atomic::Ordering;
 
 #[tokio::test]
 async fn a_device_whose_scrub_fails_stays_reserved_and_says_why() {
@@ -39,11 +40,8 @@ async fn a_scrub_that_takes_long_goes_on_when_nobody_waits_and_runs_once() {
     assert_eq!(held[0].1.state, HeldState::Scrubbing { failure: None });
     assert!(host.cdi("a").exists(), "its specification is the last trace if the checkpoint is lost");
     drop(hold);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !host.held().await.is_empty() {
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    until(|| !host.cdi("a").exists()).await;
+    while host.unprepare("a").await.is_err() {}
     host.unprepare("a").await.unwrap();
     assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
     assert!(!host.cdi("a").exists());
@@ -66,9 +64,7 @@ async fn a_claim_that_is_prepared_anew_while_another_is_collected_keeps_its_devi
         let preparer = host.preparer.clone();
         async move { preparer.collect().await }
     });
-    while host.world.asked.load(std::sync::atomic::Ordering::Relaxed) < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| host.world.asked.load(Ordering::Relaxed) == 3).await;
     host.unprepare("b").await.unwrap();
     host.prepare("b").await.unwrap();
     drop(hold);
