@@ -17,8 +17,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) const POOL: &str = "m1";
-/// Longer than any test: a slow disk is no failure.
-const LOCK_PATIENCE: Duration = Duration::from_mins(1);
+/// Longer than any call: a slow disk is no failure.
+const LONG: Duration = Duration::from_mins(1);
+/// How long calls wait for scrubs and parts, in tests that hold those up.
+const SHORT: Duration = Duration::from_millis(500);
 const BOOT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -172,7 +174,7 @@ impl Host {
     }
 
     fn with(files: Files, world: Arc<World>, boot_id: &str) -> Self {
-        let preparer = preparer(files.path(), &world, Some(boot_id), LOCK_PATIENCE);
+        let preparer = preparer(files.path(), &world, Some(boot_id), [LONG, LONG]);
         Self { files, world, preparer }
     }
 
@@ -182,9 +184,8 @@ impl Host {
     }
 
     /// The agent ends, and what starts cannot tell in which boot.
-    #[allow(dead_code, reason = "not every test that takes this module does that")]
     pub(crate) fn restarted_without_boot_id(self) -> Self {
-        let preparer = preparer(self.files.path(), &self.world, None, LOCK_PATIENCE);
+        let preparer = preparer(self.files.path(), &self.world, None, [LONG, LONG]);
         Self { preparer, ..self }
     }
 
@@ -197,13 +198,17 @@ impl Host {
 
     /// Another agent of the same node.
     pub(crate) fn another(&self) -> Arc<Preparer> {
-        preparer(self.files.path(), &self.world, Some(BOOT_ID), LOCK_PATIENCE)
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [LONG, LONG])
+    }
+
+    /// Another one, which does not wait long for scrubs and parts that a test holds up.
+    pub(crate) fn hurried(&self) -> Arc<Preparer> {
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [SHORT, LONG])
     }
 
     /// Another one, which waits for locks no longer than this.
-    #[allow(dead_code, reason = "not every test that takes this module does that")]
     pub(crate) fn impatient(&self, lock_patience: Duration) -> Arc<Preparer> {
-        preparer(self.files.path(), &self.world, Some(BOOT_ID), lock_patience)
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [LONG, lock_patience])
     }
 
     pub(crate) fn checkpoint(&self) -> PathBuf {
@@ -235,8 +240,7 @@ impl Host {
     }
 
     pub(crate) async fn unprepare(&self, claim: &str) -> Result<(), Refusal> {
-        let mut answer = self.preparer.unprepare(vec![asked(claim)]).await;
-        answer.remove(&asked(claim).uid).unwrap()
+        unprepare(&self.preparer, claim).await
     }
 
     /// Names of the claims that hold something.
@@ -249,13 +253,13 @@ fn preparer(
     files: &Path,
     world: &Arc<World>,
     boot_id: Option<&str>,
-    lock_patience: Duration,
+    [patience, lock_patience]: [Duration; 2],
 ) -> Arc<Preparer> {
     let options = PreparerOptions {
         state_dir: files.join("state"),
         cdi_dir: files.join("cdi"),
         boot_id: boot_id.map(str::to_owned),
-        patience: Duration::from_millis(500),
+        patience,
         lock_patience,
     };
     let [claims, gate, parts, scrub] = std::array::from_fn(|_| Arc::clone(world));
@@ -267,8 +271,12 @@ pub(crate) async fn prepare(preparer: &Arc<Preparer>, claim: &str) -> Result<Vec
     answer.remove(&asked(claim).uid).unwrap()
 }
 
+pub(crate) async fn unprepare(preparer: &Arc<Preparer>, claim: &str) -> Result<(), Refusal> {
+    let mut answer = preparer.unprepare(vec![asked(claim)]).await;
+    answer.remove(&asked(claim).uid).unwrap()
+}
+
 /// Until it is so.
-#[allow(dead_code, reason = "not every test that takes this module waits")]
 pub(crate) async fn until(what: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while !what() {

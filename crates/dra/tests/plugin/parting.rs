@@ -1,6 +1,6 @@
 //! Parts of GPUs are made when they are prepared, and whoever ends in between leaves nothing that nobody knows of.
 
-use crate::node::{Host, POOL, asked, code, part, prepare, until};
+use crate::node::{Host, POOL, code, part, prepare, unprepare, until};
 use bailiwick_dra::plugin::{Held, HeldState, Refusal};
 use domain::permit::PermitError;
 
@@ -193,7 +193,7 @@ async fn a_claim_that_is_given_back_while_its_part_is_made_leaves_nothing() {
         async move { prepare(&preparer, "low").await }
     });
     until(|| !host.world.parts.lock().unwrap().is_empty()).await;
-    assert_eq!(code(host.unprepare("low").await), "plugin.scrub.under-way");
+    assert_eq!(code(unprepare(&host.hurried(), "low").await), "plugin.scrub.under-way");
     assert_eq!(
         host.world.asked.load(std::sync::atomic::Ordering::Relaxed),
         0,
@@ -242,8 +242,8 @@ async fn a_part_is_made_anew_after_a_reboot() {
 async fn what_takes_longer_than_the_kubelet_waits_is_told_and_goes_on() {
     let host = host();
     let making = host.world.making.lock().await;
-    assert_eq!(code(host.prepare("low").await), "plugin.part.under-way");
+    assert_eq!(code(prepare(&host.hurried(), "low").await), "plugin.part.under-way");
     drop(making);
     until(|| host.cdi("low").exists()).await;
-    assert_eq!(host.preparer.prepare(vec![asked("low")]).await["uid-low"].as_ref().unwrap().len(), 1);
+    assert_eq!(host.prepare("low").await.unwrap().len(), 1);
 }

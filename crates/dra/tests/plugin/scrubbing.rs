@@ -1,6 +1,6 @@
 //! Between two claims a device is scrubbed, or nobody gets it.
 
-use crate::node::{Host, code, until};
+use crate::node::{Host, code, unprepare, until};
 use bailiwick_dra::plugin::HeldState;
 use std::sync::atomic::Ordering;
 
@@ -33,9 +33,9 @@ async fn a_scrub_that_takes_long_goes_on_when_nobody_waits_and_runs_once() {
     let host = Host::new();
     host.allocate("a", &["gpu-0"]);
     host.prepare("a").await.unwrap();
-    let hold = host.world.hold.lock().await;
-    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
-    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
+    let (hold, hurried) = (host.world.hold.lock().await, host.hurried());
+    assert_eq!(code(unprepare(&hurried, "a").await), "plugin.scrub.under-way");
+    assert_eq!(code(unprepare(&hurried, "a").await), "plugin.scrub.under-way");
     let held = host.preparer.held().await.unwrap();
     assert_eq!(held[0].1.state, HeldState::Scrubbing { failure: None });
     assert!(host.cdi("a").exists(), "its specification is the last trace if the checkpoint is lost");

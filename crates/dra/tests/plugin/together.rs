@@ -1,8 +1,7 @@
 //! Several calls, or two plugins of one node, at once.
 
-use crate::node::{Host, code, prepare, until};
+use crate::node::{Host, code, prepare, unprepare, until};
 use bailiwick_dra::plugin::Refusal;
-use bailiwick_dra::plugin::wire::Claim;
 use domain::permit::PermitError;
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -40,9 +39,7 @@ async fn a_lock_that_others_keep_is_not_waited_for_for_ever() {
     let plugin = host.impatient(Duration::from_millis(20));
     let locked = lock(&host);
     assert_eq!(code(prepare(&plugin, "a").await), "plugin.checkpoint.busy");
-    let asked = Claim { namespace: "ns".to_owned(), uid: "uid-a".to_owned(), name: "a".to_owned() };
-    let refused = plugin.unprepare(vec![asked]).await.remove("uid-a").unwrap();
-    assert_eq!(code(refused), "plugin.checkpoint.busy");
+    assert_eq!(code(unprepare(&plugin, "a").await), "plugin.checkpoint.busy");
     drop(locked);
     prepare(&plugin, "a").await.unwrap();
 }
@@ -53,21 +50,24 @@ async fn nothing_of_a_gpu_is_made_or_scrubbed_while_another_plugin_scrubs_some_o
     for (claim, device) in [("a", "gpu-0-mig-0-1"), ("b", "gpu-0-mig-1-1"), ("c", "gpu-0-mig-2-1")] {
         host.allocate(claim, &[device]);
     }
-    let other = host.another();
+    let (other, hurried) = (host.another(), host.hurried());
     host.prepare("a").await.unwrap();
     prepare(&other, "b").await.unwrap();
     let hold = host.world.hold.lock().await;
-    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
-    let asked = Claim { namespace: "ns".to_owned(), uid: "uid-b".to_owned(), name: "b".to_owned() };
-    let unprepare = async || other.unprepare(vec![asked.clone()]).await.remove("uid-b").unwrap();
-    assert_eq!(code(unprepare().await), "plugin.scrub.under-way");
-    assert_eq!(code(prepare(&other, "c").await), "plugin.part.under-way");
+    let scrubbing = tokio::spawn({
+        let preparer = host.preparer.clone();
+        async move { unprepare(&preparer, "a").await }
+    });
+    until(|| host.world.asked.load(Ordering::Relaxed) == 1).await;
+    assert_eq!(code(unprepare(&hurried, "b").await), "plugin.scrub.under-way");
+    assert_eq!(code(prepare(&hurried, "c").await), "plugin.part.under-way");
     assert_eq!(host.world.asked.load(Ordering::Relaxed), 1);
     assert_eq!(host.world.parts.lock().unwrap().len(), 2);
     drop(hold);
-    while unprepare().await.is_err() {}
-    while prepare(&other, "c").await.is_err() {}
-    while host.unprepare("a").await.is_err() {}
+    scrubbing.await.unwrap().unwrap();
+    prepare(&other, "c").await.unwrap();
+    // The call that did not wait goes on.
+    while unprepare(&other, "b").await.is_err() {}
     assert_eq!(host.held().await, ["c"]);
     assert_eq!(host.world.asked.load(Ordering::Relaxed), 2);
 }
@@ -77,15 +77,14 @@ async fn specifications_follow_what_is_held_however_calls_of_two_plugins_mix() {
     let host = Host::new();
     host.allocate("a", &["gpu-1"]);
     let plugins = [host.preparer.clone(), host.another()];
-    let asked = || vec![Claim { namespace: "ns".to_owned(), uid: "uid-a".to_owned(), name: "a".to_owned() }];
     for round in 0..30 {
         let mut calls = tokio::task::JoinSet::new();
         for call in 0..6 {
-            let (plugin, asked) = (plugins[call % 2].clone(), asked());
+            let plugin = plugins[call % 2].clone();
             calls.spawn(async move {
                 match (call + round) % 3 {
-                    0 => plugin.unprepare(asked).await.remove("uid-a").unwrap().err(),
-                    _ => plugin.prepare(asked).await.remove("uid-a").unwrap().err(),
+                    0 => unprepare(&plugin, "a").await.err(),
+                    _ => prepare(&plugin, "a").await.err(),
                 }
             });
         }
