@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Claims `c0` to `c3`; each is for a device of its own, and `r0` to `r3` are for the same devices.
+/// Claims `c0` to `c3`; each is for a device of its own, and `r0` to `r3` are for the same devices: two GPUs, and two parts of one.
 const DEVICES: usize = 4;
 const ROUNDS: u32 = 60;
 
@@ -46,7 +46,8 @@ fn host(directory: &Path) -> Host {
     let host = Host::at(directory);
     for number in 0..DEVICES {
         for rival in ["c", "r"] {
-            host.allocate(&format!("{rival}{number}"), &[&format!("gpu-{number}")]);
+            let device = if number < 2 { format!("gpu-{number}") } else { format!("gpu-7-mig-{number}-1") };
+            host.allocate(&format!("{rival}{number}"), &[&device]);
         }
     }
     host

@@ -161,13 +161,27 @@ impl Node {
         let here = self.directory.path();
         let pid = here.join("kubelet.pid");
         let dead = std::fs::read(&pid).map_err(Error::file("read", &pid))?;
-        let control = here.join("control");
-        tokio::fs::write(&control, b"again\n").await.map_err(Error::file("write", &control))?;
+        self.signal_kubelet("KILL").await?;
         let process = self.process.as_ref();
         while process.is_some() && std::fs::read(&pid).is_ok_and(|now| now == dead) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// Stops the kubelet in the middle of whatever it does; containers live on.
+    pub async fn freeze_kubelet(&self) -> Result<(), Error> {
+        self.signal_kubelet("STOP").await
+    }
+
+    /// A kubelet that was frozen goes on.
+    pub async fn thaw_kubelet(&self) -> Result<(), Error> {
+        self.signal_kubelet("CONT").await
+    }
+
+    async fn signal_kubelet(&self, signal: &str) -> Result<(), Error> {
+        let control = self.directory.path().join("control");
+        tokio::fs::write(&control, format!("{signal}\n")).await.map_err(Error::file("write", &control))
     }
 
     /// Cuts the power and boots again: all processes are gone, and what is in memory on a real machine, the

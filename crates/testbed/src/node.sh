@@ -28,11 +28,11 @@ for image in pause busybox; do
     "$part/$image.tar" >>containerd.log 2>&1 || { cat containerd.log; exit 1; }
 done
 
-# Each line here kills the kubelet, and another starts.
+# Each line here is a signal for the kubelet; after KILL another starts.
 [ -p control ] || mkfifo control
-while read -r _ <control; do
-  touch again
-  kill -KILL "$(cat kubelet.pid)"
+while read -r signal <control; do
+  [ "$signal" != KILL ] || touch again
+  kill "-$signal" "$(cat kubelet.pid)"
 done &
 
 touch started

@@ -7,8 +7,10 @@
     reason = "a failed expectation is a failed test, in helpers too"
 )]
 
+mod forwarder;
 mod stage;
 
+use forwarder::Forwarder;
 use serde_json::Value;
 use stage::{Stage, claim, gpu, pod, pod_of_claim};
 use std::time::Duration;
@@ -91,4 +93,48 @@ async fn a_gpu_that_falls_ill_is_seen_in_its_pods_status_and_handed_to_nobody_ne
     assert!(pod_now.to_string().contains("gpu.health."), "{}", pod_now["status"]);
     stage.create(&pod("next", 1)).await;
     stage.until_told("next", "plugin.device.gate-closed").await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_between_its_answer_and_the_kubelet_prepares_the_same_device_once() {
+    let mut stage = Stage::start().await;
+    stage.keep_agent_apart();
+    stage.permit(Duration::from_hours(1));
+    stage.create(&claim("lost")).await;
+    let claim = stage.object("resourceclaim", "lost").await;
+    let uid = claim["metadata"]["uid"].as_str().unwrap();
+    stage.start_agent();
+    stage.until_listening().await;
+    let socket = stage.plugin_dir().join("dra-gpu.sock");
+    let mut between = Forwarder::in_place_of(&socket, &stage.plugin_dir().join("checkpoint.json"), uid);
+    stage.introduce_agent();
+    stage.publish_once_registered().await;
+    stage.create(&pod_of_claim("lost")).await;
+    between.until_answered().await;
+    stage.kill_agent();
+    let [(holder, devices)] = stage.held().try_into().unwrap();
+    assert_eq!((holder.as_str(), devices.len()), (uid, 1));
+    let specification = stage.specifications();
+    assert_eq!(specification.len(), 1);
+    assert_eq!(stage.object("pod", "lost").await["status"]["phase"], "Pending");
+    drop(between);
+
+    stage.start_agent();
+    stage.until_listening().await;
+    stage.introduce_agent();
+    stage.publish_once_registered().await;
+    let running = stage.until_running("lost").await;
+    let seen = stage.output(&running).await;
+    let index = devices[0].strip_prefix("gpu-").unwrap();
+    let uuid = gpu(index.parse().unwrap());
+    assert_eq!(
+        seen,
+        [&format!("BAILIWICK_GPU_{index}={uuid}"), &format!("nvidia{index}"), "nvidiactl", "end"]
+    );
+    assert_eq!(stage.held(), [(uid.to_owned(), devices)]);
+    assert_eq!(stage.specifications(), specification);
+    assert!(stage.reset().is_empty(), "nobody had used it");
+    stage.delete_pod("lost").await;
+    assert_eq!(stage.reset(), [uuid]);
+    assert!(stage.held().is_empty() && stage.specifications().is_empty());
 }

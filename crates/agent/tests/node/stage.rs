@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const NODE: &str = "node-1";
 const MACHINE: &str = "machine-1";
 const GPUS: usize = 8;
+/// Where the agent makes itself known, in the kubelet's directory.
+const REGISTRATION: &str = "plugins_registry/gpu@gpu.bailiwick.dev-reg.sock";
 
 fn described() -> Description {
     Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap()
@@ -35,6 +37,8 @@ pub(crate) struct Stage {
     /// How often.
     started: usize,
     node: Node,
+    /// What the agent takes for the kubelet's directory.
+    kubelet_dir: PathBuf,
     plane: ControlPlane,
     kubeconfig: PathBuf,
     signer: Ed25519KeyPair,
@@ -64,7 +68,9 @@ impl Stage {
         make_reset_program(&files.path().join("nvidia-smi"));
         let kubeconfig = plane.kubeconfig_for("agent", &[]).unwrap();
         let signer = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
-        let stage = Self { agent: None, started: 0, node, plane, kubeconfig, signer, installed, files };
+        let kubelet_dir = node.kubelet_dir();
+        let stage =
+            Self { agent: None, started: 0, node, kubelet_dir, plane, kubeconfig, signer, installed, files };
         stage.enrol();
         let role = testbed::repository_root().join("manifests/agent/clusterrole.yaml");
         stage.kubectl(&["apply", "-f", role.to_str().unwrap()]).await;
@@ -120,7 +126,7 @@ impl Stage {
         let options = [
             ("--state-dir", path(file("state"))),
             ("--kubeconfig", path(self.kubeconfig.clone())),
-            ("--kubelet-dir", path(self.node.kubelet_dir())),
+            ("--kubelet-dir", path(self.kubelet_dir.clone())),
             ("--cdi-dir", path(self.node.cdi_dir())),
             ("--static-cdi-dir", path(file("static-cdi"))),
             ("--nvml", path(self.installed.library())),
@@ -134,6 +140,43 @@ impl Stage {
         command.args(options.iter().flat_map(|(name, value)| [*name, value.as_str()]));
         self.started += 1;
         self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// From now on the agent works beside the kubelet's directory, and the kubelet knows of it when it is introduced.
+    pub(crate) fn keep_agent_apart(&mut self) {
+        self.kubelet_dir = self.files.path().join("kubelet");
+    }
+
+    /// Waits until an agent that is kept apart listens at its socket of registration, and so at all of its sockets.
+    pub(crate) async fn until_listening(&self) {
+        let start = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.kubelet_dir.join(REGISTRATION)).is_err() {
+            assert!(start.elapsed() < PATIENCE, "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The kubelet gets to know an agent that is kept apart.
+    pub(crate) fn introduce_agent(&self) {
+        let link = self.node.kubelet_dir().join(REGISTRATION);
+        // What an agent that was killed had there.
+        let _ = std::fs::remove_file(&link);
+        std::fs::hard_link(self.kubelet_dir.join(REGISTRATION), link).unwrap();
+    }
+
+    /// The directory of the agent's checkpoint and socket.
+    pub(crate) fn plugin_dir(&self) -> PathBuf {
+        self.kubelet_dir.join("plugins").join(dra::DRIVER)
+    }
+
+    /// What the checkpoint says that claims hold: the names of devices, by the claim's UID.
+    pub(crate) fn held(&self) -> Vec<(String, Vec<String>)> {
+        let text = std::fs::read_to_string(self.plugin_dir().join("checkpoint.json")).unwrap();
+        let checkpoint: Value = serde_json::from_str(&text).unwrap();
+        let device = |device: &Value| device["device"].as_str().unwrap().to_owned();
+        let claims = checkpoint["content"]["claims"].as_object().unwrap();
+        let devices = |held: &Value| held["devices"].as_array().unwrap().iter().map(device).collect();
+        claims.iter().map(|(uid, held)| (uid.clone(), devices(held))).collect()
     }
 
     /// By SIGKILL.

@@ -87,6 +87,51 @@ async fn a_device_of_a_pod_deleted_by_force_waits_for_its_scrub_before_the_next_
 }
 
 #[tokio::test]
+async fn a_device_of_a_container_that_outlives_pod_and_claim_stays_reserved_until_the_kubelet_ended_it() {
+    let stage = Stage::with(1).await;
+    let (preparer, _plugin) = stage.working().await;
+    stage.create(&claim("first", 1)).await;
+    stage.create(&pod("first", &["first"])).await;
+    stage.until_running("first").await;
+    // The kubelet hangs, and an administrator has no patience.
+    stage.node.freeze_kubelet().await.unwrap();
+    stage.kubectl(&["delete", "pod", "first", "--force", "--grace-period=0"]).await;
+    stage.kubectl(&["delete", "resourceclaim", "first"]).await;
+    preparer.collect().await.unwrap();
+    let [orphan] = preparer.orphans().try_into().unwrap();
+    assert_eq!((orphan.name.as_str(), preparer.held().await.unwrap().len()), ("first", 1));
+    assert!(stage.scrubber.done.lock().unwrap().is_empty());
+
+    stage.create(&claim("second", 1)).await;
+    stage.create(&pod("second", &["second"])).await;
+    stage.node.thaw_kubelet().await.unwrap();
+    stage.until_running("second").await;
+    assert!(preparer.orphans().is_empty());
+    assert_eq!(*stage.scrubber.done.lock().unwrap(), [device(0)]);
+}
+
+#[tokio::test]
+async fn a_kubelet_that_starts_anew_gives_back_what_pods_and_claims_had_that_are_gone() {
+    let stage = Stage::with(1).await;
+    let (preparer, _plugin) = stage.working().await;
+    stage.create(&claim("gone", 1)).await;
+    stage.create(&pod("gone", &["gone"])).await;
+    stage.until_running("gone").await;
+    stage.node.freeze_kubelet().await.unwrap();
+    stage.kubectl(&["delete", "pod", "gone", "--force", "--grace-period=0"]).await;
+    stage.kubectl(&["delete", "resourceclaim", "gone"]).await;
+    stage.node.restart_kubelet().await.unwrap();
+    let start = std::time::Instant::now();
+    while !preparer.held().await.unwrap().is_empty() {
+        assert!(start.elapsed() < crate::stage::PATIENCE, "{}", stage.node.log());
+        preparer.collect().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(*stage.scrubber.done.lock().unwrap(), [device(0)]);
+    assert!(stage.specifications().is_empty());
+}
+
+#[tokio::test]
 async fn a_pod_whose_device_cannot_be_scrubbed_keeps_its_allocation() {
     let stage = Stage::with(1).await;
     let (preparer, _plugin) = stage.working().await;

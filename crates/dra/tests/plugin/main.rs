@@ -8,6 +8,8 @@
 
 mod answering;
 mod node;
+mod parting;
 mod preparing;
 mod recovering;
 mod scrubbing;
+mod together;

@@ -3,19 +3,24 @@
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::{Claim, Device};
 use bailiwick_dra::plugin::{
-    Access, Claims, DeviceNode, Gate, HeldDevice, Partition, PermittedDevice, Preparer, PreparerOptions,
-    Refusal, Scrub,
+    Access, Claims, DeviceNode, Gate, HeldDevice, Made, Parts, Permitted, PermittedDevice, Placed, Preparer,
+    PreparerOptions, Refusal, Scrub,
 };
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) const POOL: &str = "m1";
+/// Longer than any call: a slow disk is no failure.
+const LONG: Duration = Duration::from_mins(1);
+/// How long calls wait for scrubs and parts, in tests that hold those up.
+const SHORT: Duration = Duration::from_millis(500);
 const BOOT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,14 +34,26 @@ pub(crate) struct World {
     pub(crate) unreachable: Mutex<Option<String>>,
     /// Why devices are refused.
     pub(crate) refused: Mutex<Option<Refusal>>,
+    /// Why a part cannot be made.
+    pub(crate) unmakable: Mutex<Option<String>>,
+    /// The GPU of which no part can be made.
+    pub(crate) unmakable_gpu: Mutex<Option<String>>,
+    /// Parts of `GPU-0` are made while nobody has this.
+    pub(crate) making: tokio::sync::Mutex<()>,
+    /// Parts that were asked for: the GPU, the part, and what claims hold of the GPU.
+    pub(crate) parts: Mutex<Vec<(String, Placed, Vec<Placed>)>>,
     /// Why a scrub fails.
     pub(crate) stuck: Mutex<Option<String>>,
-    /// Scrubs of `gpu-0` wait while somebody has this.
+    /// Scrubs of `GPU-0`, or of parts of it, wait while somebody has this.
     pub(crate) hold: tokio::sync::Mutex<()>,
     /// Scrubs that were asked for.
-    pub(crate) asked: std::sync::atomic::AtomicUsize,
+    pub(crate) asked: AtomicUsize,
     /// Devices in the order of their scrubs.
     pub(crate) scrubbed: Mutex<Vec<String>>,
+    /// UUIDs of the parts among them, as far as they were known.
+    pub(crate) destroyed: Mutex<Vec<Option<String>>>,
+    /// Claims that were read.
+    pub(crate) read: AtomicUsize,
 }
 
 impl Claims for World {
@@ -45,6 +62,7 @@ impl Claims for World {
             if let Some(reason) = self.unreachable.lock().unwrap().clone() {
                 return Err(reason);
             }
+            self.read.fetch_add(1, Ordering::Relaxed);
             let found = self.claims.lock().unwrap().get(name).cloned();
             Ok(found.map(|claim| serde_json::from_value(claim).unwrap()))
         })
@@ -62,25 +80,59 @@ impl Gate for World {
         let unknown = || Refusal::DeviceUnknown { pool: pool.to_owned(), device: device.to_owned() };
         let number = number.ok_or_else(unknown)?;
         let mut slice = || parts.next().and_then(|part| part.parse().ok());
-        let partition = device.contains("-mig-").then(|| {
+        let extent = if device.contains("-mig-") {
             let (_, start, size) = (slice(), slice().unwrap(), slice().unwrap());
-            Partition { uuid: format!("MIG-{number}-{start}"), start, size }
-        });
-        let node = DeviceNode { path: format!("/dev/nvidia{number}"), host_path: None };
-        Ok(PermittedDevice { gpu: format!("GPU-{number}"), partition, access: Access::Nodes(vec![node]) })
+            Permitted::Part(part(start, size))
+        } else {
+            Permitted::Whole(access(number))
+        };
+        Ok(PermittedDevice { gpu: format!("GPU-{number}"), extent })
+    }
+}
+
+/// The profile of a part is ten times its size.
+pub(crate) fn part(start: u32, size: u32) -> Placed {
+    Placed { profile: 10 * size, start, size }
+}
+
+fn access(number: &str) -> Access {
+    Access::Nodes(vec![DeviceNode { path: format!("/dev/nvidia{number}"), host_path: None }])
+}
+
+impl Parts for World {
+    fn make<'a>(
+        &'a self,
+        gpu: &'a str,
+        part: Placed,
+        held: &'a [Placed],
+    ) -> Answer<'a, Result<Made, String>> {
+        Box::pin(async move {
+            self.parts.lock().unwrap().push((gpu.to_owned(), part, held.to_vec()));
+            let _making = if gpu == "GPU-0" { Some(self.making.lock().await) } else { None };
+            if let Some(reason) = self.unmakable.lock().unwrap().clone() {
+                return Err(reason);
+            }
+            if self.unmakable_gpu.lock().unwrap().as_deref() == Some(gpu) {
+                return Err("it is full".to_owned());
+            }
+            let number = gpu.trim_start_matches("GPU-");
+            Ok(Made { uuid: format!("MIG-{number}-{}", part.start), access: access(number) })
+        })
     }
 }
 
 impl Scrub for World {
     fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> Answer<'a, Result<(), String>> {
         Box::pin(async move {
-            self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let waits = devices.iter().any(|device| device.device == "gpu-0");
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let waits = devices.iter().any(|device| device.gpu == "GPU-0");
             let _held = if waits { Some(self.hold.lock().await) } else { None };
             if let Some(reason) = self.stuck.lock().unwrap().clone() {
                 return Err(reason);
             }
             self.scrubbed.lock().unwrap().extend(devices.iter().map(|device| device.device.clone()));
+            let parts = devices.iter().filter_map(|device| device.partition.as_ref());
+            self.destroyed.lock().unwrap().extend(parts.map(|part| part.uuid.clone()));
             Ok(())
         })
     }
@@ -122,19 +174,19 @@ impl Host {
     }
 
     fn with(files: Files, world: Arc<World>, boot_id: &str) -> Self {
-        let options = PreparerOptions {
-            state_dir: files.path().join("state"),
-            cdi_dir: files.path().join("cdi"),
-            boot_id: boot_id.to_owned(),
-            scrub_patience: Duration::from_millis(500),
-        };
-        let preparer = Preparer::new(&options, world.clone(), world.clone(), world.clone()).unwrap();
+        let preparer = preparer(files.path(), &world, Some(boot_id), [LONG, LONG]);
         Self { files, world, preparer }
     }
 
     /// The agent ends and starts again.
     pub(crate) fn restarted(self) -> Self {
         Self::with(self.files, self.world, BOOT_ID)
+    }
+
+    /// The agent ends, and what starts cannot tell in which boot.
+    pub(crate) fn restarted_without_boot_id(self) -> Self {
+        let preparer = preparer(self.files.path(), &self.world, None, [LONG, LONG]);
+        Self { preparer, ..self }
     }
 
     /// The machine does: what is in memory is lost.
@@ -146,13 +198,17 @@ impl Host {
 
     /// Another agent of the same node.
     pub(crate) fn another(&self) -> Arc<Preparer> {
-        let options = PreparerOptions {
-            state_dir: self.files.path().join("state"),
-            cdi_dir: self.files.path().join("cdi"),
-            boot_id: BOOT_ID.to_owned(),
-            scrub_patience: Duration::from_millis(500),
-        };
-        Preparer::new(&options, self.world.clone(), self.world.clone(), self.world.clone()).unwrap()
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [LONG, LONG])
+    }
+
+    /// Another one, which does not wait long for scrubs and parts that a test holds up.
+    pub(crate) fn hurried(&self) -> Arc<Preparer> {
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [SHORT, LONG])
+    }
+
+    /// Another one, which waits for locks no longer than this.
+    pub(crate) fn impatient(&self, lock_patience: Duration) -> Arc<Preparer> {
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), [LONG, lock_patience])
     }
 
     pub(crate) fn checkpoint(&self) -> PathBuf {
@@ -184,8 +240,7 @@ impl Host {
     }
 
     pub(crate) async fn unprepare(&self, claim: &str) -> Result<(), Refusal> {
-        let mut answer = self.preparer.unprepare(vec![asked(claim)]).await;
-        answer.remove(&asked(claim).uid).unwrap()
+        unprepare(&self.preparer, claim).await
     }
 
     /// Names of the claims that hold something.
@@ -194,9 +249,40 @@ impl Host {
     }
 }
 
+fn preparer(
+    files: &Path,
+    world: &Arc<World>,
+    boot_id: Option<&str>,
+    [patience, lock_patience]: [Duration; 2],
+) -> Arc<Preparer> {
+    let options = PreparerOptions {
+        state_dir: files.join("state"),
+        cdi_dir: files.join("cdi"),
+        boot_id: boot_id.map(str::to_owned),
+        patience,
+        lock_patience,
+    };
+    let [claims, gate, parts, scrub] = std::array::from_fn(|_| Arc::clone(world));
+    Preparer::new(&options, claims, gate, parts, scrub).unwrap()
+}
+
 pub(crate) async fn prepare(preparer: &Arc<Preparer>, claim: &str) -> Result<Vec<Device>, Refusal> {
     let mut answer = preparer.prepare(vec![asked(claim)]).await;
     answer.remove(&asked(claim).uid).unwrap()
+}
+
+pub(crate) async fn unprepare(preparer: &Arc<Preparer>, claim: &str) -> Result<(), Refusal> {
+    let mut answer = preparer.unprepare(vec![asked(claim)]).await;
+    answer.remove(&asked(claim).uid).unwrap()
+}
+
+/// Until it is so.
+pub(crate) async fn until(what: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    while !what() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 pub(crate) fn asked(claim: &str) -> Claim {

@@ -1,7 +1,8 @@
 //! Between two claims a device is scrubbed, or nobody gets it.
 
-use crate::node::{Host, code};
+use crate::node::{Host, code, unprepare, until};
 use bailiwick_dra::plugin::HeldState;
+use std::sync::atomic::Ordering;
 
 #[tokio::test]
 async fn a_device_whose_scrub_fails_stays_reserved_and_says_why() {
@@ -32,18 +33,15 @@ async fn a_scrub_that_takes_long_goes_on_when_nobody_waits_and_runs_once() {
     let host = Host::new();
     host.allocate("a", &["gpu-0"]);
     host.prepare("a").await.unwrap();
-    let hold = host.world.hold.lock().await;
-    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
-    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.under-way");
+    let (hold, hurried) = (host.world.hold.lock().await, host.hurried());
+    assert_eq!(code(unprepare(&hurried, "a").await), "plugin.scrub.under-way");
+    assert_eq!(code(unprepare(&hurried, "a").await), "plugin.scrub.under-way");
     let held = host.preparer.held().await.unwrap();
     assert_eq!(held[0].1.state, HeldState::Scrubbing { failure: None });
     assert!(host.cdi("a").exists(), "its specification is the last trace if the checkpoint is lost");
     drop(hold);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !host.held().await.is_empty() {
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    until(|| !host.cdi("a").exists()).await;
+    while host.unprepare("a").await.is_err() {}
     host.unprepare("a").await.unwrap();
     assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
     assert!(!host.cdi("a").exists());
@@ -66,9 +64,7 @@ async fn a_claim_that_is_prepared_anew_while_another_is_collected_keeps_its_devi
         let preparer = host.preparer.clone();
         async move { preparer.collect().await }
     });
-    while host.world.asked.load(std::sync::atomic::Ordering::Relaxed) < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| host.world.asked.load(Ordering::Relaxed) == 3).await;
     host.unprepare("b").await.unwrap();
     host.prepare("b").await.unwrap();
     drop(hold);
@@ -88,9 +84,8 @@ async fn a_scrub_that_a_crash_cut_off_is_done_again() {
     // The checkpoint is lost too: the specification says that the claim holds it.
     std::fs::remove_file(host.checkpoint()).unwrap();
     *host.world.stuck.lock().unwrap() = None;
-    host.delete("a");
     let host = host.restarted();
-    host.preparer.collect().await.unwrap();
+    host.unprepare("a").await.unwrap();
     assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
     assert!(host.held().await.is_empty() && !host.cdi("a").exists());
 }
