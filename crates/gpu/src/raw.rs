@@ -8,6 +8,8 @@
     reason = "NVML is a C library; the safe wrapper lacks these functions or gets them wrong"
 )]
 
+pub(crate) mod parts;
+
 use domain::probe::Placement;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, EventSet, Nvml};
@@ -216,6 +218,8 @@ mod tests {
         assert_eq!(version::<sys::nvmlGpuInstanceProfileInfo_v2_t>(2), 0x0200_0098);
         assert_eq!(size_of::<sys::nvmlConfComputeSystemState_t>(), 12);
         assert_eq!(size_of::<sys::nvmlGpuInstanceInfo_t>(), 24);
+        assert_eq!(version::<sys::nvmlComputeInstanceProfileInfo_v2_t>(2), 0x0200_0088);
+        assert_eq!(size_of::<sys::nvmlComputeInstanceInfo_t>(), 32);
     }
 
     #[test]

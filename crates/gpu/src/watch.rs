@@ -11,6 +11,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings as sys;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is watched, and how often at least.
@@ -41,6 +42,44 @@ pub struct Watcher {
     watch: Watch,
     last: Option<(Probe, Digest)>,
     xids: Xids,
+    tips: Tips,
+}
+
+/// Tells a watcher what nobody else tells it. Clones tell the same watcher, which hears of it within half a second.
+#[derive(Clone, Debug, Default)]
+pub struct Tips(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    changed: bool,
+    reset: Vec<String>,
+}
+
+impl Tips {
+    /// Something was changed: a probe is due now.
+    pub fn changed(&self) {
+        self.lock().changed = true;
+    }
+
+    /// A GPU was reset: the XID errors that it reported before are over. Drivers from 565 on tell that by themselves.
+    pub fn was_reset(&self, uuid: &str) {
+        let mut told = self.lock();
+        told.reset.push(uuid.to_owned());
+        told.changed = true;
+    }
+
+    /// Whether a probe is due; of GPUs that were reset, `xids` forgets what they reported.
+    fn take(&self, xids: &mut Xids) -> bool {
+        let told = std::mem::take(&mut *self.lock());
+        for uuid in &told.reset {
+            xids.was_reset(uuid);
+        }
+        told.changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who hears of it, and says whether to go on.
@@ -69,12 +108,12 @@ const GATHER: Duration = Duration::from_millis(100);
 impl Watcher {
     /// A watcher that has seen nothing.
     pub fn new(watch: Watch) -> Self {
-        Self { watch, last: None, xids: Xids::default() }
+        Self { watch, last: None, xids: Xids::default(), tips: Tips::default() }
     }
 
-    /// A GPU was reset while nothing was watched: XID errors reported before are over. Drivers from 565 on tell that by themselves.
-    pub fn was_reset(&mut self, uuid: &str) {
-        self.xids.was_reset(uuid);
+    /// For those who know more.
+    pub fn tips(&self) -> Tips {
+        self.tips.clone()
     }
 
     /// Watches in this thread until `tell` breaks off.
@@ -96,6 +135,7 @@ impl Watcher {
     fn session(&mut self, nvml: &Nvml, tell: &mut Tell<'_>) -> Result<(), Error> {
         let events = Events::of(nvml);
         loop {
+            self.tips.take(&mut self.xids);
             let previous = self.last.as_ref().map(|(probe, _)| probe);
             let context = Context { host: &self.watch.host, now: Timestamp::now(), previous };
             let next = probe(nvml, &context, &mut self.xids)?;
@@ -124,6 +164,9 @@ impl Watcher {
                 return ControlFlow::Continue(());
             }
             tell(Seen::Nothing)?;
+            if self.tips.take(&mut self.xids) {
+                break;
+            }
         }
         ControlFlow::Continue(())
     }

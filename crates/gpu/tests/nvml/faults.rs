@@ -167,3 +167,30 @@ fn a_driver_that_goes_away_while_it_is_asked_is_an_error_and_no_probe_of_nothing
     let error = bailiwick_gpu::probe(&nvml, &context, &mut bailiwick_gpu::Xids::default()).unwrap_err();
     assert_eq!(error.code(), "gpu.no-driver");
 }
+
+#[test]
+fn a_mig_mode_that_cannot_be_read_is_a_finding_and_one_that_a_gpu_has_not_is_none() {
+    for error in [4, 999] {
+        let mut host = Host::of("h100");
+        host.fault(&json!({"function": "nvmlDeviceGetMigMode", "gpu": 2, "error": error}));
+        let probe = host.probe();
+        assert!(probe.gpus[2].mig.is_none());
+        assert_eq!(findings(&probe, 2), ["gpu.health.mig-unknown"]);
+        assert!(findings(&probe, 1).is_empty());
+    }
+    let mut host = Host::of("h100");
+    host.fault(&json!({"function": "nvmlDeviceGetMigMode", "gpu": 2, "error": 3}));
+    assert!(findings(&host.probe(), 2).is_empty());
+}
+
+#[test]
+fn a_process_that_draws_counts_as_one_that_computes() {
+    let mut host = Host::of("h100");
+    host.gpu(1, &json!({"graphicsProcesses": 2, "readings": {"processes": 1}}));
+    host.fault(&json!({"function": "nvmlDeviceGetGraphicsRunningProcesses_v3", "gpu": 3, "error": 999}));
+    host.fault(&json!({"function": "nvmlDeviceGetGraphicsRunningProcesses_v3", "gpu": 4, "error": 3}));
+    let probe = host.probe();
+    let processes = probe.gpus.iter().map(|gpu| gpu.readings.processes);
+    let none = Some(0);
+    assert_eq!(processes.collect::<Vec<_>>(), [none, Some(3), none, None, none, none, none, none]);
+}
