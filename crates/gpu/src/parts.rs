@@ -176,7 +176,7 @@ fn whole(instance: GpuInstance<'_>) -> Outcome<(u32, Vec<u32>)> {
 }
 
 /// The compute instances of a GPU instance, and whether there is exactly one, which is all of it.
-fn computes<'d>(instance: GpuInstance<'d>) -> Outcome<(Vec<ComputeInstance<'d>>, bool)> {
+fn computes(instance: GpuInstance<'_>) -> Outcome<(Vec<ComputeInstance<'_>>, bool)> {
     let (whole, mut profiles) = whole(instance)?;
     profiles.sort_unstable();
     profiles.dedup();
