@@ -79,6 +79,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Make the directory that the container runtime reads, `/var/run/cdi`, before it starts; free space there.",
     ),
     (
+        "plugin.checkpoint.busy",
+        "Other calls or another agent of the host held the checkpoint's lock for too long. Nothing was handed out.",
+        "Nothing to do unless it lasts: then the disk of the kubelet's directory is slow, or an agent hangs.",
+    ),
+    (
         "plugin.checkpoint.corrupted",
         "The plugin's checkpoint could not be believed. It was set aside, and made anew from CDI specifications.",
         "Nothing to do; look at the host's disk.",
@@ -100,9 +105,19 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Nothing to do: the scheduler gives it some.",
     ),
     (
+        "plugin.claim.orphaned",
+        "A claim that is gone or was allocated anew still holds devices on its host, and the kubelet has not given it back: its containers may still live.",
+        "Wait until its pod has ended on the node. If the kubelet has lost what it knew of it, end what is left of the pod and restart the host.",
+    ),
+    (
         "plugin.claim.reallocated",
         "The claim was given other devices while it still holds some here.",
         "Nothing to do: those are given back first.",
+    ),
+    (
+        "plugin.claim.released",
+        "A claim was given back while it was being prepared.",
+        "Nothing to do: the kubelet asks again if it needs it.",
     ),
     (
         "plugin.claim.replaced",
@@ -154,6 +169,16 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "plugin.legacy-runtime",
         "Something else on the host hands out GPUs: a container runtime, a hook or a device plugin of NVIDIA's. Whoever asks that way passes by claims, permits and scrubs.",
         "Take it off the host, or take the host out of the cell; the text names the file.",
+    ),
+    (
+        "plugin.part.failed",
+        "A MIG instance that a claim was given could not be made. Its place stays reserved for the claim.",
+        "The text says why; `bailiwick-agent probe` shows the GPU's MIG mode and what is on it.",
+    ),
+    (
+        "plugin.part.under-way",
+        "Making a MIG instance takes longer than the kubelet waits, or waits for a scrub of the same GPU.",
+        "Nothing to do: the kubelet asks again.",
     ),
     (
         "plugin.registration.refused",

@@ -6,7 +6,8 @@ use crate::cell::Gate as Permits;
 use domain::permit::{Permit, PermitError};
 use domain::probe::{MigInstance, Probe, ProbedGpu, Severity};
 use dra::plugin::wire::HealthStatus;
-use dra::plugin::{Gate, Health, Partition, PermittedDevice, Refusal};
+use dra::plugin::{Gate, Health, Made, Parts, Permitted, PermittedDevice, Placed, Refusal};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,9 +75,37 @@ impl Gate for Known {
         if instance.is_some() && self.scrub != ScrubMode::Never {
             return Err(closed("a part of a GPU cannot be scrubbed; see --scrub".to_owned()));
         }
-        let partition = instance.map(partition).transpose().map_err(closed)?;
         let access = self.devices.access(gpu, instance, &sight.described).map_err(closed)?;
-        Ok(PermittedDevice { gpu: gpu.uuid.clone().unwrap_or_default(), partition, access })
+        let extent = match instance {
+            None => Permitted::Whole(access),
+            Some(instance) => Permitted::Part(placed(instance).map_err(closed)?),
+        };
+        Ok(PermittedDevice { gpu: gpu.uuid.clone().unwrap_or_default(), extent })
+    }
+}
+
+impl Parts for Known {
+    fn make<'a>(
+        &'a self,
+        gpu: &'a str,
+        part: Placed,
+        _: &'a [Placed],
+    ) -> BoxFuture<'a, Result<Made, String>> {
+        Box::pin(async move { self.find(gpu, part) })
+    }
+}
+
+impl Known {
+    /// The MIG instance that is there.
+    fn find(&self, gpu: &str, part: Placed) -> Result<Made, String> {
+        let sight = self.sight.borrow();
+        let sight = sight.as_ref().ok_or("the GPUs have not been probed yet")?;
+        let gpu = sight.probe.gpu(gpu).ok_or_else(|| format!("the driver does not show {gpu}"))?;
+        let mut instances = gpu.mig.iter().flat_map(|mig| &mig.instances);
+        let instance = instances.find(|instance| placed(instance).is_ok_and(|placed| placed == part));
+        let instance = instance.ok_or("there is no such MIG instance")?;
+        let uuid = instance.uuid.clone().ok_or("the driver does not tell the UUID of its MIG instance")?;
+        Ok(Made { uuid, access: self.devices.access(gpu, Some(instance), &sight.described)? })
     }
 }
 
@@ -99,11 +128,11 @@ fn instance<'a>(gpu: &'a ProbedGpu, permit: &Permit) -> Result<Option<&'a MigIns
     fitting.next().map(Some).ok_or_else(missing)
 }
 
-fn partition(instance: &MigInstance) -> Result<Partition, String> {
-    let (Some(uuid), Some(placement)) = (&instance.uuid, instance.placement) else {
-        return Err("the driver does not tell the UUID and place of its MIG instance".to_owned());
+fn placed(instance: &MigInstance) -> Result<Placed, String> {
+    let (Some(profile), Some(placement)) = (instance.profile, instance.placement) else {
+        return Err("the driver does not tell the profile and place of its MIG instance".to_owned());
     };
-    Ok(Partition { uuid: uuid.clone(), start: placement.start, size: placement.size })
+    Ok(Placed { profile, start: placement.start, size: placement.size })
 }
 
 fn judged(probe: &Probe, permit: &Permit) -> (HealthStatus, String) {
@@ -170,7 +199,8 @@ mod tests {
     #[test]
     fn a_permitted_healthy_gpu_is_handed_out() {
         let permitted = known(vec![gpu()], None).permit("m1", "gpu-1").unwrap();
-        assert_eq!((permitted.gpu.as_str(), permitted.partition), (GPU, None));
+        assert_eq!(permitted.gpu, GPU);
+        assert!(matches!(permitted.extent, Permitted::Whole(_)));
     }
 
     #[test]
@@ -211,7 +241,9 @@ mod tests {
         assert!(refused(&known(vec![parted.clone()], None)).contains("MIG mode is on"));
         let at = |start| Some(domain::permit::Partition { profile: 19, start });
         let permitted = known(vec![parted.clone()], at(2)).permit("m1", "gpu-1").unwrap();
-        assert_eq!(permitted.partition, Some(Partition { uuid: "MIG-1".to_owned(), start: 2, size: 1 }));
+        let part = Placed { profile: 19, start: 2, size: 1 };
+        assert_eq!(permitted.extent, Permitted::Part(part));
+        assert_eq!(known(vec![parted.clone()], None).find(GPU, part).unwrap().uuid, "MIG-1");
         assert!(refused(&known(vec![parted.clone()], at(3))).contains("no MIG instance"));
         let mut scrubbing = known(vec![parted], at(2));
         scrubbing.scrub = ScrubMode::Reset;

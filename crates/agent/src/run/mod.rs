@@ -35,7 +35,9 @@ use watching::Watching;
 /// How often orphans are looked for, and scrubs that failed are tried again.
 const COLLECT: Duration = Duration::from_mins(1);
 /// The kubelet waits 45 s for an answer.
-const SCRUB_PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(40);
+/// A change of the checkpoint takes some milliseconds, on a slow disk some hundred.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the agent works on its host.
 #[derive(Clone, Debug)]
@@ -114,8 +116,9 @@ async fn work(
     let preparer_options = PreparerOptions {
         state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
         cdi_dir: options.cdi_dir.clone(),
-        boot_id: root.boot_id().unwrap_or_default(),
-        scrub_patience: SCRUB_PATIENCE,
+        boot_id: root.boot_id(),
+        patience: PATIENCE,
+        lock_patience: LOCK_PATIENCE,
     };
     let nvml = options.nvml.clone();
     let scrubber = Scrubber {
@@ -124,7 +127,8 @@ async fn work(
         nvidia_smi: options.nvidia_smi.clone(),
         hold: watching.hold(),
     };
-    let preparer = Preparer::new(&preparer_options, claims, Arc::new(known.clone()), Arc::new(scrubber))?;
+    let gate = Arc::new(known.clone());
+    let preparer = Preparer::new(&preparer_options, claims, gate.clone(), gate, Arc::new(scrubber))?;
     let health = watch::Sender::new(Vec::new());
     let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
     let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
@@ -221,6 +225,13 @@ impl Work<'_> {
                 return Vec::new();
             }
         };
+        problems.extend(self.preparer.orphans().into_iter().map(|orphan| {
+            let what = format!(
+                "{} stay reserved, for its containers may still live: {}",
+                orphan.devices, orphan.reason
+            );
+            Problem::new("plugin.claim.orphaned", what).at(format!("{}/{}", orphan.namespace, orphan.name))
+        }));
         let mut prepared = Vec::new();
         for (claim, held) in all {
             if let HeldState::Scrubbing { failure: Some(why) } = &held.state {

@@ -143,7 +143,7 @@ mod tests {
             gpu: "GPU-1".to_owned(),
             partition: None,
             requests: Vec::new(),
-            access: Access::Nodes(Vec::new()),
+            access: Some(Access::Nodes(Vec::new())),
         }
     }
 
@@ -230,7 +230,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_of_a_gpu_is_refused() {
-        let partition = dra::plugin::Partition { uuid: "MIG-1".to_owned(), start: 0, size: 1 };
+        let placed = dra::plugin::Placed { profile: 19, start: 0, size: 1 };
+        let partition = dra::plugin::Partition { placed, uuid: Some("MIG-1".to_owned()) };
         let part = HeldDevice { partition: Some(partition), ..device() };
         let idle = probes(vec![probe(Some(0), vec![])]);
         let scrubber = scrubber(ScrubMode::Processes, idle, PathBuf::from("/nonexistent"));

@@ -65,8 +65,8 @@ struct Edits {
 pub(super) fn device_ids(uid: &str, device: &HeldDevice) -> Vec<String> {
     let ours = format!("{DRIVER}/claim={}", device_name(uid, device));
     match &device.access {
-        Access::Nodes(_) => vec![ours],
-        Access::Reference(theirs) => vec![ours, theirs.clone()],
+        Some(Access::Reference(theirs)) => vec![ours, theirs.clone()],
+        Some(Access::Nodes(_)) | None => vec![ours],
     }
 }
 
@@ -99,11 +99,11 @@ impl CdiDirectory {
 
     /// What the specifications that are there say of claims: for when the checkpoint is lost. A file that cannot be read
     /// is told by its path.
-    pub(super) fn claims(&self) -> (BTreeMap<String, Held>, Vec<PathBuf>) {
+    pub(super) fn claims(&self) -> io::Result<(BTreeMap<String, Held>, Vec<PathBuf>)> {
         let (mut claims, mut unreadable) = (BTreeMap::new(), Vec::new());
-        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = entry.file_name();
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let (path, name) = (entry.path(), entry.file_name());
             let Some(uid) =
                 name.to_str().and_then(|name| name.strip_prefix(&prefix())?.strip_suffix(".json"))
             else {
@@ -114,7 +114,7 @@ impl CdiDirectory {
                 None => unreadable.push(path),
             }
         }
-        (claims, unreadable)
+        Ok((claims, unreadable))
     }
 }
 
@@ -133,8 +133,8 @@ fn spec(uid: &str, held: &Held) -> io::Result<Vec<u8>> {
         container_edits: Edits {
             env: environment(device),
             device_nodes: match &device.access {
-                Access::Nodes(nodes) => nodes.clone(),
-                Access::Reference(_) => Vec::new(),
+                Some(Access::Nodes(nodes)) => nodes.clone(),
+                Some(Access::Reference(_)) | None => Vec::new(),
             },
         },
     };
@@ -154,9 +154,9 @@ fn spec(uid: &str, held: &Held) -> io::Result<Vec<u8>> {
 /// of the node to images that ask for them.
 fn environment(device: &HeldDevice) -> Vec<String> {
     let name = device.device.to_ascii_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let uuid = device.partition.as_ref().map_or(&device.gpu, |partition| &partition.uuid);
-    let mut environment = vec![format!("BAILIWICK_{name}={uuid}")];
-    if matches!(device.access, Access::Nodes(_)) {
+    let part = device.partition.as_ref().and_then(|partition| partition.uuid.as_ref());
+    let mut environment = vec![format!("BAILIWICK_{name}={}", part.unwrap_or(&device.gpu))];
+    if matches!(device.access, Some(Access::Nodes(_))) {
         environment.push("NVIDIA_VISIBLE_DEVICES=void".to_owned());
     }
     environment

@@ -4,6 +4,7 @@
 use super::cdi::Access;
 use super::durable;
 use super::error::Refusal;
+use super::parts::{Made, Placed};
 use domain::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,11 +14,10 @@ use std::path::Path;
 
 const VERSION: u64 = 1;
 
-/// Claims by UID, and the boot in which that was written.
+/// Claims by UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Checkpoint {
-    pub(super) boot_id: String,
     pub(super) claims: BTreeMap<String, Held>,
 }
 
@@ -33,6 +33,9 @@ pub struct Held {
     pub devices: Vec<HeldDevice>,
     /// How far it is.
     pub state: HeldState,
+    /// The boot in which it was last prepared, if that could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
 }
 
 /// A device that a claim holds.
@@ -50,33 +53,50 @@ pub struct HeldDevice {
     pub partition: Option<Partition>,
     /// Requests of the claim that it serves.
     pub requests: Vec<String>,
-    /// How it gets into containers.
-    pub access: Access,
+    /// How it gets into containers; `None` for a part that is not made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
 }
 
-/// A MIG instance: a span of a GPU's memory slices.
+/// A MIG instance, or the place for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Partition {
-    /// UUID of the instance, as NVML says it.
-    pub uuid: String,
-    /// Its first memory slice.
-    pub start: u32,
-    /// Its memory slices.
-    pub size: u32,
+    /// What of the GPU it takes.
+    #[serde(flatten)]
+    pub placed: Placed,
+    /// UUID of the instance, as NVML says it. `None` while nobody knows whether it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
 }
 
 impl HeldDevice {
+    /// What of its GPU it takes, unless it is all.
+    pub(super) fn placed(&self) -> Option<Placed> {
+        self.partition.as_ref().map(|partition| partition.placed)
+    }
+
     /// Whether both are, or may be, the same hardware.
     fn overlaps(&self, other: &Self) -> bool {
         let named = self.pool == other.pool && self.device == other.device;
-        let shared = match (&self.partition, &other.partition) {
-            (Some(a), Some(b)) => {
-                a.start < b.start.saturating_add(b.size) && b.start < a.start.saturating_add(a.size)
-            }
+        let shared = match (self.placed(), other.placed()) {
+            (Some(a), Some(b)) => a.overlaps(b),
             _ => true,
         };
         named || (self.gpu == other.gpu && shared)
+    }
+
+    /// Whether both are the same hardware under the same name.
+    fn is(&self, other: &Self) -> bool {
+        let key = |device: &Self| (device.pool.clone(), device.device.clone(), device.gpu.clone());
+        key(self) == key(other) && self.placed() == other.placed()
+    }
+
+    fn set_made(&mut self, made: Made) {
+        if let Some(partition) = &mut self.partition {
+            partition.uuid = Some(made.uuid);
+            self.access = Some(made.access);
+        }
     }
 }
 
@@ -84,6 +104,8 @@ impl HeldDevice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HeldState {
+    /// Its parts are being made, or one could not be. No container uses any of its devices.
+    Preparing,
     /// Containers may use its devices.
     Prepared,
     /// No container uses them any more, and nobody gets them before they are scrubbed.
@@ -119,12 +141,16 @@ impl Checkpoint {
     }
 
     /// Gives devices to a claim, if nobody else holds them. Giving it the same again changes at most how they get into
-    /// containers.
-    pub(super) fn hold(&mut self, uid: &str, wanted: Held) -> Result<(), Refusal> {
+    /// containers; parts that were made in this boot stay known as made.
+    pub(super) fn hold(&mut self, uid: &str, mut wanted: Held) -> Result<Held, Refusal> {
         if let Some(held) = self.claims.get(uid) {
             held.refuse_unscrubbed(&held.devices)?;
-            if held.names() != wanted.names() {
+            if !held.holds(&wanted) {
                 return Err(Refusal::ClaimReallocated { held: held.names(), allocated: wanted.names() });
+            }
+            // No MIG instance outlives its boot.
+            if !held.is_of_earlier_boot(wanted.boot_id.as_deref()) {
+                wanted.keep_made(held);
             }
         }
         for (holder, held) in self.claims.iter().filter(|(holder, _)| *holder != uid) {
@@ -133,20 +159,95 @@ impl Checkpoint {
                 continue;
             };
             held.refuse_unscrubbed(std::slice::from_ref(device))?;
-            return Err(Refusal::DeviceHeld {
-                device: device.device.clone(),
-                namespace: held.namespace.clone(),
-                name: held.name.clone(),
-                uid: holder.clone(),
-            });
+            return Err(held.refused(device, holder));
         }
-        self.claims.insert(uid.to_owned(), wanted);
-        Ok(())
+        for (at, device) in wanted.devices.iter().enumerate() {
+            if wanted.devices[..at].iter().any(|other| other.overlaps(device)) {
+                return Err(wanted.refused(device, uid));
+            }
+        }
+        self.claims.insert(uid.to_owned(), wanted.clone());
+        Ok(wanted)
+    }
+
+    /// A claim that still holds the same, and is not being given back.
+    pub(super) fn in_use(&self, uid: &str, same: &Held) -> Result<(), Refusal> {
+        let held = self.claims.get(uid).filter(|held| held.holds(same)).ok_or(Refusal::ClaimReleased)?;
+        held.refuse_unscrubbed(&held.devices)
+    }
+
+    /// Which of a claim's devices, by their place in it, were made; and whether it is prepared with that.
+    pub(super) fn record(&mut self, uid: &str, made: Vec<(usize, Made)>, prepared: bool) -> Option<Held> {
+        let held = self.claims.get_mut(uid)?;
+        for (at, made) in made {
+            held.devices.get_mut(at)?.set_made(made);
+        }
+        if prepared {
+            held.state = HeldState::Prepared;
+        }
+        Some(held.clone())
+    }
+
+    /// What claims hold of a GPU in parts.
+    pub(super) fn placed(&self, gpu: &str) -> Vec<Placed> {
+        let devices = self.claims.values().flat_map(|held| &held.devices);
+        devices.filter(|device| device.gpu == gpu).filter_map(HeldDevice::placed).collect()
     }
 }
 
 impl Held {
-    fn refuse_unscrubbed(&self, devices: &[HeldDevice]) -> Result<(), Refusal> {
+    /// Whether it was prepared in this boot, for certain.
+    pub(super) fn is_of_boot(&self, boot_id: Option<&str>) -> bool {
+        boot_id.is_some() && self.boot_id.as_deref() == boot_id
+    }
+
+    /// Whether it was prepared in another boot than this, for certain: then no container of it lives.
+    pub(super) fn is_of_earlier_boot(&self, boot_id: Option<&str>) -> bool {
+        let both = self.boot_id.as_deref().zip(boot_id);
+        both.is_some_and(|(then, now)| then != now)
+    }
+
+    /// Whether any of it is a part of a GPU.
+    pub(super) fn has_parts(&self) -> bool {
+        self.devices.iter().any(|device| device.partition.is_some())
+    }
+
+    /// Whether it holds exactly the same hardware under the same names.
+    fn holds(&self, other: &Self) -> bool {
+        self.devices.len() == other.devices.len()
+            && self.devices.iter().zip(&other.devices).all(|(ours, theirs)| ours.is(theirs))
+    }
+
+    /// No container uses it any more.
+    pub(super) fn give_back(&mut self) {
+        if !matches!(self.state, HeldState::Scrubbing { .. }) {
+            self.state = HeldState::Scrubbing { failure: None };
+        }
+    }
+
+    /// Takes over what is known of parts that were made.
+    fn keep_made(&mut self, before: &Self) {
+        for (device, before) in self.devices.iter_mut().zip(&before.devices) {
+            if device.partition.is_some() {
+                device.partition.clone_from(&before.partition);
+                device.access.clone_from(&before.access);
+            }
+        }
+        if self.state == HeldState::Preparing {
+            self.state = before.state.clone();
+        }
+    }
+
+    fn refused(&self, device: &HeldDevice, uid: &str) -> Refusal {
+        Refusal::DeviceHeld {
+            device: device.device.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: uid.to_owned(),
+        }
+    }
+
+    pub(super) fn refuse_unscrubbed(&self, devices: &[HeldDevice]) -> Result<(), Refusal> {
         let HeldState::Scrubbing { failure } = &self.state else { return Ok(()) };
         Err(Refusal::DeviceUnscrubbed {
             device: names(devices),
@@ -195,15 +296,16 @@ mod tests {
             gpu: "GPU-1".to_owned(),
             partition: None,
             requests: vec!["gpu".to_owned()],
-            access: Access::Reference("nvidia.com/gpu=GPU-1".to_owned()),
+            access: Some(Access::Reference("nvidia.com/gpu=GPU-1".to_owned())),
         };
         let held = Held {
             namespace: "ns".to_owned(),
             name: "c".to_owned(),
             devices: vec![device],
             state: HeldState::Scrubbing { failure: Some("busy".to_owned()) },
+            boot_id: Some("b".to_owned()),
         };
-        Checkpoint { boot_id: "b".to_owned(), claims: BTreeMap::from([("u".to_owned(), held)]) }
+        Checkpoint { claims: BTreeMap::from([("u".to_owned(), held)]) }
     }
 
     #[test]

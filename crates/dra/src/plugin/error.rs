@@ -97,6 +97,9 @@ pub enum Refusal {
         /// Devices in the allocation.
         allocated: String,
     },
+    /// It was given back while it was being prepared.
+    #[error("the claim was given back while it was being prepared")]
+    ClaimReleased,
     /// Our parameters are not understood.
     #[error("parameters of {} for request {request:?} are not understood: {reason}", crate::DRIVER)]
     ConfigInvalid {
@@ -165,6 +168,17 @@ pub enum Refusal {
         /// How far it is.
         reason: String,
     },
+    /// A part of a GPU could not be made. Its place stays reserved for the claim.
+    #[error("device {device}, a part of a GPU, could not be made: {reason}")]
+    PartFailed {
+        /// The device.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// A part of a GPU takes longer than the kubelet waits.
+    #[error("a part of a GPU is being made")]
+    PartUnderWay,
     /// A scrub failed; its devices stay reserved.
     #[error("scrubbing failed, the devices stay reserved: {reason}")]
     ScrubFailed {
@@ -181,6 +195,12 @@ pub enum Refusal {
         what: &'static str,
         /// Why.
         reason: String,
+    },
+    /// Others write the checkpoint for too long.
+    #[error("others have held the checkpoint's lock for {seconds} s")]
+    CheckpointBusy {
+        /// How long was waited.
+        seconds: u64,
     },
     /// The CDI specification could not be written, or removed.
     #[error("the CDI specification {path} could not be {what}: {reason}")]
@@ -208,6 +228,7 @@ impl Refusal {
             Self::ClaimNotAllocated => "plugin.claim.not-allocated",
             Self::ClaimWithoutDevices => "plugin.claim.without-devices",
             Self::ClaimReallocated { .. } => "plugin.claim.reallocated",
+            Self::ClaimReleased => "plugin.claim.released",
             Self::ConfigInvalid { .. } => "plugin.config.invalid",
             Self::ConfigForeign { .. } => "plugin.config.foreign",
             Self::AdminAccess { .. } => "plugin.device.admin-access",
@@ -216,9 +237,12 @@ impl Refusal {
             Self::GateClosed { .. } => "plugin.device.gate-closed",
             Self::DeviceHeld { .. } => "plugin.device.held",
             Self::DeviceUnscrubbed { .. } => "plugin.device.unscrubbed",
+            Self::PartFailed { .. } => "plugin.part.failed",
+            Self::PartUnderWay => "plugin.part.under-way",
             Self::ScrubFailed { .. } => "plugin.scrub.failed",
             Self::ScrubUnderWay => "plugin.scrub.under-way",
             Self::Checkpoint { .. } => "plugin.checkpoint.failed",
+            Self::CheckpointBusy { .. } => "plugin.checkpoint.busy",
             Self::Cdi { .. } => "plugin.cdi.failed",
             Self::Stopping => "plugin.stopping",
         }

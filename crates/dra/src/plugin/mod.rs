@@ -2,7 +2,7 @@
 //! tells the health of devices. Serves DRA `v1` and `v1beta1`, health `v1` and `v1alpha1`.
 //!
 //! What it hands out is decided by others: the claim's allocation is read from the API server ([`Claims`]), whether a device may be
-//! handed out is the [`Gate`]'s word, and what was used is made fit for the next by [`Scrub`].
+//! handed out is the [`Gate`]'s word, parts of GPUs are made by [`Parts`], and what was used is made fit for the next by [`Scrub`].
 
 mod api_server;
 mod cdi;
@@ -11,8 +11,10 @@ mod claim;
 mod durable;
 mod error;
 mod health;
+mod parts;
 mod preparer;
 mod registration;
+mod release;
 mod rpc;
 mod service;
 mod socket;
@@ -25,6 +27,8 @@ pub use checkpoint::{Held, HeldDevice, HeldState, Partition};
 pub use claim::{CONFIG_API_VERSION, CONFIG_KIND};
 pub use error::{PluginError, Refusal};
 pub use health::Health;
-pub use preparer::{Claims, Gate, PermittedDevice, Preparer, PreparerOptions, Scrub};
+pub use parts::{Made, Parts, Placed};
+pub use preparer::{Claims, Gate, Permitted, PermittedDevice, Preparer, PreparerOptions, Scrub};
 pub use registration::{Registration, RegistrationState};
+pub use release::Orphan;
 pub use service::Plugin;

@@ -1,21 +1,28 @@
 //! Prepares claims and takes them back. Every call may be repeated, and the process may be killed anywhere in it.
 //!
-//! Preparing first writes the checkpoint, then the CDI specification: what containers can reach is always known to be held. Giving
-//! back writes `scrubbing` first, scrubs, removes the specification, and takes the claim out of the checkpoint last.
+//! Preparing first writes the checkpoint, then makes parts and writes the checkpoint again if there are any, then the CDI
+//! specification: what containers can reach, and what was made for them, is always known to be held. Giving back writes
+//! `scrubbing` first, scrubs, removes the specification, and takes the claim out of the checkpoint last.
 
 use super::cdi::{Access, device_ids};
 use super::checkpoint::{Held, HeldDevice, HeldState, Partition};
 use super::claim::{AllocatedDevice, allocated};
 use super::error::{PluginError, Refusal};
-use super::store::Store;
+use super::parts::{Made, Parts, Placed};
+use super::release::Orphan;
+use super::store::{Lock, Store};
 use super::wire;
 use futures_util::future::{BoxFuture, join_all};
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+/// How often a GPU that another call makes parts of, or scrubs, is tried.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Reads ResourceClaims from the API server.
 pub trait Claims: Send + Sync + 'static {
@@ -29,7 +36,8 @@ pub trait Claims: Send + Sync + 'static {
 
 /// Decides whether a device may be handed out now: it is known here, there is a live permit, and its gate is open.
 pub trait Gate: Send + Sync + 'static {
-    /// What to hand out; or [`Refusal::DeviceUnknown`], [`Refusal::NoPermit`], [`Refusal::GateClosed`].
+    /// What to hand out; or [`Refusal::DeviceUnknown`], [`Refusal::NoPermit`], [`Refusal::GateClosed`]. Asked while nobody else
+    /// can be given anything, so it must not wait.
     fn permit(&self, pool: &str, device: &str) -> Result<PermittedDevice, Refusal>;
 }
 
@@ -38,16 +46,24 @@ pub trait Gate: Send + Sync + 'static {
 pub struct PermittedDevice {
     /// UUID of the physical GPU, as NVML says it.
     pub gpu: String,
-    /// Which part of it, unless it is all.
-    pub partition: Option<Partition>,
-    /// How it gets into containers.
-    pub access: Access,
+    /// How much of it.
+    pub extent: Permitted,
+}
+
+/// How much of a GPU may be handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permitted {
+    /// All of it, which gets into containers like this.
+    Whole(Access),
+    /// A part of it, which may not be made yet.
+    Part(Placed),
 }
 
 /// Makes devices fit for another tenant.
 pub trait Scrub: Send + Sync + 'static {
-    /// Succeeds when no process is left on any of them and nothing of what was there can be read; fails with the reason. May be
-    /// asked again, whatever came before.
+    /// Succeeds when no process is left on any of them and nothing of what was there can be read; a part of a GPU is destroyed,
+    /// also one of which nobody knows whether it was made. Fails with the reason. May be asked again, whatever came before; for
+    /// one GPU nobody makes or scrubs anything meanwhile.
     fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> BoxFuture<'a, Result<(), String>>;
 }
 
@@ -58,23 +74,27 @@ pub struct PreparerOptions {
     pub state_dir: PathBuf,
     /// Where the container runtime looks for CDI specifications: `/var/run/cdi`. Not made: the runtime would not see it.
     pub cdi_dir: PathBuf,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// How long a call to unprepare waits for a scrub. The kubelet waits 45 s.
-    pub scrub_patience: Duration,
+    /// `/proc/sys/kernel/random/boot_id`, if it can be read.
+    pub boot_id: Option<String>,
+    /// How long a call waits for a scrub, or for parts of GPUs. The kubelet waits 45 s.
+    pub patience: Duration,
+    /// How long it waits for others to have written the checkpoint.
+    pub lock_patience: Duration,
 }
 
 /// Prepares claims and takes them back.
 pub struct Preparer {
-    store: Store,
-    claims: Arc<dyn Claims>,
-    gate: Arc<dyn Gate>,
-    scrub: Arc<dyn Scrub>,
-    scrub_patience: Duration,
-    changed: watch::Sender<()>,
+    pub(super) store: Store,
+    pub(super) claims: Arc<dyn Claims>,
+    pub(super) gate: Arc<dyn Gate>,
+    pub(super) parts: Arc<dyn Parts>,
+    pub(super) scrub: Arc<dyn Scrub>,
+    pub(super) patience: Duration,
+    pub(super) changed: watch::Sender<()>,
+    pub(super) orphans: watch::Sender<Vec<Orphan>>,
 }
 
-type Outcome<T> = Result<T, Refusal>;
+pub(super) type Outcome<T> = Result<T, Refusal>;
 
 impl Preparer {
     /// Makes the directory of the checkpoint if it is missing.
@@ -82,19 +102,29 @@ impl Preparer {
         options: &PreparerOptions,
         claims: Arc<dyn Claims>,
         gate: Arc<dyn Gate>,
+        parts: Arc<dyn Parts>,
         scrub: Arc<dyn Scrub>,
     ) -> Result<Arc<Self>, PluginError> {
-        let store = Store::new(&options.state_dir, &options.cdi_dir, &options.boot_id)?;
-        let (scrub_patience, changed) = (options.scrub_patience, watch::Sender::new(()));
-        Ok(Arc::new(Self { store, claims, gate, scrub, scrub_patience, changed }))
+        let (state, cdi, boot_id) = (&options.state_dir, &options.cdi_dir, options.boot_id.as_deref());
+        Ok(Arc::new(Self {
+            store: Store::new(state, cdi, boot_id, options.lock_patience)?,
+            claims,
+            gate,
+            parts,
+            scrub,
+            patience: options.patience,
+            changed: watch::Sender::new(()),
+            orphans: watch::Sender::new(Vec::new()),
+        }))
     }
 
-    /// Told whenever what is held may have changed.
+    /// Told whenever what is held, or what is an orphan, may have changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// After a start: specifications that are missing are written again, and a checkpoint that cannot be believed is made anew.
+    /// After a start: specifications that are missing are written again, as many as can be, and a checkpoint that cannot be
+    /// believed is made anew.
     pub async fn restore(self: &Arc<Self>) -> Result<(), Refusal> {
         self.blocking(|this| this.store.restore_cdi()).await?
     }
@@ -110,211 +140,163 @@ impl Preparer {
         self: &Arc<Self>,
         asked: Vec<wire::Claim>,
     ) -> HashMap<String, Result<Vec<wire::Device>, Refusal>> {
-        let wanted = join_all(asked.iter().map(|claim| self.wanted(claim))).await;
+        let deadline = Instant::now() + self.patience;
+        let allocated = join_all(asked.iter().map(|claim| self.allocated(claim))).await;
         let uids: Vec<_> = asked.iter().map(|claim| claim.uid.clone()).collect();
-        let wanted: Vec<_> = asked.into_iter().map(|claim| claim.uid).zip(wanted).collect();
-        let done = self.blocking(move |this| this.hold(wanted)).await.and_then(|done| done);
-        done.unwrap_or_else(|refusal| uids.into_iter().map(|uid| (uid, Err(refusal.clone()))).collect())
+        let asked: Vec<_> = asked.into_iter().zip(allocated).collect();
+        let held = match self.blocking(move |this| this.hold(asked)).await.and_then(|held| held) {
+            Ok(held) => held,
+            Err(refusal) => return uids.into_iter().map(|uid| (uid, Err(refusal.clone()))).collect(),
+        };
+        let prepared = held.into_iter().map(async |(uid, held)| {
+            let held = match held {
+                Ok(held) if held.has_parts() => self.make_in_time(&uid, &held, deadline).await,
+                held => held,
+            };
+            let devices = held.map(|held| held.devices.iter().map(|device| answer(&uid, device)).collect());
+            (uid, devices)
+        });
+        join_all(prepared).await.into_iter().collect()
     }
 
-    /// What a claim is to hold: asked of the API server each time, for the kubelet tells only names.
-    async fn wanted(&self, asked: &wire::Claim) -> Outcome<Held> {
+    /// What a claim was allocated: asked of the API server each time, for the kubelet tells only names.
+    async fn allocated(&self, asked: &wire::Claim) -> Outcome<Vec<AllocatedDevice>> {
         check_uid(&asked.uid)?;
         let claim = self.claims.claim(&asked.namespace, &asked.name).await;
-        let claim = claim.map_err(|reason| Refusal::ClaimUnread { reason })?;
-        let devices = allocated(asked, claim.as_ref())?;
-        let devices =
-            devices.into_iter().map(|device| self.permitted(device)).collect::<Outcome<Vec<_>>>()?;
-        let (namespace, name) = (asked.namespace.clone(), asked.name.clone());
-        Ok(Held { namespace, name, devices, state: HeldState::Prepared })
+        allocated(asked, claim.map_err(|reason| Refusal::ClaimUnread { reason })?.as_ref())
+    }
+
+    /// What a claim is to hold, as far as that is permitted now.
+    fn wanted(&self, asked: &wire::Claim, devices: Vec<AllocatedDevice>) -> Outcome<Held> {
+        let devices = devices.into_iter().map(|device| self.permitted(device));
+        let devices: Vec<_> = devices.collect::<Outcome<_>>()?;
+        let made = devices.iter().all(|device| device.partition.is_none());
+        Ok(Held {
+            namespace: asked.namespace.clone(),
+            name: asked.name.clone(),
+            devices,
+            state: if made { HeldState::Prepared } else { HeldState::Preparing },
+            boot_id: self.store.boot_id().map(str::to_owned),
+        })
     }
 
     fn permitted(&self, device: AllocatedDevice) -> Outcome<HeldDevice> {
         let AllocatedDevice { pool, device, requests } = device;
-        let PermittedDevice { gpu, partition, access } = self.gate.permit(&pool, &device)?;
+        let PermittedDevice { gpu, extent } = self.gate.permit(&pool, &device)?;
+        let (partition, access) = match extent {
+            Permitted::Whole(access) => (None, Some(access)),
+            Permitted::Part(placed) => (Some(Partition { placed, uuid: None }), None),
+        };
         Ok(HeldDevice { pool, device, gpu, partition, requests, access })
     }
 
+    /// Holds what claims were allocated; those without parts are prepared then. Permits are asked for last: reading claims and
+    /// waiting for the lock take their time.
     fn hold(
         &self,
-        wanted: Vec<(String, Outcome<Held>)>,
-    ) -> Outcome<HashMap<String, Outcome<Vec<wire::Device>>>> {
-        let held = self.store.change(|checkpoint| {
-            let hold = |(uid, wanted): (String, Outcome<Held>)| {
-                let held = wanted.and_then(|wanted| checkpoint.hold(&uid, wanted.clone()).map(|()| wanted));
-                (uid, held)
-            };
-            wanted.into_iter().map(hold).collect::<Vec<_>>()
-        })?;
-        self.changed.send_replace(());
-        let answer = |(uid, held): (String, Outcome<Held>)| {
-            let devices = held.and_then(|held| {
-                self.store.write_cdi(&uid, &held)?;
-                Ok(held.devices.iter().map(|device| answer(&uid, device)).collect())
-            });
-            (uid, devices)
+        asked: Vec<(wire::Claim, Outcome<Vec<AllocatedDevice>>)>,
+    ) -> Outcome<Vec<(String, Outcome<Held>)>> {
+        let mut open = self.store.open()?;
+        let hold = |(claim, devices): (wire::Claim, Outcome<Vec<AllocatedDevice>>)| {
+            let wanted = devices.and_then(|devices| self.wanted(&claim, devices));
+            let held = wanted.and_then(|wanted| open.checkpoint.hold(&claim.uid, wanted));
+            (claim.uid, held)
         };
-        Ok(held.into_iter().map(answer).collect())
-    }
-
-    /// Takes claims back; each has an entry in the result. One that is not held here is none of ours any more.
-    pub async fn unprepare(
-        self: &Arc<Self>,
-        asked: Vec<wire::Claim>,
-    ) -> HashMap<String, Result<(), Refusal>> {
-        let uids: Vec<_> = asked.into_iter().map(|claim| claim.uid).collect();
-        let marked = {
-            let uids = uids.clone();
-            self.blocking(move |this| this.mark(&uids)).await.and_then(|marked| marked)
-        };
-        let marked = match marked {
-            Ok(marked) => marked,
-            Err(refusal) => return uids.into_iter().map(|uid| (uid, Err(refusal.clone()))).collect(),
-        };
-        let released = marked.into_iter().map(async |(uid, marked)| {
-            let released = match marked {
-                Ok(true) => self.release_in_time(uid.clone()).await,
-                Ok(false) => Ok(()),
-                Err(refusal) => Err(refusal),
-            };
-            (uid, released)
-        });
-        join_all(released).await.into_iter().collect()
-    }
-
-    /// Marks what is held as no longer used; whether there is something to release.
-    fn mark(&self, uids: &[String]) -> Outcome<Vec<(String, Outcome<bool>)>> {
-        let held = self.store.change(|checkpoint| {
-            let mark = |uid: &String| {
-                let Some(held) = checkpoint.claims.get_mut(uid) else { return false };
-                if held.state == HeldState::Prepared {
-                    held.state = HeldState::Scrubbing { failure: None };
-                }
-                true
-            };
-            uids.iter().map(mark).collect::<Vec<_>>()
-        })?;
-        self.changed.send_replace(());
-        let marked = uids.iter().zip(held).map(|(uid, held)| {
-            let marked = check_uid(uid).and_then(|()| {
-                if !held {
-                    self.store.remove_cdi(uid)?;
+        let held: Vec<_> = asked.into_iter().map(hold).collect();
+        open.save()?;
+        let specify = |(uid, held): (String, Outcome<Held>)| {
+            let held = held.and_then(|held| {
+                if !held.has_parts() {
+                    open.write_cdi(&uid, &held)?;
                 }
                 Ok(held)
             });
-            (uid.clone(), marked)
-        });
-        Ok(marked.collect())
+            (uid, held)
+        };
+        let held = held.into_iter().map(specify).collect();
+        drop(open);
+        self.changed.send_replace(());
+        Ok(held)
     }
 
-    /// Releases a claim, which goes on when nobody waits any more.
-    async fn release_in_time(self: &Arc<Self>, uid: String) -> Outcome<()> {
-        let this = Arc::clone(self);
-        let task = tokio::spawn(async move { this.release(&uid).await });
-        match tokio::time::timeout(self.scrub_patience, task).await {
-            Ok(released) => released.map_err(|_| Refusal::Stopping)?,
-            Err(_) => Err(Refusal::ScrubUnderWay),
-        }
+    /// Makes the parts of a claim that is held, which goes on when nobody waits any more.
+    async fn make_in_time(self: &Arc<Self>, uid: &str, held: &Held, deadline: Instant) -> Outcome<Held> {
+        let under_way = |_| Refusal::PartUnderWay;
+        let locks = timeout_at(deadline, self.gpu_locks(&held.devices)).await.map_err(under_way)??;
+        let (this, uid, held) = (Arc::clone(self), uid.to_owned(), held.clone());
+        let task = tokio::spawn(async move { this.make(uid, held, locks).await });
+        timeout_at(deadline, task).await.map_err(under_way)?.map_err(|_| Refusal::Stopping)?
     }
 
-    /// Scrubs the devices of a claim, and forgets it.
-    async fn release(self: &Arc<Self>, uid: &str) -> Outcome<()> {
-        let owned = uid.to_owned();
-        let lock = self.blocking(move |this| this.store.scrub_lock(&owned)).await??;
-        let Some(lock) = lock else { return Err(Refusal::ScrubUnderWay) };
+    async fn make(self: &Arc<Self>, uid: String, held: Held, locks: Vec<Lock>) -> Outcome<Held> {
         let checkpoint = self.blocking(|this| this.store.read()).await??;
-        let Some(held) = checkpoint.claims.get(uid) else { return Ok(()) };
-        // Released already, and prepared anew since: that is another use.
-        if held.state == HeldState::Prepared {
-            return Ok(());
-        }
-        let scrubbed = self.scrub.scrub(&held.devices).await;
-        match &scrubbed {
-            Ok(()) => tracing::info!(
-                uid,
-                claim = held.name,
-                namespace = held.namespace,
-                devices = held.names(),
-                "scrubbed"
-            ),
-            Err(reason) => {
-                tracing::error!(
-                    uid,
-                    claim = held.name,
-                    namespace = held.namespace,
-                    devices = held.names(),
-                    reason,
-                    "not scrubbed"
-                );
+        // Others had its GPUs until now, and may have given it back.
+        checkpoint.in_use(&uid, &held)?;
+        let (mut made, mut failed) = (Vec::new(), None);
+        for (at, device) in held.devices.iter().enumerate() {
+            let Some(placed) = device.placed() else { continue };
+            match self.parts.make(&device.gpu, placed, &checkpoint.placed(&device.gpu)).await {
+                Ok(part) => made.push((at, part)),
+                Err(reason) => {
+                    failed = Some(Refusal::PartFailed { device: device.device.clone(), reason });
+                    break;
+                }
             }
         }
-        let owned = uid.to_owned();
         self.blocking(move |this| {
-            let finished = this.finish(&owned, scrubbed);
-            drop(lock);
-            finished
+            let recorded = this.record(&uid, &held, made, failed);
+            drop(locks);
+            recorded
         })
         .await?
     }
 
-    fn finish(&self, uid: &str, scrubbed: Result<(), String>) -> Outcome<()> {
-        if let Err(reason) = scrubbed {
-            self.store.change(|checkpoint| {
-                if let Some(held) = checkpoint.claims.get_mut(uid) {
-                    held.state = HeldState::Scrubbing { failure: Some(reason.clone()) };
-                }
-            })?;
-            self.changed.send_replace(());
-            return Err(Refusal::ScrubFailed { reason });
-        }
-        self.store.remove_cdi(uid)?;
-        self.store.change(|checkpoint| drop(checkpoint.claims.remove(uid)))?;
-        self.store.forget_scrub_lock(uid);
+    /// Records which parts of a claim were made; with all of them, and a permit that still lives, it is prepared.
+    fn record(
+        &self,
+        uid: &str,
+        held: &Held,
+        made: Vec<(usize, Made)>,
+        failed: Option<Refusal>,
+    ) -> Outcome<Held> {
+        let mut open = self.store.open()?;
+        let in_use = open.checkpoint.in_use(uid, held).map(drop);
+        let permitted = || {
+            let mut devices = held.devices.iter();
+            devices.try_for_each(|device| self.gate.permit(&device.pool, &device.device).map(drop))
+        };
+        let prepared = in_use.and(failed.map_or(Ok(()), Err)).and_then(|()| permitted());
+        // Also of a claim that is being given back: what is there is known.
+        let recorded = open.checkpoint.record(uid, made, prepared.is_ok());
+        open.save()?;
+        prepared?;
+        let held = recorded.ok_or(Refusal::ClaimReleased)?;
+        open.write_cdi(uid, &held)?;
+        drop(open);
         self.changed.send_replace(());
-        Ok(())
+        Ok(held)
     }
 
-    /// Takes back what the kubelet will not ask for: claims that were deleted, or allocated anew, while nobody was here, and
-    /// devices whose scrub failed. To be called after a start and every now and then.
-    pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
-        for (uid, held) in self.held().await? {
-            let collected = match held.state {
-                // Not marked once more: it may have been prepared anew since it was looked at.
-                HeldState::Scrubbing { .. } => self.release_in_time(uid.clone()).await,
-                HeldState::Prepared if self.is_orphan(&uid, &held).await => {
-                    let claim = wire::Claim { namespace: held.namespace, uid: uid.clone(), name: held.name };
-                    self.unprepare(vec![claim]).await.remove(&uid).unwrap_or(Ok(()))
+    /// Waits until nobody, in any process, makes or scrubs anything of these GPUs.
+    pub(super) async fn gpu_locks(self: &Arc<Self>, devices: &[HeldDevice]) -> Outcome<Vec<Lock>> {
+        // In one order for all, so that two never wait for each other.
+        let gpus: BTreeSet<_> = devices.iter().map(|device| device.gpu.clone()).collect();
+        let mut locks = Vec::new();
+        for gpu in gpus {
+            loop {
+                let gpu = gpu.clone();
+                if let Some(lock) = self.blocking(move |this| this.store.gpu_lock(&gpu)).await?? {
+                    locks.push(lock);
+                    break;
                 }
-                HeldState::Prepared => Ok(()),
-            };
-            if let Err(refusal) = collected {
-                tracing::warn!(uid, code = refusal.code(), %refusal, "a claim was not collected");
+                tokio::time::sleep(RETRY).await;
             }
         }
-        Ok(())
-    }
-
-    /// Whether the claim is certainly not the one that these devices were prepared for.
-    async fn is_orphan(&self, uid: &str, held: &Held) -> bool {
-        let asked =
-            wire::Claim { namespace: held.namespace.clone(), uid: uid.to_owned(), name: held.name.clone() };
-        let Ok(claim) = self.claims.claim(&held.namespace, &held.name).await else { return false };
-        match allocated(&asked, claim.as_ref()) {
-            Ok(devices) => !held.devices.iter().all(|ours| {
-                devices.iter().any(|theirs| theirs.pool == ours.pool && theirs.device == ours.device)
-            }),
-            Err(
-                Refusal::ClaimGone { .. }
-                | Refusal::ClaimReplaced { .. }
-                | Refusal::ClaimNotAllocated
-                | Refusal::ClaimWithoutDevices,
-            ) => true,
-            Err(_) => false,
-        }
+        Ok(locks)
     }
 
     /// Runs what waits for disks on a thread of its own, to its end.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Outcome<T> {
@@ -324,7 +306,7 @@ impl Preparer {
 }
 
 /// It becomes part of the names of files.
-fn check_uid(uid: &str) -> Outcome<()> {
+pub(super) fn check_uid(uid: &str) -> Outcome<()> {
     let fits =
         !uid.is_empty() && uid.len() <= 64 && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if fits { Ok(()) } else { Err(Refusal::ClaimUid { uid: uid.to_owned() }) }

@@ -3,8 +3,8 @@
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::HealthStatus;
 use bailiwick_dra::plugin::{
-    Access, ApiServer, Credential, DeviceNode, Gate, Health, HeldDevice, PermittedDevice, Plugin, Preparer,
-    PreparerOptions, Refusal, RegistrationState, Scrub,
+    Access, ApiServer, Credential, DeviceNode, Gate, Health, HeldDevice, Made, Parts, Permitted,
+    PermittedDevice, Placed, Plugin, Preparer, PreparerOptions, Refusal, RegistrationState, Scrub,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,9 +54,20 @@ impl Gate for Permits {
         };
         Ok(PermittedDevice {
             gpu: uuid(index),
-            partition: None,
-            access: Access::Nodes(vec![node(&format!("nvidia{index}")), node("nvidiactl")]),
+            extent: Permitted::Whole(Access::Nodes(vec![node(&format!("nvidia{index}")), node("nvidiactl")])),
         })
+    }
+}
+
+/// These GPUs are handed out whole.
+impl Parts for Permits {
+    fn make<'a>(
+        &'a self,
+        gpu: &'a str,
+        _: Placed,
+        _: &'a [Placed],
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Made, String>> + Send + 'a>> {
+        Box::pin(async move { Err(format!("{gpu} has no MIG mode")) })
     }
 }
 
@@ -136,11 +147,13 @@ impl Stage {
         let options = PreparerOptions {
             state_dir: self.state_dir(),
             cdi_dir: self.node.cdi_dir(),
-            boot_id: boot_id.to_owned(),
-            scrub_patience: Duration::from_secs(40),
+            boot_id: Some(boot_id.to_owned()),
+            patience: Duration::from_secs(40),
+            lock_patience: Duration::from_secs(10),
         };
         let api_server = Arc::new(api_server(&kubeconfig));
-        Preparer::new(&options, api_server, self.permits.clone(), self.scrubber.clone()).unwrap()
+        let (gate, parts) = (self.permits.clone(), self.permits.clone());
+        Preparer::new(&options, api_server, gate, parts, self.scrubber.clone()).unwrap()
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {

@@ -3,8 +3,8 @@
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::{Claim, Device};
 use bailiwick_dra::plugin::{
-    Access, Claims, DeviceNode, Gate, HeldDevice, Partition, PermittedDevice, Preparer, PreparerOptions,
-    Refusal, Scrub,
+    Access, Claims, DeviceNode, Gate, HeldDevice, Made, Parts, Permitted, PermittedDevice, Placed, Preparer,
+    PreparerOptions, Refusal, Scrub,
 };
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) const POOL: &str = "m1";
+/// Longer than any test: a slow disk is no failure.
+const LOCK_PATIENCE: Duration = Duration::from_mins(1);
 const BOOT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,6 +31,12 @@ pub(crate) struct World {
     pub(crate) unreachable: Mutex<Option<String>>,
     /// Why devices are refused.
     pub(crate) refused: Mutex<Option<Refusal>>,
+    /// Why a part cannot be made.
+    pub(crate) unmakable: Mutex<Option<String>>,
+    /// Parts of `GPU-0` are made while nobody has this.
+    pub(crate) making: tokio::sync::Mutex<()>,
+    /// Parts that were asked for: the GPU, the part, and what claims hold of the GPU.
+    pub(crate) parts: Mutex<Vec<(String, Placed, Vec<Placed>)>>,
     /// Why a scrub fails.
     pub(crate) stuck: Mutex<Option<String>>,
     /// Scrubs of `gpu-0` wait while somebody has this.
@@ -62,12 +70,41 @@ impl Gate for World {
         let unknown = || Refusal::DeviceUnknown { pool: pool.to_owned(), device: device.to_owned() };
         let number = number.ok_or_else(unknown)?;
         let mut slice = || parts.next().and_then(|part| part.parse().ok());
-        let partition = device.contains("-mig-").then(|| {
+        let extent = if device.contains("-mig-") {
             let (_, start, size) = (slice(), slice().unwrap(), slice().unwrap());
-            Partition { uuid: format!("MIG-{number}-{start}"), start, size }
-        });
-        let node = DeviceNode { path: format!("/dev/nvidia{number}"), host_path: None };
-        Ok(PermittedDevice { gpu: format!("GPU-{number}"), partition, access: Access::Nodes(vec![node]) })
+            Permitted::Part(part(start, size))
+        } else {
+            Permitted::Whole(access(number))
+        };
+        Ok(PermittedDevice { gpu: format!("GPU-{number}"), extent })
+    }
+}
+
+/// The profile of a part is ten times its size.
+pub(crate) fn part(start: u32, size: u32) -> Placed {
+    Placed { profile: 10 * size, start, size }
+}
+
+fn access(number: &str) -> Access {
+    Access::Nodes(vec![DeviceNode { path: format!("/dev/nvidia{number}"), host_path: None }])
+}
+
+impl Parts for World {
+    fn make<'a>(
+        &'a self,
+        gpu: &'a str,
+        part: Placed,
+        held: &'a [Placed],
+    ) -> Answer<'a, Result<Made, String>> {
+        Box::pin(async move {
+            self.parts.lock().unwrap().push((gpu.to_owned(), part, held.to_vec()));
+            let _making = if gpu == "GPU-0" { Some(self.making.lock().await) } else { None };
+            if let Some(reason) = self.unmakable.lock().unwrap().clone() {
+                return Err(reason);
+            }
+            let number = gpu.trim_start_matches("GPU-");
+            Ok(Made { uuid: format!("MIG-{number}-{}", part.start), access: access(number) })
+        })
     }
 }
 
@@ -122,19 +159,20 @@ impl Host {
     }
 
     fn with(files: Files, world: Arc<World>, boot_id: &str) -> Self {
-        let options = PreparerOptions {
-            state_dir: files.path().join("state"),
-            cdi_dir: files.path().join("cdi"),
-            boot_id: boot_id.to_owned(),
-            scrub_patience: Duration::from_millis(500),
-        };
-        let preparer = Preparer::new(&options, world.clone(), world.clone(), world.clone()).unwrap();
+        let preparer = preparer(files.path(), &world, Some(boot_id), LOCK_PATIENCE);
         Self { files, world, preparer }
     }
 
     /// The agent ends and starts again.
     pub(crate) fn restarted(self) -> Self {
         Self::with(self.files, self.world, BOOT_ID)
+    }
+
+    /// The agent ends, and what starts cannot tell in which boot.
+    #[allow(dead_code, reason = "not every test that takes this module does that")]
+    pub(crate) fn restarted_without_boot_id(self) -> Self {
+        let preparer = preparer(self.files.path(), &self.world, None, LOCK_PATIENCE);
+        Self { preparer, ..self }
     }
 
     /// The machine does: what is in memory is lost.
@@ -146,13 +184,13 @@ impl Host {
 
     /// Another agent of the same node.
     pub(crate) fn another(&self) -> Arc<Preparer> {
-        let options = PreparerOptions {
-            state_dir: self.files.path().join("state"),
-            cdi_dir: self.files.path().join("cdi"),
-            boot_id: BOOT_ID.to_owned(),
-            scrub_patience: Duration::from_millis(500),
-        };
-        Preparer::new(&options, self.world.clone(), self.world.clone(), self.world.clone()).unwrap()
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), LOCK_PATIENCE)
+    }
+
+    /// Another one, which waits for locks no longer than this.
+    #[allow(dead_code, reason = "not every test that takes this module does that")]
+    pub(crate) fn impatient(&self, lock_patience: Duration) -> Arc<Preparer> {
+        preparer(self.files.path(), &self.world, Some(BOOT_ID), lock_patience)
     }
 
     pub(crate) fn checkpoint(&self) -> PathBuf {
@@ -192,6 +230,23 @@ impl Host {
     pub(crate) async fn held(&self) -> Vec<String> {
         self.preparer.held().await.unwrap().into_iter().map(|(_, held)| held.name).collect()
     }
+}
+
+fn preparer(
+    files: &Path,
+    world: &Arc<World>,
+    boot_id: Option<&str>,
+    lock_patience: Duration,
+) -> Arc<Preparer> {
+    let options = PreparerOptions {
+        state_dir: files.join("state"),
+        cdi_dir: files.join("cdi"),
+        boot_id: boot_id.map(str::to_owned),
+        patience: Duration::from_millis(500),
+        lock_patience,
+    };
+    let [claims, gate, parts, scrub] = std::array::from_fn(|_| Arc::clone(world));
+    Preparer::new(&options, claims, gate, parts, scrub).unwrap()
 }
 
 pub(crate) async fn prepare(preparer: &Arc<Preparer>, claim: &str) -> Result<Vec<Device>, Refusal> {

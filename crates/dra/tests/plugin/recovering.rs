@@ -49,27 +49,87 @@ async fn a_missing_cdi_directory_is_told_and_the_claim_works_once_it_is_there() 
     assert!(host.cdi("a").exists());
 }
 
-#[tokio::test]
-async fn claims_that_went_while_nobody_was_there_are_collected() {
+/// A host with a claim that stays, and some that lose their right to what they hold while no agent is there.
+async fn deserted() -> Host {
     let host = Host::new();
-    for (claim, device) in [("stays", "gpu-0"), ("deleted", "gpu-1"), ("anew", "gpu-2"), ("moved", "gpu-3")] {
+    for (claim, device) in
+        [("stays", "gpu-0"), ("deleted", "gpu-1"), ("anew", "gpu-2"), ("moved", "gpu-3"), ("more", "gpu-5")]
+    {
         host.allocate(claim, &[device]);
         host.prepare(claim).await.unwrap();
     }
-    let host = host.restarted();
     host.delete("deleted");
     host.world.claims.lock().unwrap().get_mut("anew").unwrap()["metadata"]["uid"] = "uid-other".into();
     host.allocate("moved", &["gpu-4"]);
-    assert_eq!(code(host.prepare("moved").await), "plugin.claim.reallocated");
+    host.allocate("more", &["gpu-5", "gpu-6"]);
+    host
+}
 
+#[tokio::test]
+async fn claims_that_went_stay_reserved_and_are_told_while_their_containers_may_live() {
+    let host = deserted().await.restarted();
+    for claim in ["moved", "more"] {
+        assert_eq!(code(host.prepare(claim).await), "plugin.claim.reallocated");
+    }
     *host.world.unreachable.lock().unwrap() = Some("connection refused".to_owned());
     host.preparer.collect().await.unwrap();
-    assert_eq!(host.held().await.len(), 4, "nobody knows what has gone");
+    assert!(host.preparer.orphans().is_empty(), "nobody knows what has gone");
     *host.world.unreachable.lock().unwrap() = None;
+
+    host.preparer.collect().await.unwrap();
+    let orphans = || host.preparer.orphans().into_iter().map(|orphan| orphan.name).collect::<Vec<_>>();
+    assert_eq!(orphans(), ["anew", "deleted", "more", "moved"]);
+    assert!(host.preparer.orphans()[1].reason.contains("does not exist"));
+    assert_eq!(host.held().await.len(), 5);
+    assert!(host.world.scrubbed.lock().unwrap().is_empty());
+    host.allocate("next", &["gpu-1"]);
+    assert_eq!(code(host.prepare("next").await), "plugin.device.held");
+
+    // The kubelet has seen its containers end.
+    host.unprepare("deleted").await.unwrap();
+    assert_eq!(orphans(), ["anew", "more", "moved"]);
+    host.prepare("next").await.unwrap();
+    host.unprepare("more").await.unwrap();
+    host.prepare("more").await.unwrap();
+    host.preparer.collect().await.unwrap();
+    assert_eq!(orphans(), ["anew", "moved"]);
+}
+
+#[tokio::test]
+async fn claims_that_went_are_collected_once_no_container_of_them_can_live() {
+    let host = deserted().await.rebooted();
     host.preparer.collect().await.unwrap();
     assert_eq!(host.held().await, ["stays"]);
-    assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-2", "gpu-1", "gpu-3"]);
-    host.prepare("moved").await.unwrap();
+    assert!(host.preparer.orphans().is_empty());
+    assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-2", "gpu-1", "gpu-5", "gpu-3"]);
+    for claim in ["moved", "more"] {
+        host.prepare(claim).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_boot_that_cannot_be_told_is_neither_the_same_nor_another() {
+    let host = Host::new();
+    for (claim, device) in [("gone", "gpu-0"), ("stays", "gpu-1")] {
+        host.allocate(claim, &[device]);
+        host.prepare(claim).await.unwrap();
+    }
+    host.delete("gone");
+    std::fs::remove_file(host.cdi("stays")).unwrap();
+    let host = host.restarted_without_boot_id();
+    host.preparer.restore().await.unwrap();
+    assert!(!host.cdi("stays").exists());
+    host.preparer.collect().await.unwrap();
+    assert_eq!(host.held().await, ["gone", "stays"]);
+    // What was prepared then is of no known boot either.
+    host.prepare("stays").await.unwrap();
+    std::fs::remove_file(host.cdi("stays")).unwrap();
+    let host = host.restarted_without_boot_id();
+    host.preparer.restore().await.unwrap();
+    host.delete("stays");
+    host.preparer.collect().await.unwrap();
+    assert!(!host.cdi("stays").exists());
+    assert_eq!(host.preparer.orphans().len(), 2);
 }
 
 #[tokio::test]

@@ -88,9 +88,8 @@ async fn a_scrub_that_a_crash_cut_off_is_done_again() {
     // The checkpoint is lost too: the specification says that the claim holds it.
     std::fs::remove_file(host.checkpoint()).unwrap();
     *host.world.stuck.lock().unwrap() = None;
-    host.delete("a");
     let host = host.restarted();
-    host.preparer.collect().await.unwrap();
+    host.unprepare("a").await.unwrap();
     assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"]);
     assert!(host.held().await.is_empty() && !host.cdi("a").exists());
 }
