@@ -1,6 +1,7 @@
 //! Makes a GPU fit for another tenant: no process left on it, reset, and as healthy as before. Whoever runs the agent decides how
-//! much of that is needed.
+//! much of that is needed. A part of a GPU is destroyed instead, whatever was decided: its place may be another part's next.
 
+use super::parts::Parter;
 use super::watching::Hold;
 use domain::probe::{Probe, Severity};
 use dra::plugin::{HeldDevice, Scrub};
@@ -25,7 +26,7 @@ pub enum ScrubMode {
     Reset,
     /// No process may be left. The driver clears memory before it gives it to another process; registers and caches are not reset.
     Processes,
-    /// Nothing: all users of this host are one tenant.
+    /// Nothing: all users of this host are one tenant. Parts of GPUs (MIG) are destroyed all the same.
     Never,
 }
 
@@ -39,16 +40,20 @@ pub(super) struct Scrubber {
     pub(super) hold: Hold,
     /// `nvidia-smi`: NVML has no call that resets a GPU.
     pub(super) nvidia_smi: PathBuf,
+    /// Destroys parts.
+    pub(super) parter: Parter,
 }
 
 impl Scrub for Scrubber {
     fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            if self.mode == ScrubMode::Never {
-                return Ok(());
-            }
             for device in devices {
-                self.one(device).await.map_err(|reason| format!("{}: {reason}", device.device))?;
+                let scrubbed = match &device.partition {
+                    Some(part) => self.parter.destroy(&device.gpu, part.placed).await,
+                    None if self.mode == ScrubMode::Never => Ok(()),
+                    None => self.whole(device).await,
+                };
+                scrubbed.map_err(|reason| format!("{}: {reason}", device.device))?;
             }
             Ok(())
         })
@@ -56,15 +61,12 @@ impl Scrub for Scrubber {
 }
 
 impl Scrubber {
-    async fn one(&self, device: &HeldDevice) -> Result<(), String> {
-        if device.partition.is_some() {
-            // The driver tells the processes of a whole GPU, and resets a whole GPU.
-            return Err("a part of a GPU cannot be scrubbed".to_owned());
-        }
+    async fn whole(&self, device: &HeldDevice) -> Result<(), String> {
         let before = self.idle(&device.gpu).await?;
         if self.mode == ScrubMode::Reset {
             let _held = self.hold.take().await;
             self.reset(&device.gpu).await?;
+            self.parter.tips.was_reset(&device.gpu);
         }
         let after = self.now().await?;
         let gpu = after.gpu(&device.gpu).ok_or("it is gone after its reset")?;
@@ -181,7 +183,7 @@ mod tests {
     }
 
     fn scrubber(mode: ScrubMode, probe: ProbeNow, nvidia_smi: PathBuf) -> Scrubber {
-        Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody() }
+        Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody(), parter: Parter::of_nothing() }
     }
 
     #[tokio::test]
@@ -226,16 +228,5 @@ mod tests {
         let after = probes(vec![probe(Some(0), vec![]), probe(Some(0), vec![ill])]);
         let scrubber = scrubber(ScrubMode::Reset, after, program(directory.path(), "exit 0"));
         assert!(scrubber.scrub(&[device()]).await.unwrap_err().contains("gpu.health.row-remap-failed"));
-    }
-
-    #[tokio::test]
-    async fn a_part_of_a_gpu_is_refused() {
-        let placed = dra::plugin::Placed { profile: 19, start: 0, size: 1 };
-        let partition = dra::plugin::Partition { placed, uuid: Some("MIG-1".to_owned()) };
-        let part = HeldDevice { partition: Some(partition), ..device() };
-        let idle = probes(vec![probe(Some(0), vec![])]);
-        let scrubber = scrubber(ScrubMode::Processes, idle, PathBuf::from("/nonexistent"));
-        assert!(scrubber.scrub(&[part]).await.is_err());
-        scrubber.scrub(&[device()]).await.unwrap();
     }
 }
