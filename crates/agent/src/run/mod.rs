@@ -18,7 +18,7 @@ pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use crate::cell::{Gate as Permits, Host, Reporter, StateDir};
+use crate::cell::{Gate as Permits, Host, Reporter, StateDir, bounded};
 use domain::agent::PreparedDevice;
 use domain::{Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
@@ -223,7 +223,7 @@ impl Work<'_> {
         };
         let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
-        let host = Host { probe: sight.probe, registered, prepared, problems };
+        let host = Host { probe: sight.probe, registered, prepared, problems: bounded(problems) };
         self.host.send_if_modified(|before| replace(before, host));
     }
 
