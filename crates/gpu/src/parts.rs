@@ -36,8 +36,8 @@ pub enum PartError {
     /// There is no such GPU.
     #[error("the driver does not show {0}")]
     NoGpu(String),
-    /// MIG mode is off, or the GPU has none.
-    #[error("its MIG mode is off")]
+    /// MIG mode is off, or the GPU has none, or the library does not part it.
+    #[error("its MIG mode is off, or the driver does not part it")]
     NotParted,
     /// There is no such profile or place.
     #[error("profile {profile} cannot be put at slice {start}")]
@@ -243,8 +243,8 @@ impl MigDevice {
 /// Processes with a context on a GPU or a MIG device: for compute, and for graphics where the driver knows such. One that has both
 /// counts twice.
 pub(crate) fn processes(device: &Device<'_>) -> Result<u32, Trouble> {
-    let compute = device.running_compute_processes_count()?;
-    let graphics = match device.running_graphics_processes_count().map_err(Trouble::from) {
+    let compute = raw::compute_processes(device)?;
+    let graphics = match raw::graphics_processes(device).map_err(Trouble::from) {
         Err(Trouble::NotTold) => 0,
         answer => answer?,
     };

@@ -462,9 +462,9 @@ pub extern "C" fn nvmlDeviceGetRemappedRows(
 }
 
 /// Who they are is not described: a caller learns how many there are, and that its place was too small.
-fn put_processes(count: *mut c_uint, processes: u32) -> Result<(), Return> {
+fn put_processes(described: &Described, count: *mut c_uint, processes: u32) -> Result<(), Return> {
     put(count, processes)?;
-    if processes == 0 { Ok(()) } else { Err(TOO_SMALL) }
+    if processes == 0 || described.counts_with_success { Ok(()) } else { Err(TOO_SMALL) }
 }
 
 #[unsafe(no_mangle)]
@@ -475,10 +475,10 @@ pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
 ) -> Return {
     ask("nvmlDeviceGetComputeRunningProcesses_v3", device, |described| {
         let Some((_, at)) = mig_of(device.addr()) else {
-            return put_processes(count, told(described.gpu.readings.processes)?);
+            return put_processes(described, count, told(described.gpu.readings.processes)?);
         };
         let of_instance = described.instance_processes.get(&instance(described, at)?.gpu_instance);
-        put_processes(count, of_instance.copied().unwrap_or_default())
+        put_processes(described, count, of_instance.copied().unwrap_or_default())
     })
 }
 
@@ -490,7 +490,7 @@ pub extern "C" fn nvmlDeviceGetGraphicsRunningProcesses_v3(
 ) -> Return {
     ask("nvmlDeviceGetGraphicsRunningProcesses_v3", device, |described| {
         let of_gpu = gpu_of(device.addr()).map(|_| described.graphics_processes);
-        put_processes(count, of_gpu.unwrap_or_default())
+        put_processes(described, count, of_gpu.unwrap_or_default())
     })
 }
 

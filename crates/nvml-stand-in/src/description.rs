@@ -45,6 +45,9 @@ pub struct Described {
     /// Processes with a graphics context.
     #[serde(default)]
     pub graphics_processes: u32,
+    /// Whether processes are counted with success, as NVIDIA's mock library does, and not with what `nvml.h` says.
+    #[serde(default)]
+    pub counts_with_success: bool,
     /// Processes of MIG instances, by the number of the GPU instance; who has some cannot be destroyed.
     #[serde(default)]
     pub instance_processes: BTreeMap<u32, u32>,
