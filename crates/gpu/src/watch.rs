@@ -9,6 +9,7 @@ use nvml_wrapper::EventSet;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings as sys;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,29 +183,40 @@ impl Watcher {
 }
 
 /// What the driver reports of the GPUs that were there when it was loaded.
-struct Events<'nvml>(Option<EventSet<'nvml>>);
+struct Events<'nvml> {
+    set: Option<EventSet<'nvml>>,
+    /// Whether the last wait failed.
+    failing: Cell<bool>,
+}
 
 impl<'nvml> Events<'nvml> {
     fn of(nvml: &'nvml Nvml) -> Self {
-        let Ok(set) = nvml.0.create_event_set() else { return Self(None) };
+        let Ok(set) = nvml.0.create_event_set() else { return Self::none() };
         let registered = (0..nvml.count().unwrap_or_default())
             .filter_map(|index| nvml.0.device_by_index(index).ok())
             // A GPU that cannot report is probed now and then all the same.
             .filter(|device| raw::register_events(device, &set, WANTED.into()).is_ok())
             .count();
         // The library does not wait on a set without GPUs.
-        Self((registered > 0).then_some(set))
+        Self { set: (registered > 0).then_some(set), ..Self::none() }
     }
 
-    /// Waits for an event; whether there was one. XID errors are kept.
+    fn none() -> Self {
+        Self { set: None, failing: Cell::new(false) }
+    }
+
+    /// Waits for an event; whether there was one, or waiting began to fail. XID errors are kept.
     fn next(&self, wait: Duration, xids: &mut Xids) -> bool {
-        let Some(set) = &self.0 else {
+        let Some(set) = &self.set else {
             std::thread::sleep(wait);
             return false;
         };
         let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
         let started = Instant::now();
-        match set.wait(millis) {
+        let told = set.wait(millis);
+        let failed = !matches!(told, Ok(_) | Err(NvmlError::Timeout));
+        let was_failing = self.failing.replace(failed);
+        match told {
             Ok(event) => {
                 let xid = match event.event_data {
                     Some(XidError::Value(xid)) => Some(xid),
@@ -217,9 +229,9 @@ impl<'nvml> Events<'nvml> {
             }
             Err(NvmlError::Timeout) => false,
             Err(_) => {
-                // A lost GPU lets every wait fail at once.
+                // A lost GPU lets every wait fail at once: one probe tells that, and the next comes in its time.
                 std::thread::sleep(wait.saturating_sub(started.elapsed()));
-                true
+                !was_failing
             }
         }
     }

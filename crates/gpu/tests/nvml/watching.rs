@@ -167,3 +167,22 @@ fn what_somebody_changed_is_probed_at_once_when_they_say_so() {
         if probes == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
 }
+
+#[test]
+fn a_driver_whose_every_wait_fails_is_not_probed_without_end() {
+    let mut host = Host::of("h100");
+    host.fault(&json!({"function": "nvmlEventSetWait_v2", "error": 15}));
+    let interval = Duration::from_hours(1);
+    let mut watcher =
+        Watcher::new(Watch { library: Some(host.installed.library()), host: host.root(), interval });
+    let (mut probes, mut waits) = (0, 0);
+    watcher.run(&mut |seen| {
+        match seen {
+            Seen::Nothing => waits += 1,
+            Seen::Changed(_) | Seen::Same(_) => probes += 1,
+        }
+        if waits == 3 || probes == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    // at first, and once more when waiting began to fail
+    assert_eq!((probes, waits), (2, 3));
+}
