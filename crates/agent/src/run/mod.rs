@@ -117,7 +117,7 @@ async fn work(
     let known = Known { sight: watching.sight(), permits, devices };
     let root = HostRoot::at(&options.host_root);
     let boot_id = root.boot_id();
-    let driver = Driver { library: options.nvml.clone(), root };
+    let driver = Driver::new(options.nvml.clone(), root);
     let preparer_options = PreparerOptions {
         state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
         cdi_dir: options.cdi_dir.clone(),

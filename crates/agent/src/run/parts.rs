@@ -51,7 +51,7 @@ impl Parter {
     #[cfg(test)]
     pub(super) fn of_nothing() -> Self {
         let nowhere = std::path::PathBuf::from("/nonexistent");
-        let driver = Driver { library: Some(nowhere.clone()), root: gpu::HostRoot::at(&nowhere) };
+        let driver = Driver::new(Some(nowhere.clone()), gpu::HostRoot::at(&nowhere));
         let devices = DeviceRoot { runtime: nowhere.clone(), own: nowhere };
         Self { driver, devices, sight: watch::channel(None).1, tips: Tips::default() }
     }
@@ -98,8 +98,13 @@ impl Parter {
         &self,
         act: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let this = self.clone();
-        let done = tokio::task::spawn_blocking(move || act(&this)).await;
+        let (this, shared) = (self.clone(), self.driver.shared().await);
+        let act = move || {
+            let done = act(&this);
+            drop(shared);
+            done
+        };
+        let done = tokio::task::spawn_blocking(act).await;
         done.map_err(|_| "the agent is stopping".to_owned())?
     }
 }

@@ -65,6 +65,7 @@ impl Scrubber {
         let before = self.idle(&device.gpu).await?;
         if self.mode == ScrubMode::Reset {
             let _held = self.hold.take().await;
+            let _alone = self.parter.driver.alone().await;
             self.reset(&device.gpu).await?;
             self.parter.tips.was_reset(&device.gpu);
         }
@@ -124,8 +125,13 @@ impl Scrubber {
     }
 
     async fn now(&self) -> Result<Probe, String> {
-        let probe = Arc::clone(&self.probe);
-        tokio::task::spawn_blocking(move || probe()).await.map_err(|_| "the agent is stopping".to_owned())?
+        let (probe, shared) = (Arc::clone(&self.probe), self.parter.driver.shared().await);
+        let probe = move || {
+            let probed = probe();
+            drop(shared);
+            probed
+        };
+        tokio::task::spawn_blocking(probe).await.map_err(|_| "the agent is stopping".to_owned())?
     }
 }
 
@@ -215,6 +221,37 @@ mod tests {
         assert!(failed.starts_with("gpu-1: ") && failed.ends_with("says: GPU is a primary GPU"), "{failed}");
         let missing = Scrubber { nvidia_smi: PathBuf::from("/nonexistent"), ..scrubber };
         assert!(missing.scrub(&[device()]).await.unwrap_err().contains("/nonexistent"));
+    }
+
+    /// No GPU can be reset while somebody has the driver open.
+    #[tokio::test]
+    async fn nobody_of_this_agent_opens_the_driver_while_a_gpu_is_reset() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let wait = format!("while [ ! -e {} ]; do sleep 0.01; done", file("go").display());
+        let one = scrubber(
+            ScrubMode::Reset,
+            probes(vec![probe(Some(0), vec![])]),
+            program(directory.path(), &wait),
+        );
+        let other = Scrubber {
+            mode: ScrubMode::Processes,
+            probe: Arc::clone(&one.probe),
+            hold: Hold::of_nobody(),
+            nvidia_smi: PathBuf::from("/nonexistent"),
+            parter: one.parter.clone(),
+        };
+        let one = tokio::spawn(async move { one.scrub(&[device()]).await });
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !file("asked").exists() {
+            assert!(Instant::now() < deadline, "nothing is reset");
+            tokio::task::yield_now().await;
+        }
+        let mut other = tokio::spawn(async move { other.scrub(&[device()]).await });
+        assert!(timeout(Duration::from_millis(300), &mut other).await.is_err(), "it waits for the reset");
+        std::fs::write(file("go"), "").unwrap();
+        one.await.unwrap().unwrap();
+        other.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -54,7 +54,7 @@ impl Host {
         }
         let installed = Installed::into(&driver, &description).unwrap();
         let parter = Parter {
-            driver: Driver { library: Some(installed.library()), root: HostRoot::at(root) },
+            driver: Driver::new(Some(installed.library()), HostRoot::at(root)),
             devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: dev },
             sight: watch::channel(None).1,
             tips: Tips::default(),
