@@ -13,6 +13,8 @@ pub(crate) struct Lifelines {
     pub(crate) reset_required: bool,
     /// It cannot be asked at all.
     pub(crate) unreadable: bool,
+    /// Whether MIG mode is on could not be read, and not because there is none.
+    pub(crate) mig_unknown: bool,
     /// What the driver wants done (`nvmlDeviceGpuRecoveryAction_t`); `None` where the driver does not tell.
     pub(crate) recovery: Option<u64>,
 }
@@ -163,6 +165,10 @@ fn life(signs: &Lifelines, found: &mut Vec<Finding>) {
     }
     if signs.unreadable {
         found.push(finding(Critical, "gpu.health.unreadable", "the driver does not let it be asked"));
+    }
+    if signs.mig_unknown && !signs.lost {
+        let message = "whether it is parted (MIG mode) cannot be read";
+        found.push(finding(Warning, "gpu.health.mig-unknown", message));
     }
     // nvmlDeviceGpuRecoveryAction_t
     let (severity, action) = match signs.recovery {

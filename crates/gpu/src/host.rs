@@ -29,9 +29,11 @@ impl HostRoot {
         Self(root.into())
     }
 
-    /// The kernel's id of the current boot.
+    /// The kernel's id of the current boot, a UUID.
     pub fn boot_id(&self) -> Option<String> {
-        self.line("proc/sys/kernel/random/boot_id")
+        let uuid =
+            |line: &String| line.len() == 36 && line.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        self.line("proc/sys/kernel/random/boot_id").filter(uuid)
     }
 
     /// The host's own identity.
@@ -58,6 +60,13 @@ impl HostRoot {
         let pairs = text.unwrap_or_default();
         let pairs = pairs.lines().filter_map(|line| line.split_once(' '));
         pairs.filter_map(|(what, minor)| Some((what.to_owned(), minor.trim().parse().ok()?))).collect()
+    }
+
+    /// Major number of `/dev/nvidia-caps/*`.
+    pub fn caps_major(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(self.0.join("proc/devices")).ok()?;
+        let mut pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
+        pairs.find(|(_, name)| *name == "nvidia-caps")?.0.parse().ok()
     }
 
     fn line(&self, path: impl AsRef<Path>) -> Option<String> {
@@ -119,6 +128,26 @@ mod tests {
             .unwrap();
         let minors = HostRoot::at(root.path()).mig_minors();
         assert_eq!((minors["gpu0/gi1/access"], minors["gpu0/gi1/ci0/access"]), (12, 13));
+    }
+
+    #[test]
+    fn the_major_number_of_capabilities_is_found_among_the_devices() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        assert_eq!(HostRoot::at(root.path()).caps_major(), None);
+        let devices =
+            "Character devices:\n  1 mem\n195 nvidia\n237 nvidia-caps-imex-channels\n238 nvidia-caps\n";
+        std::fs::write(root.path().join("proc/devices"), devices).unwrap();
+        assert_eq!(HostRoot::at(root.path()).caps_major(), Some(238));
+    }
+
+    #[test]
+    fn what_is_no_uuid_is_no_boot_id() {
+        let root = tempfile::tempdir().unwrap();
+        let random = root.path().join("proc/sys/kernel/random");
+        std::fs::create_dir_all(&random).unwrap();
+        std::fs::write(random.join("boot_id"), "x".repeat(4096)).unwrap();
+        assert_eq!(HostRoot::at(root.path()).boot_id(), None);
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Device for Gpu<'_> {
             Number::MemoryClock => self.0.clock_info(Clock::Memory)?.into(),
             Number::EccCorrected => ecc(MemoryError::Corrected)?,
             Number::EccUncorrected => ecc(MemoryError::Uncorrected)?,
-            Number::Processes => self.0.running_compute_processes_count()?.into(),
+            Number::Processes => crate::parts::processes(&self.0)?.into(),
             Number::RecoveryAction => self.recovery_action()?,
         })
     }

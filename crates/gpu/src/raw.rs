@@ -8,6 +8,8 @@
     reason = "NVML is a C library; the safe wrapper lacks these functions or gets them wrong"
 )]
 
+pub(crate) mod parts;
+
 use domain::probe::Placement;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, EventSet, Nvml};
@@ -141,6 +143,30 @@ pub(crate) fn mig_placements(device: &Device<'_>, profile: u32) -> Answer<Vec<Pl
     Ok(places.iter().map(|place| Placement { start: place.start, size: place.size }).collect())
 }
 
+/// Processes with a compute context and with a graphics context, on a GPU or a MIG device. The wrapper's own count of the former is
+/// nothing where a library answers with a count and success, as NVIDIA's mock library does; `nvml.h` lets it answer
+/// `NVML_ERROR_INSUFFICIENT_SIZE`.
+pub(crate) fn compute_processes(device: &Device<'_>) -> Answer<u32> {
+    count_processes(device, *nvml_sym(device.nvml().lib().nvmlDeviceGetComputeRunningProcesses_v3.as_ref())?)
+}
+
+/// See [`compute_processes`].
+pub(crate) fn graphics_processes(device: &Device<'_>) -> Answer<u32> {
+    count_processes(device, *nvml_sym(device.nvml().lib().nvmlDeviceGetGraphicsRunningProcesses_v3.as_ref())?)
+}
+
+type Processes =
+    unsafe extern "C" fn(sys::nvmlDevice_t, *mut u32, *mut sys::nvmlProcessInfo_t) -> sys::nvmlReturn_t;
+
+fn count_processes(device: &Device<'_>, symbol: Processes) -> Answer<u32> {
+    let mut count = 0;
+    // SAFETY: see the module; without a place to write to, NVML tells the count.
+    match unsafe { symbol(device.handle(), &raw mut count, std::ptr::null_mut()) } {
+        sys::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE => Ok(count),
+        other => nvml_try(other).map(|()| count),
+    }
+}
+
 /// Numbers of the GPU instance and the compute instance of a MIG device.
 pub(crate) fn mig_ids(mig: &Device<'_>) -> Answer<(u32, u32)> {
     let gpu_instance = nvml_sym(mig.nvml().lib().nvmlDeviceGetGpuInstanceId.as_ref())?;
@@ -216,6 +242,8 @@ mod tests {
         assert_eq!(version::<sys::nvmlGpuInstanceProfileInfo_v2_t>(2), 0x0200_0098);
         assert_eq!(size_of::<sys::nvmlConfComputeSystemState_t>(), 12);
         assert_eq!(size_of::<sys::nvmlGpuInstanceInfo_t>(), 24);
+        assert_eq!(version::<sys::nvmlComputeInstanceProfileInfo_v2_t>(2), 0x0200_0088);
+        assert_eq!(size_of::<sys::nvmlComputeInstanceInfo_t>(), 32);
     }
 
     #[test]

@@ -298,7 +298,10 @@ impl Reader {
         minors: &BTreeMap<String, u32>,
         before: Option<&Mig>,
     ) -> Option<Mig> {
-        let (enabled, pending) = self.value("mig", device.mig_mode())?;
+        let mode = device.mig_mode();
+        // No mode means that there is none. Not known means that it may be parted: nobody new gets all of it.
+        self.signs.mig_unknown = mode.as_ref().is_err_and(|trouble| *trouble != Trouble::NotTold);
+        let (enabled, pending) = self.value("mig", mode)?;
         // What a GPU can be parted into changes with its mode alone, and takes a sixth of all calls to ask.
         let whole = |mig: &Mig| mig.profiles.iter().all(|profile| !profile.placements.is_empty());
         let known =

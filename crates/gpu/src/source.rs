@@ -99,7 +99,7 @@ pub enum Number {
     EccCorrected,
     /// Uncorrected memory errors since the driver was loaded.
     EccUncorrected,
-    /// Processes with a compute context.
+    /// Processes with a compute or a graphics context.
     Processes,
     /// What the driver wants done to recover the GPU (`nvmlDeviceGpuRecoveryAction_t`); `0` is nothing.
     RecoveryAction,

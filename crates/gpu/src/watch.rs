@@ -9,8 +9,10 @@ use nvml_wrapper::EventSet;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings as sys;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is watched, and how often at least.
@@ -41,6 +43,44 @@ pub struct Watcher {
     watch: Watch,
     last: Option<(Probe, Digest)>,
     xids: Xids,
+    tips: Tips,
+}
+
+/// Tells a watcher what nobody else tells it. Clones tell the same watcher, which hears of it within half a second.
+#[derive(Clone, Debug, Default)]
+pub struct Tips(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    changed: bool,
+    reset: Vec<String>,
+}
+
+impl Tips {
+    /// Something was changed: a probe is due now.
+    pub fn changed(&self) {
+        self.lock().changed = true;
+    }
+
+    /// A GPU was reset: the XID errors that it reported before are over. Drivers from 565 on tell that by themselves.
+    pub fn was_reset(&self, uuid: &str) {
+        let mut told = self.lock();
+        told.reset.push(uuid.to_owned());
+        told.changed = true;
+    }
+
+    /// Whether a probe is due; of GPUs that were reset, `xids` forgets what they reported.
+    fn take(&self, xids: &mut Xids) -> bool {
+        let told = std::mem::take(&mut *self.lock());
+        for uuid in &told.reset {
+            xids.was_reset(uuid);
+        }
+        told.changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who hears of it, and says whether to go on.
@@ -69,12 +109,12 @@ const GATHER: Duration = Duration::from_millis(100);
 impl Watcher {
     /// A watcher that has seen nothing.
     pub fn new(watch: Watch) -> Self {
-        Self { watch, last: None, xids: Xids::default() }
+        Self { watch, last: None, xids: Xids::default(), tips: Tips::default() }
     }
 
-    /// A GPU was reset while nothing was watched: XID errors reported before are over. Drivers from 565 on tell that by themselves.
-    pub fn was_reset(&mut self, uuid: &str) {
-        self.xids.was_reset(uuid);
+    /// For those who know more.
+    pub fn tips(&self) -> Tips {
+        self.tips.clone()
     }
 
     /// Watches in this thread until `tell` breaks off.
@@ -96,6 +136,7 @@ impl Watcher {
     fn session(&mut self, nvml: &Nvml, tell: &mut Tell<'_>) -> Result<(), Error> {
         let events = Events::of(nvml);
         loop {
+            self.tips.take(&mut self.xids);
             let previous = self.last.as_ref().map(|(probe, _)| probe);
             let context = Context { host: &self.watch.host, now: Timestamp::now(), previous };
             let next = probe(nvml, &context, &mut self.xids)?;
@@ -124,6 +165,9 @@ impl Watcher {
                 return ControlFlow::Continue(());
             }
             tell(Seen::Nothing)?;
+            if self.tips.take(&mut self.xids) {
+                break;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -139,29 +183,40 @@ impl Watcher {
 }
 
 /// What the driver reports of the GPUs that were there when it was loaded.
-struct Events<'nvml>(Option<EventSet<'nvml>>);
+struct Events<'nvml> {
+    set: Option<EventSet<'nvml>>,
+    /// Whether the last wait failed.
+    failing: Cell<bool>,
+}
 
 impl<'nvml> Events<'nvml> {
     fn of(nvml: &'nvml Nvml) -> Self {
-        let Ok(set) = nvml.0.create_event_set() else { return Self(None) };
+        let Ok(set) = nvml.0.create_event_set() else { return Self::none() };
         let registered = (0..nvml.count().unwrap_or_default())
             .filter_map(|index| nvml.0.device_by_index(index).ok())
             // A GPU that cannot report is probed now and then all the same.
             .filter(|device| raw::register_events(device, &set, WANTED.into()).is_ok())
             .count();
         // The library does not wait on a set without GPUs.
-        Self((registered > 0).then_some(set))
+        Self { set: (registered > 0).then_some(set), ..Self::none() }
     }
 
-    /// Waits for an event; whether there was one. XID errors are kept.
+    fn none() -> Self {
+        Self { set: None, failing: Cell::new(false) }
+    }
+
+    /// Waits for an event; whether there was one, or waiting began to fail. XID errors are kept.
     fn next(&self, wait: Duration, xids: &mut Xids) -> bool {
-        let Some(set) = &self.0 else {
+        let Some(set) = &self.set else {
             std::thread::sleep(wait);
             return false;
         };
         let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
         let started = Instant::now();
-        match set.wait(millis) {
+        let told = set.wait(millis);
+        let failed = !matches!(told, Ok(_) | Err(NvmlError::Timeout));
+        let was_failing = self.failing.replace(failed);
+        match told {
             Ok(event) => {
                 let xid = match event.event_data {
                     Some(XidError::Value(xid)) => Some(xid),
@@ -174,9 +229,9 @@ impl<'nvml> Events<'nvml> {
             }
             Err(NvmlError::Timeout) => false,
             Err(_) => {
-                // A lost GPU lets every wait fail at once.
+                // A lost GPU lets every wait fail at once: one probe tells that, and the next comes in its time.
                 std::thread::sleep(wait.saturating_sub(started.elapsed()));
-                true
+                !was_failing
             }
         }
     }

@@ -7,6 +7,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "sizes and numbers here are small")]
 #![allow(clippy::missing_safety_doc, reason = "nvml.h says what callers promise")]
 
+mod parts;
+
 use crate::description::Described;
 use crate::state::{self, Return, State};
 use domain::probe::{FabricState, MigInstance, MigProfile, NvLink, RemoteKind};
@@ -22,11 +24,12 @@ const TOO_SMALL: Return = sys::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE;
 const TIMEOUT: Return = sys::nvmlReturn_enum_NVML_ERROR_TIMEOUT;
 const VERSION_MISMATCH: Return = 25;
 
-/// Handles of GPUs, MIG devices, GPU instances and sets of events.
+/// Handles of GPUs, MIG devices, GPU instances, compute instances and sets of events.
 const GPU: usize = 0x1_0000;
 const MIG: usize = 0x2_0000;
 const INSTANCE: usize = 0x3_0000;
-const SET: usize = 0x4_0000;
+const COMPUTE: usize = 0x4_0000;
+const SET: usize = 0x5_0000;
 
 fn code(outcome: Result<(), Return>) -> Return {
     outcome.err().unwrap_or(OK)
@@ -252,10 +255,10 @@ number!(nvmlDeviceGetPowerUsage, c_uint, |gpu| gpu.readings.power_milliwatts);
 number!(nvmlDeviceGetBrand, c_uint, |gpu| gpu.brand.as_deref().and_then(brand));
 number!(nvmlDeviceGetArchitecture, c_uint, |gpu| gpu.architecture.as_deref().and_then(architecture));
 number!(nvmlDeviceGetSupportedEventTypes, c_ulonglong, |_gpu| Some(EVENTS));
-number!(nvmlDeviceGetMaxMigDeviceCount, c_uint, |gpu| gpu
-    .mig
-    .as_ref()
-    .map(|mig| mig.instances.len() as c_uint));
+number!(nvmlDeviceGetMaxMigDeviceCount, c_uint, |gpu| gpu.mig.as_ref().map(|mig| {
+    let most = mig.profiles.iter().map(|profile| profile.max_instances).max();
+    most.unwrap_or_default().max(mig.instances.len() as c_uint)
+}));
 
 const EVENTS: c_ulonglong =
     (sys::nvmlEventTypeXidCriticalError | sys::nvmlEventTypeDoubleBitEccError) as c_ulonglong;
@@ -458,6 +461,12 @@ pub extern "C" fn nvmlDeviceGetRemappedRows(
     })
 }
 
+/// Who they are is not described: a caller learns how many there are, and that its place was too small.
+fn put_processes(described: &Described, count: *mut c_uint, processes: u32) -> Result<(), Return> {
+    put(count, processes)?;
+    if processes == 0 || described.counts_with_success { Ok(()) } else { Err(TOO_SMALL) }
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     device: sys::nvmlDevice_t,
@@ -465,10 +474,23 @@ pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     _: *mut sys::nvmlProcessInfo_t,
 ) -> Return {
     ask("nvmlDeviceGetComputeRunningProcesses_v3", device, |described| {
-        // Who they are is not described: a caller learns how many there are, and that its place was too small.
-        let processes = told(described.gpu.readings.processes)?;
-        put(count, processes)?;
-        if processes == 0 { Ok(()) } else { Err(TOO_SMALL) }
+        let Some((_, at)) = mig_of(device.addr()) else {
+            return put_processes(described, count, told(described.gpu.readings.processes)?);
+        };
+        let of_instance = described.instance_processes.get(&instance(described, at)?.gpu_instance);
+        put_processes(described, count, of_instance.copied().unwrap_or_default())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetGraphicsRunningProcesses_v3(
+    device: sys::nvmlDevice_t,
+    count: *mut c_uint,
+    _: *mut sys::nvmlProcessInfo_t,
+) -> Return {
+    ask("nvmlDeviceGetGraphicsRunningProcesses_v3", device, |described| {
+        let of_gpu = gpu_of(device.addr()).map(|_| described.graphics_processes);
+        put_processes(described, count, of_gpu.unwrap_or_default())
     })
 }
 
@@ -718,46 +740,6 @@ pub extern "C" fn nvmlDeviceGetComputeInstanceId(device: sys::nvmlDevice_t, to: 
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetGpuInstanceById(
-    device: sys::nvmlDevice_t,
-    id: c_uint,
-    to: *mut sys::nvmlGpuInstance_t,
-) -> Return {
-    ask("nvmlDeviceGetGpuInstanceById", device, |described| {
-        let instances = &told(described.gpu.mig.as_ref())?.instances;
-        let at = instances.iter().position(|instance| instance.gpu_instance == id).ok_or(NOT_FOUND)?;
-        let gpu = gpu_of(device.addr()).ok_or(INVALID)?;
-        put(to, handle(INSTANCE + (gpu << 8) + at))
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlGpuInstanceGetInfo(
-    instance_handle: sys::nvmlGpuInstance_t,
-    to: *mut sys::nvmlGpuInstanceInfo_t,
-) -> Return {
-    let number = instance_handle.addr();
-    if !(INSTANCE..SET).contains(&number) {
-        return INVALID;
-    }
-    let (gpu, at) = ((number - INSTANCE) >> 8, (number - INSTANCE) & 0xff);
-    let device = handle(GPU + gpu);
-    ask("nvmlGpuInstanceGetInfo", device, |described| {
-        let instance = instance(described, at)?;
-        let place = told(instance.placement)?;
-        put(
-            to,
-            sys::nvmlGpuInstanceInfo_t {
-                device,
-                id: instance.gpu_instance,
-                profileId: told(instance.profile)?,
-                placement: sys::nvmlGpuInstancePlacement_t { start: place.start, size: place.size },
-            },
-        )
-    })
-}
-
-#[unsafe(no_mangle)]
 pub extern "C" fn nvmlEventSetCreate(to: *mut sys::nvmlEventSet_t) -> Return {
     system("nvmlEventSetCreate", |state| put(to, handle(SET + state.new_set())))
 }
@@ -781,8 +763,8 @@ pub extern "C" fn nvmlDeviceRegisterEvents(
     }))
 }
 
-/// How often a wait looks whether the file has new events.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a wait looks whether the file has new events. Seldom: a driver's wait costs nothing, and agents are measured over this.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlEventSetWait_v2(
@@ -811,7 +793,7 @@ pub extern "C" fn nvmlEventSetWait_v2(
                 ));
             }
             Ok(None) if Instant::now() >= until => return TIMEOUT,
-            Ok(None) => std::thread::sleep(LOOK),
+            Ok(None) => std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))),
         }
     }
 }

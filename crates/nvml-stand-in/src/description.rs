@@ -1,8 +1,9 @@
 //! What the library answers: a host as a file describes it.
 
-use domain::probe::{ConfidentialComputing, Driver, ProbedGpu};
+use domain::probe::{ConfidentialComputing, Driver, Placement, ProbedGpu};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// A host. It has the form of a probe, so the JSON that `bailiwick-agent probe -o json` prints on a real host is one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,10 +42,34 @@ pub struct Described {
     /// Texts that are told with a byte that is no UTF-8 at their end: `serial`, `model`, ….
     #[serde(default)]
     pub not_utf8: Vec<String>,
+    /// Processes with a graphics context.
+    #[serde(default)]
+    pub graphics_processes: u32,
+    /// Whether processes are counted with success, as NVIDIA's mock library does, and not with what `nvml.h` says.
+    #[serde(default)]
+    pub counts_with_success: bool,
+    /// Processes of MIG instances, by the number of the GPU instance; who has some cannot be destroyed.
+    #[serde(default)]
+    pub instance_processes: BTreeMap<u32, u32>,
+    /// GPU instances without a compute instance, so without a MIG device; those with one are among the probe's.
+    #[serde(default)]
+    pub empty_instances: Vec<EmptyInstance>,
+}
+
+/// A GPU instance without a compute instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmptyInstance {
+    /// Its number.
+    pub gpu_instance: u32,
+    /// Id of its profile.
+    pub profile: u32,
+    /// Where it is.
+    pub placement: Placement,
 }
 
 /// Calls that fail.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
     /// The function, such as `nvmlDeviceGetSerial`; `*` for all that ask a GPU.
@@ -93,6 +118,16 @@ impl Description {
             serde_json::from_value(gpu).map_err(|error| format!("GPU {index}: {error}"))
         });
         indexed.collect()
+    }
+
+    /// Gives a GPU the MIG instances that it is described with.
+    pub(crate) fn put_instances(&mut self, index: usize, described: &Described) -> Result<(), String> {
+        let value = |told: serde_json::Result<Value>| told.map_err(|error| error.to_string());
+        let instances = value(serde_json::to_value(described.gpu.mig.as_ref().map(|mig| &mig.instances)))?;
+        let empty = value(serde_json::to_value(&described.empty_instances))?;
+        let gpu = self.gpus.get_mut(index).ok_or("there is no such GPU")?;
+        merge(gpu, &json!({ "mig": { "instances": instances }, "emptyInstances": empty }));
+        Ok(())
     }
 
     /// As text.

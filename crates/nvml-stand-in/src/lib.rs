@@ -2,7 +2,7 @@
 //!
 //! The environment variable [`VARIABLE`] names the file; without it, it is the one named [`BESIDE`] in the library's own folder. It
 //! is read again when it changes, so a test can change a GPU's health under a running program: write a new file and rename it
-//! over the old one. Without a file the library says what NVML says without a kernel driver. See [`Description`] for its form and
+//! over the old one. MIG instances that are made and destroyed are written into it, so that all who have it open see them. Without a file the library says what NVML says without a kernel driver. See [`Description`] for its form and
 //! `hosts/` for five models.
 //!
 //! A test that has this crate as a dev-dependency finds the built library by [`library`], or has a copy [`Installed`].
@@ -10,10 +10,13 @@
 mod abi;
 mod description;
 mod installed;
+mod kernel;
+mod parting;
 mod state;
 
-pub use description::{Described, Description, Event, Fault};
+pub use description::{Described, Description, EmptyInstance, Event, Fault};
 pub use installed::Installed;
+pub use kernel::{mig_minors, mig_node_minors};
 
 use std::path::PathBuf;
 

@@ -3,6 +3,7 @@
 use crate::description::{Described, Description};
 use nvml_wrapper_sys::bindings as sys;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -110,7 +111,10 @@ impl State {
             let text = std::fs::read_to_string(&self.path).unwrap_or_default();
             let host = Description::parse(&text).map_err(|_| sys::nvmlReturn_enum_NVML_ERROR_UNKNOWN)?;
             self.gpus = host.gpus().map_err(|_| sys::nvmlReturn_enum_NVML_ERROR_UNKNOWN)?;
-            self.met = vec![0; host.faults.len()];
+            // What counts calls goes on counting where something else was described anew.
+            if host.faults != self.host.faults || self.met.len() != host.faults.len() {
+                self.met = vec![0; host.faults.len()];
+            }
             self.host = host;
             self.stamp = now;
         }
@@ -128,6 +132,28 @@ impl State {
     /// The GPUs.
     pub(crate) fn gpus(&self) -> &[Described] {
         &self.gpus
+    }
+
+    /// Changes the MIG instances of a GPU, for every process whose library has this description: they are written into it.
+    pub(crate) fn part<T>(
+        &mut self,
+        gpu: usize,
+        act: impl FnOnce(&mut Described) -> Result<T, Return>,
+    ) -> Result<T, Return> {
+        let unknown = |_| sys::nvmlReturn_enum_NVML_ERROR_UNKNOWN;
+        let lock = File::create(self.path.with_extension("lock")).map_err(unknown)?;
+        lock.lock().map_err(unknown)?;
+        self.refresh()?;
+        let mut described =
+            self.gpus.get(gpu).cloned().ok_or(sys::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT)?;
+        let done = act(&mut described)?;
+        let mut host = self.host.clone();
+        let text = host.put_instances(gpu, &described).and_then(|()| host.to_text());
+        let text = text.map_err(|_| sys::nvmlReturn_enum_NVML_ERROR_UNKNOWN)?;
+        let new = self.path.with_extension("parted");
+        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.path)).map_err(unknown)?;
+        self.refresh()?;
+        Ok(done)
     }
 
     /// Fails if a fault says so.

@@ -79,6 +79,15 @@ struct KeptPermits {
     signed: SignedPermits,
 }
 
+/// What permits that cannot be kept leave behind.
+#[derive(Debug)]
+pub(super) enum NotKept {
+    /// Nothing: those of before are gone too.
+    Forgotten(Error),
+    /// Those of before, of which the file cannot be changed at all.
+    Stale(Error),
+}
+
 /// The agent's state directory.
 #[derive(Clone, Debug)]
 pub struct StateDir(PathBuf);
@@ -131,16 +140,34 @@ impl StateDir {
         Ok(key)
     }
 
-    /// Keeps permits as they came. Losing them costs nothing but the time until the next report: no waiting for the disk.
+    /// Keeps permits as they came. Losing them costs nothing but the time until the next report: no waiting for the disk. Older ones
+    /// that come back would cost more, so where the new ones cannot be written, the file is taken away.
     pub(super) fn keep_permits(
         &self,
         signed: &SignedPermits,
         boot_id: &str,
         received: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NotKept> {
         let received = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
         let kept = KeptPermits { boot_id: boot_id.to_owned(), received, signed: signed.clone() };
-        self.write(PERMITS, &serde_json::to_vec(&kept).unwrap_or_default(), false)
+        self.write(PERMITS, &serde_json::to_vec(&kept).unwrap_or_default(), false).map_err(|error| match self
+            .forget(PERMITS)
+        {
+            Ok(()) => NotKept::Forgotten(error),
+            Err(error) => NotKept::Stale(error),
+        })
+    }
+
+    /// Takes a file away, or its content where that is all that can be done. Neither needs room on the disk.
+    fn forget(&self, name: &str) -> Result<(), Error> {
+        let path = self.0.join(name);
+        let gone = match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                OpenOptions::new().write(true).truncate(true).open(&path).map(drop)
+            }
+            _ => Ok(()),
+        };
+        gone.map_err(|source| Error::State { path, source })
     }
 
     /// The permits that an earlier run of the agent has left; none of before the host was started anew.
@@ -165,5 +192,54 @@ impl StateDir {
             if durable { File::open(&self.0)?.sync_all() } else { Ok(()) }
         };
         write().map_err(|source| Error::State { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::permit::Permits;
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    use std::convert::Infallible;
+
+    const BOOT: &str = "7e57ab1e-0000-4000-8000-000000000001";
+
+    fn identity(signer: &Ed25519KeyPair) -> Identity {
+        Identity {
+            cell: "https://cell.example:8461".to_owned(),
+            machine: Name::new("m1").unwrap(),
+            key: String::new(),
+            certificate: String::new(),
+            ca: String::new(),
+            permit_key: PublicKey::new(signer.public_key().as_ref().try_into().unwrap()),
+            received: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn sealed(signer: &Ed25519KeyPair, issued: i64) -> SignedPermits {
+        let issued = Timestamp::from_second(issued).unwrap();
+        let permits = Permits { machine: Name::new("m1").unwrap(), issued, permits: Vec::new() };
+        SignedPermits::seal(&permits, |bytes| Ok::<_, Infallible>(signer.sign(bytes).as_ref().to_vec()))
+            .unwrap()
+    }
+
+    #[test]
+    fn permits_that_cannot_be_written_take_those_of_before_with_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(directory.path()).unwrap();
+        let signer = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let identity = identity(&signer);
+        let issued = || dir.permits(&identity, BOOT).map(|held| held.permits().issued.as_second());
+        dir.keep_permits(&sealed(&signer, 1), BOOT, Duration::ZERO).unwrap();
+        assert_eq!(issued(), Some(1));
+        // a disk that takes no new file
+        let obstacle = directory.path().join("permits.json.unfinished");
+        std::fs::create_dir(&obstacle).unwrap();
+        let kept = dir.keep_permits(&sealed(&signer, 2), BOOT, Duration::ZERO);
+        assert!(matches!(kept, Err(NotKept::Forgotten(_))));
+        assert_eq!(issued(), None);
+        std::fs::remove_dir(&obstacle).unwrap();
+        dir.keep_permits(&sealed(&signer, 3), BOOT, Duration::ZERO).unwrap();
+        assert_eq!(issued(), Some(3));
     }
 }

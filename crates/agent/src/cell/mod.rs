@@ -7,12 +7,14 @@
 mod error;
 mod gate;
 mod identity;
+mod pace;
 mod report;
 mod wire;
 
 pub use error::Error;
 pub use gate::{Gate, uptime};
 pub use identity::{Identity, StateDir};
+pub(crate) use report::bounded;
 pub use report::{Host, Reporter};
 
 use domain::agent::{AgentToken, ENROL, EnrolAnswer, EnrolRequest};

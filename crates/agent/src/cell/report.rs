@@ -1,8 +1,10 @@
-//! Reporting: at once when something changes, else when the cell said to; less and less often while the cell is away.
+//! Reporting: at once when something changes, as long as that is not all the time, else when the cell said to; less and less often
+//! while the cell is away.
 
 use super::error::Error;
 use super::gate::{Gate, uptime};
-use super::identity::{Identity, StateDir};
+use super::identity::{Identity, NotKept, StateDir};
+use super::pace::Pace;
 use super::wire::{self, Client};
 use domain::agent::{
     MOST_PREPARED, MOST_PROBLEMS, PreparedDevice, RENEW, REPORT, RenewAnswer, RenewRequest, Report,
@@ -25,6 +27,13 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long after a failure the next try comes, at first and at most.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);
+
+/// Whatever the cell says, there is no sooner and no later report than this.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_mins(10);
+
+/// Most bytes of a text of a problem.
+const LONGEST_TEXT: usize = 512;
 
 /// How the host stands: what a report tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +82,7 @@ impl Reporter {
     /// Runs until it is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0;
+        let mut pace = Pace::new(Instant::now());
         loop {
             self.host.mark_unchanged();
             let result = tokio::select! {
@@ -96,16 +106,16 @@ impl Reporter {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(due) => {}
                 // While the cell is away, what changes waits with the rest.
-                () = self.changed(), if !patient => {}
+                () = self.changed(&pace), if !patient => pace.spend(Instant::now()),
             }
         }
     }
 
-    async fn changed(&mut self) {
+    async fn changed(&mut self, pace: &Pace) {
         if self.host.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(pace.wait(Instant::now()).max(GATHER)).await;
     }
 
     /// Renews the certificate if it is time, and reports. Gives the time until the next report.
@@ -120,7 +130,7 @@ impl Reporter {
         if answer.probe_wanted {
             answer = self.report(true).await?;
         }
-        let next = Duration::from_secs(answer.next_report_seconds);
+        let next = next_report(answer.next_report_seconds);
         let until_renewal = self.identity.renewal()?.duration_since(Timestamp::now());
         let until_renewal = Duration::try_from(until_renewal).unwrap_or_default();
         // One that is due and failed is tried again with the next report.
@@ -130,16 +140,15 @@ impl Reporter {
     async fn report(&mut self, with_probe: bool) -> Result<ReportAnswer, Error> {
         let report = {
             let host = self.host.borrow();
-            let (mut prepared, mut problems) = (host.prepared.clone(), host.problems.clone());
+            let mut prepared = host.prepared.clone();
             prepared.truncate(MOST_PREPARED);
-            problems.truncate(MOST_PROBLEMS);
             Report {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 digest: host.probe.digest(),
                 registered: host.registered,
                 boot_id: self.boot_id.clone(),
                 prepared,
-                problems,
+                problems: bounded(host.problems.clone()),
                 probe: with_probe.then(|| Box::new(Probe::clone(&host.probe))),
             }
         };
@@ -157,8 +166,16 @@ impl Reporter {
         if let Some(before) = self.permits.borrow().as_ref() {
             held.may_replace(before)?;
         }
-        if let Err(error) = self.dir.keep_permits(&answer.permits, &self.boot_id, asked) {
-            tracing::warn!(code = error.code(), "permits are not kept over a restart: {error}");
+        match self.dir.keep_permits(&answer.permits, &self.boot_id, asked) {
+            Ok(()) => {}
+            // They are in force all the same: they may hold fewer than those of before.
+            Err(NotKept::Forgotten(error)) => {
+                tracing::warn!(code = error.code(), "no permits are kept over a restart: {error}");
+            }
+            Err(NotKept::Stale(error)) => tracing::error!(
+                code = error.code(),
+                "permits of before come back with a restart of the agent, until the cell answers: {error}"
+            ),
         }
         self.permits.send_replace(Some(Arc::new(held)));
         Ok(())
@@ -184,15 +201,35 @@ impl Reporter {
     }
 }
 
+/// Problems as they are reported: in one order, each once, and no more and no longer ones than the cell takes. What programs of
+/// others have said is in them.
+pub(crate) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
+    for problem in &mut problems {
+        let Problem { message, hint, found, expected, at, .. } = problem;
+        for text in std::iter::once(message).chain([hint, found, expected, at].into_iter().flatten()) {
+            text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        }
+    }
+    let key = |problem: &Problem| (problem.code.clone(), problem.at.clone(), problem.message.clone());
+    problems.sort_by_cached_key(key);
+    problems.dedup();
+    problems.truncate(MOST_PROBLEMS);
+    problems
+}
+
 fn client(identity: &Identity) -> Result<Client, Error> {
     Ok(Client::new(identity.cell.parse()?, wire::by_certificate(identity)?))
+}
+
+fn next_report(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).clamp(SOONEST, LATEST)
 }
 
 /// Doubles with each failure; never before the cell said.
 fn back_off(failures: u32, error: &Error) -> Duration {
     let pause = FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST);
     match error {
-        Error::Refused { retry_after: Some(after), .. } => pause.max(*after),
+        Error::Refused { retry_after: Some(after), .. } => pause.max((*after).min(LATEST)),
         _ => pause,
     }
 }
@@ -218,6 +255,26 @@ mod tests {
         let problem = Box::new(Problem::new("agent.too-often", ""));
         let busy = Error::Refused { problem, retry_after: Some(Duration::from_secs(90)) };
         assert_eq!(back_off(0, &busy).as_secs(), 90);
+        let problem = Box::new(Problem::new("agent.too-often", ""));
+        let ever = Error::Refused { problem, retry_after: Some(Duration::MAX) };
+        assert_eq!(back_off(0, &ever), LATEST);
+    }
+
+    #[test]
+    fn no_cell_makes_an_agent_report_without_end_or_never_again() {
+        assert_eq!([0, 20, u64::MAX].map(next_report), [SOONEST, Duration::from_secs(20), LATEST]);
+    }
+
+    #[test]
+    fn problems_are_reported_in_one_order_each_once_and_cut_where_a_character_ends() {
+        let problem = |code: &str, text: &str| Problem::new(code, text).at("x");
+        let long = "ä".repeat(LONGEST_TEXT);
+        let one = bounded(vec![problem("b", &long), problem("a", ""), problem("b", &long)]);
+        let other = bounded(vec![problem("a", ""), problem("b", &long)]);
+        assert_eq!(one, other);
+        assert_eq!((one.len(), one[1].message.len()), (2, LONGEST_TEXT));
+        let many = (0..1000).map(|number| problem("a", &number.to_string())).collect();
+        assert_eq!(bounded(many).len(), MOST_PROBLEMS);
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! What the agent knows of its host's devices: the last probe and the permits it holds. The plugin's gate.
 
-use super::access::DeviceRoot;
-use super::scrub::ScrubMode;
+use super::access::{Described, DeviceRoot};
 use crate::cell::Gate as Permits;
-use domain::permit::{Permit, PermitError};
-use domain::probe::{MigInstance, Probe, ProbedGpu, Severity};
+use domain::permit::{Partition, Permit, PermitError};
+use domain::probe::{Probe, ProbedGpu, Severity};
 use dra::plugin::wire::HealthStatus;
-use dra::plugin::{Gate, Health, Made, Parts, Permitted, PermittedDevice, Placed, Refusal};
-use futures_util::future::BoxFuture;
-use std::collections::BTreeSet;
+use dra::plugin::{Gate, Health, Permitted, PermittedDevice, Placed, Refusal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -17,8 +14,8 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub(super) struct Sight {
     pub(super) probe: Arc<Probe>,
-    /// Names of the CDI devices that NVIDIA's tool has described.
-    pub(super) described: BTreeSet<String>,
+    /// The CDI devices that NVIDIA's tool has described.
+    pub(super) described: Described,
 }
 
 /// The last probe and permits.
@@ -27,7 +24,6 @@ pub(super) struct Known {
     pub(super) sight: watch::Receiver<Option<Sight>>,
     pub(super) permits: Permits,
     pub(super) devices: DeviceRoot,
-    pub(super) scrub: ScrubMode,
 }
 
 impl Known {
@@ -71,68 +67,28 @@ impl Gate for Known {
         if let Some(finding) = gpu.health.iter().find(|finding| finding.severity < Severity::Notice) {
             return Err(closed(format!("{}: {}", finding.code, finding.message)));
         }
-        let instance = instance(gpu, &permit).map_err(closed)?;
-        if instance.is_some() && self.scrub != ScrubMode::Never {
-            return Err(closed("a part of a GPU cannot be scrubbed; see --scrub".to_owned()));
-        }
-        let access = self.devices.access(gpu, instance, &sight.described).map_err(closed)?;
-        let extent = match instance {
-            None => Permitted::Whole(access),
-            Some(instance) => Permitted::Part(placed(instance).map_err(closed)?),
+        let extent = match placed(gpu, &permit).map_err(closed)? {
+            None => Permitted::Whole(self.devices.access(gpu, None, &sight.described).map_err(closed)?),
+            Some(placed) => Permitted::Part(placed),
         };
         Ok(PermittedDevice { gpu: gpu.uuid.clone().unwrap_or_default(), extent })
     }
 }
 
-impl Parts for Known {
-    fn make<'a>(
-        &'a self,
-        gpu: &'a str,
-        part: Placed,
-        _: &'a [Placed],
-    ) -> BoxFuture<'a, Result<Made, String>> {
-        Box::pin(async move { self.find(gpu, part) })
-    }
-}
-
-impl Known {
-    /// The MIG instance that is there.
-    fn find(&self, gpu: &str, part: Placed) -> Result<Made, String> {
-        let sight = self.sight.borrow();
-        let sight = sight.as_ref().ok_or("the GPUs have not been probed yet")?;
-        let gpu = sight.probe.gpu(gpu).ok_or_else(|| format!("the driver does not show {gpu}"))?;
-        let mut instances = gpu.mig.iter().flat_map(|mig| &mig.instances);
-        let instance = instances.find(|instance| placed(instance).is_ok_and(|placed| placed == part));
-        let instance = instance.ok_or("there is no such MIG instance")?;
-        let uuid = instance.uuid.clone().ok_or("the driver does not tell the UUID of its MIG instance")?;
-        Ok(Made { uuid, access: self.devices.access(gpu, Some(instance), &sight.described)? })
-    }
-}
-
-/// The instance that a permit for a part of a GPU means; `None` for all of it.
-fn instance<'a>(gpu: &'a ProbedGpu, permit: &Permit) -> Result<Option<&'a MigInstance>, String> {
-    let mig = gpu.mig.as_ref();
-    let Some(wanted) = permit.partition else {
-        return match mig {
-            Some(mig) if mig.enabled => Err("it is parted: MIG mode is on".to_owned()),
-            _ => Ok(None),
-        };
+/// The place of the part that a permit is for, if the GPU can be parted so; `None` for all of a GPU that is not parted.
+fn placed(gpu: &ProbedGpu, permit: &Permit) -> Result<Option<Placed>, String> {
+    let mig = gpu.mig.as_ref().filter(|mig| mig.enabled);
+    let (wanted, mig) = match (permit.partition, mig) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err("it is parted: MIG mode is on".to_owned()),
+        (Some(_), None) => return Err("it is not parted: MIG mode is off".to_owned()),
+        (Some(wanted), Some(mig)) => (wanted, mig),
     };
-    let instances = mig.into_iter().flat_map(|mig| &mig.instances);
-    let mut fitting = instances.filter(|instance| {
-        instance.profile == Some(wanted.profile)
-            && instance.placement.is_some_and(|placement| placement.start == wanted.start)
-    });
-    let missing =
-        || format!("there is no MIG instance of profile {} at slice {}", wanted.profile, wanted.start);
-    fitting.next().map(Some).ok_or_else(missing)
-}
-
-fn placed(instance: &MigInstance) -> Result<Placed, String> {
-    let (Some(profile), Some(placement)) = (instance.profile, instance.placement) else {
-        return Err("the driver does not tell the profile and place of its MIG instance".to_owned());
-    };
-    Ok(Placed { profile, start: placement.start, size: placement.size })
+    let Partition { profile, start } = wanted;
+    let known = mig.profiles.iter().filter(|known| known.id == profile);
+    let mut places = known.flat_map(|known| &known.placements).filter(|place| place.start == start);
+    let place = places.next().ok_or_else(|| format!("profile {profile} cannot be put at slice {start}"))?;
+    Ok(Some(Placed { profile, start, size: place.size }))
 }
 
 fn judged(probe: &Probe, permit: &Permit) -> (HealthStatus, String) {
@@ -154,7 +110,7 @@ mod tests {
     use crate::cell::uptime;
     use domain::Name;
     use domain::permit::{HeldPermits, Permits as Document};
-    use domain::probe::{Driver, Finding, Host, Mig, Placement};
+    use domain::probe::{Driver, Finding, Host, Mig, MigProfile, Placement};
     use jiff::Timestamp;
     use std::path::PathBuf;
 
@@ -164,7 +120,20 @@ mod tests {
         ProbedGpu { uuid: Some(GPU.to_owned()), minor: Some(0), ..ProbedGpu::default() }
     }
 
-    fn known(gpus: Vec<ProbedGpu>, partition: Option<domain::permit::Partition>) -> Known {
+    /// What is known, and the device nodes of its host.
+    struct OnHost {
+        known: Known,
+        _dev: tempfile::TempDir,
+    }
+
+    impl std::ops::Deref for OnHost {
+        type Target = Known;
+        fn deref(&self) -> &Known {
+            &self.known
+        }
+    }
+
+    fn known(gpus: Vec<ProbedGpu>, partition: Option<Partition>) -> OnHost {
         let now = Timestamp::now();
         let permit = Permit {
             device: Name::new("gpu-1").unwrap(),
@@ -183,13 +152,16 @@ mod tests {
             gpus,
             diagnostics: Vec::new(),
         };
-        let described = BTreeSet::from([GPU.to_owned(), "MIG-1".to_owned()]);
-        Known {
-            sight: watch::channel(Some(Sight { probe: Arc::new(probe), described })).1,
-            permits: Permits::new(watch::channel(Some(Arc::new(HeldPermits::new(permits, uptime())))).1),
-            devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: PathBuf::from("/nonexistent") },
-            scrub: ScrubMode::Never,
+        let dev = tempfile::tempdir().unwrap();
+        for name in ["nvidia0", "nvidiactl"] {
+            std::fs::write(dev.path().join(name), "").unwrap();
         }
+        let known = Known {
+            sight: watch::channel(Some(Sight { probe: Arc::new(probe), described: Described::new() })).1,
+            permits: Permits::new(watch::channel(Some(Arc::new(HeldPermits::new(permits, uptime())))).1),
+            devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: dev.path().to_owned() },
+        };
+        OnHost { known, _dev: dev }
     }
 
     fn refused(known: &Known) -> String {
@@ -229,24 +201,28 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_handed_out_where_it_is_and_all_of_a_parted_gpu_never() {
-        let instance = MigInstance {
-            uuid: Some("MIG-1".to_owned()),
-            profile: Some(19),
-            placement: Some(Placement { start: 2, size: 1 }),
-            ..MigInstance::default()
+    fn a_part_is_permitted_where_its_profile_may_be_and_all_of_a_parted_gpu_never() {
+        let profile = MigProfile {
+            id: 14,
+            placements: vec![Placement { start: 0, size: 2 }, Placement { start: 2, size: 2 }],
+            ..MigProfile::default()
         };
-        let mig = Mig { enabled: true, instances: vec![instance], ..Mig::default() };
-        let parted = ProbedGpu { mig: Some(mig), ..gpu() };
+        let mig = Mig { enabled: true, profiles: vec![profile], ..Mig::default() };
+        let parted = ProbedGpu { mig: Some(mig.clone()), ..gpu() };
+        let at = |profile, start| Some(Partition { profile, start });
         assert!(refused(&known(vec![parted.clone()], None)).contains("MIG mode is on"));
-        let at = |start| Some(domain::permit::Partition { profile: 19, start });
-        let permitted = known(vec![parted.clone()], at(2)).permit("m1", "gpu-1").unwrap();
-        let part = Placed { profile: 19, start: 2, size: 1 };
-        assert_eq!(permitted.extent, Permitted::Part(part));
-        assert_eq!(known(vec![parted.clone()], None).find(GPU, part).unwrap().uuid, "MIG-1");
-        assert!(refused(&known(vec![parted.clone()], at(3))).contains("no MIG instance"));
-        let mut scrubbing = known(vec![parted], at(2));
-        scrubbing.scrub = ScrubMode::Reset;
-        assert!(refused(&scrubbing).contains("cannot be scrubbed"));
+        let permitted = known(vec![parted.clone()], at(14, 2)).permit("m1", "gpu-1").unwrap();
+        assert_eq!(permitted.extent, Permitted::Part(Placed { profile: 14, start: 2, size: 2 }));
+        for (profile, start) in [(14, 1), (19, 2)] {
+            let refused = refused(&known(vec![parted.clone()], at(profile, start)));
+            assert!(
+                refused.contains(&format!("profile {profile} cannot be put at slice {start}")),
+                "{refused}"
+            );
+        }
+        let off = ProbedGpu { mig: Some(Mig { enabled: false, ..mig }), ..gpu() };
+        assert!(refused(&known(vec![off.clone()], at(14, 2))).contains("MIG mode is off"));
+        assert!(refused(&known(vec![gpu()], at(14, 2))).contains("MIG mode is off"));
+        assert!(known(vec![off], None).permit("m1", "gpu-1").is_ok());
     }
 }

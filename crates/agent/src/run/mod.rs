@@ -5,9 +5,11 @@
 
 mod access;
 mod args;
+mod driver;
 mod known;
 mod kubernetes;
 mod legacy;
+mod parts;
 mod scrub;
 mod watching;
 
@@ -16,14 +18,15 @@ pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use crate::cell::{Gate as Permits, Host, Reporter, StateDir};
+use crate::cell::{Gate as Permits, Host, Reporter, StateDir, bounded};
 use domain::agent::PreparedDevice;
-use domain::probe::Probe;
-use domain::{Diagnose as _, Name, Problem};
+use domain::{Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
-use gpu::{HostRoot, Nvml, Watch, Xids};
+use driver::Driver;
+use gpu::{HostRoot, Watch};
 use jiff::Timestamp;
 use known::Known;
+use parts::Parter;
 use scrub::Scrubber;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,24 +114,32 @@ async fn work(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let devices = options.devices.clone();
-    let known = Known { sight: watching.sight(), permits, devices, scrub: options.scrub };
+    let known = Known { sight: watching.sight(), permits, devices };
     let root = HostRoot::at(&options.host_root);
+    let boot_id = root.boot_id();
+    let driver = Driver::new(options.nvml.clone(), root);
     let preparer_options = PreparerOptions {
         state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
         cdi_dir: options.cdi_dir.clone(),
-        boot_id: root.boot_id(),
+        boot_id,
         patience: PATIENCE,
         lock_patience: LOCK_PATIENCE,
     };
-    let nvml = options.nvml.clone();
+    let parter = Parter {
+        driver: driver.clone(),
+        devices: options.devices.clone(),
+        sight: watching.sight(),
+        tips: watching.tips(),
+    };
     let scrubber = Scrubber {
         mode: options.scrub,
-        probe: Arc::new(move || probe_now(nvml.as_deref(), &root)),
+        probe: Arc::new(move || driver.probe()),
         nvidia_smi: options.nvidia_smi.clone(),
         hold: watching.hold(),
+        parter: parter.clone(),
     };
     let gate = Arc::new(known.clone());
-    let preparer = Preparer::new(&preparer_options, claims, gate.clone(), gate, Arc::new(scrubber))?;
+    let preparer = Preparer::new(&preparer_options, claims, gate, Arc::new(parter), Arc::new(scrubber))?;
     let health = watch::Sender::new(Vec::new());
     let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
     let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
@@ -212,7 +223,7 @@ impl Work<'_> {
         };
         let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
-        let host = Host { probe: sight.probe, registered, prepared, problems };
+        let host = Host { probe: sight.probe, registered, prepared, problems: bounded(problems) };
         self.host.send_if_modified(|before| replace(before, host));
     }
 
@@ -249,12 +260,4 @@ fn replace<T: PartialEq>(before: &mut T, now: T) -> bool {
     let changed = *before != now;
     *before = now;
     changed
-}
-
-/// A probe of its own, beside the watch.
-fn probe_now(nvml: Option<&std::path::Path>, host: &HostRoot) -> Result<Probe, String> {
-    let told = |error: gpu::Error| error.problem().to_string();
-    let nvml = Nvml::open(nvml).map_err(told)?;
-    let context = gpu::Context { host, now: Timestamp::now(), previous: None };
-    gpu::probe(&nvml, &context, &mut Xids::default()).map_err(told)
 }

@@ -1,6 +1,7 @@
 //! Makes a GPU fit for another tenant: no process left on it, reset, and as healthy as before. Whoever runs the agent decides how
-//! much of that is needed.
+//! much of that is needed. A part of a GPU is destroyed instead, whatever was decided: its place may be another part's next.
 
+use super::parts::Parter;
 use super::watching::Hold;
 use domain::probe::{Probe, Severity};
 use dra::plugin::{HeldDevice, Scrub};
@@ -25,7 +26,7 @@ pub enum ScrubMode {
     Reset,
     /// No process may be left. The driver clears memory before it gives it to another process; registers and caches are not reset.
     Processes,
-    /// Nothing: all users of this host are one tenant.
+    /// Nothing: all users of this host are one tenant. Parts of GPUs (MIG) are destroyed all the same.
     Never,
 }
 
@@ -39,16 +40,20 @@ pub(super) struct Scrubber {
     pub(super) hold: Hold,
     /// `nvidia-smi`: NVML has no call that resets a GPU.
     pub(super) nvidia_smi: PathBuf,
+    /// Destroys parts.
+    pub(super) parter: Parter,
 }
 
 impl Scrub for Scrubber {
     fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            if self.mode == ScrubMode::Never {
-                return Ok(());
-            }
             for device in devices {
-                self.one(device).await.map_err(|reason| format!("{}: {reason}", device.device))?;
+                let scrubbed = match &device.partition {
+                    Some(part) => self.parter.destroy(&device.gpu, part.placed).await,
+                    None if self.mode == ScrubMode::Never => Ok(()),
+                    None => self.whole(device).await,
+                };
+                scrubbed.map_err(|reason| format!("{}: {reason}", device.device))?;
             }
             Ok(())
         })
@@ -56,15 +61,13 @@ impl Scrub for Scrubber {
 }
 
 impl Scrubber {
-    async fn one(&self, device: &HeldDevice) -> Result<(), String> {
-        if device.partition.is_some() {
-            // The driver tells the processes of a whole GPU, and resets a whole GPU.
-            return Err("a part of a GPU cannot be scrubbed".to_owned());
-        }
+    async fn whole(&self, device: &HeldDevice) -> Result<(), String> {
         let before = self.idle(&device.gpu).await?;
         if self.mode == ScrubMode::Reset {
             let _held = self.hold.take().await;
+            let _alone = self.parter.driver.alone().await;
             self.reset(&device.gpu).await?;
+            self.parter.tips.was_reset(&device.gpu);
         }
         let after = self.now().await?;
         let gpu = after.gpu(&device.gpu).ok_or("it is gone after its reset")?;
@@ -122,8 +125,13 @@ impl Scrubber {
     }
 
     async fn now(&self) -> Result<Probe, String> {
-        let probe = Arc::clone(&self.probe);
-        tokio::task::spawn_blocking(move || probe()).await.map_err(|_| "the agent is stopping".to_owned())?
+        let (probe, shared) = (Arc::clone(&self.probe), self.parter.driver.shared().await);
+        let probe = move || {
+            let probed = probe();
+            drop(shared);
+            probed
+        };
+        tokio::task::spawn_blocking(probe).await.map_err(|_| "the agent is stopping".to_owned())?
     }
 }
 
@@ -181,7 +189,7 @@ mod tests {
     }
 
     fn scrubber(mode: ScrubMode, probe: ProbeNow, nvidia_smi: PathBuf) -> Scrubber {
-        Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody() }
+        Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody(), parter: Parter::of_nothing() }
     }
 
     #[tokio::test]
@@ -215,6 +223,37 @@ mod tests {
         assert!(missing.scrub(&[device()]).await.unwrap_err().contains("/nonexistent"));
     }
 
+    /// No GPU can be reset while somebody has the driver open.
+    #[tokio::test]
+    async fn nobody_of_this_agent_opens_the_driver_while_a_gpu_is_reset() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let wait = format!("while [ ! -e {} ]; do sleep 0.01; done", file("go").display());
+        let one = scrubber(
+            ScrubMode::Reset,
+            probes(vec![probe(Some(0), vec![])]),
+            program(directory.path(), &wait),
+        );
+        let other = Scrubber {
+            mode: ScrubMode::Processes,
+            probe: Arc::clone(&one.probe),
+            hold: Hold::of_nobody(),
+            nvidia_smi: PathBuf::from("/nonexistent"),
+            parter: one.parter.clone(),
+        };
+        let one = tokio::spawn(async move { one.scrub(&[device()]).await });
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !file("asked").exists() {
+            assert!(Instant::now() < deadline, "nothing is reset");
+            tokio::task::yield_now().await;
+        }
+        let mut other = tokio::spawn(async move { other.scrub(&[device()]).await });
+        assert!(timeout(Duration::from_millis(300), &mut other).await.is_err(), "it waits for the reset");
+        std::fs::write(file("go"), "").unwrap();
+        one.await.unwrap().unwrap();
+        other.await.unwrap().unwrap();
+    }
+
     #[tokio::test]
     async fn a_gpu_that_is_ill_after_it_stays_reserved() {
         let directory = tempfile::tempdir().unwrap();
@@ -226,16 +265,5 @@ mod tests {
         let after = probes(vec![probe(Some(0), vec![]), probe(Some(0), vec![ill])]);
         let scrubber = scrubber(ScrubMode::Reset, after, program(directory.path(), "exit 0"));
         assert!(scrubber.scrub(&[device()]).await.unwrap_err().contains("gpu.health.row-remap-failed"));
-    }
-
-    #[tokio::test]
-    async fn a_part_of_a_gpu_is_refused() {
-        let placed = dra::plugin::Placed { profile: 19, start: 0, size: 1 };
-        let partition = dra::plugin::Partition { placed, uuid: Some("MIG-1".to_owned()) };
-        let part = HeldDevice { partition: Some(partition), ..device() };
-        let idle = probes(vec![probe(Some(0), vec![])]);
-        let scrubber = scrubber(ScrubMode::Processes, idle, PathBuf::from("/nonexistent"));
-        assert!(scrubber.scrub(&[part]).await.is_err());
-        scrubber.scrub(&[device()]).await.unwrap();
     }
 }

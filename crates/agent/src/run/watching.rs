@@ -2,7 +2,7 @@
 
 use super::access::described;
 use super::known::Sight;
-use gpu::{Seen, Watch, Watcher};
+use gpu::{Seen, Tips, Watch, Watcher};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ const PAUSED: Duration = Duration::from_millis(50);
 pub(super) struct Watching {
     sight: watch::Receiver<Option<Sight>>,
     hold: Hold,
+    tips: Tips,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,8 +68,9 @@ impl Watching {
         let (freed, free) = watch::channel(false);
         let stop = Arc::new(AtomicBool::new(false));
         let (asked, ended) = (wanted.subscribe(), Arc::clone(&stop));
+        let mut watcher = Watcher::new(watch);
+        let tips = watcher.tips();
         let work = move || {
-            let mut watcher = Watcher::new(watch);
             while !ended.load(Ordering::Relaxed) {
                 watcher.run(&mut |what| {
                     if let Seen::Changed(probe) | Seen::Same(probe) = what {
@@ -92,7 +94,7 @@ impl Watching {
             }
         };
         let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(work)?;
-        Ok(Self { sight, hold: Hold { wanted, free }, stop, thread: Some(thread) })
+        Ok(Self { sight, hold: Hold { wanted, free }, tips, stop, thread: Some(thread) })
     }
 
     /// What is seen, now and later.
@@ -109,6 +111,11 @@ impl Watching {
 
     pub(super) fn hold(&self) -> Hold {
         self.hold.clone()
+    }
+
+    /// To tell what was done to the GPUs.
+    pub(super) fn tips(&self) -> Tips {
+        self.tips.clone()
     }
 }
 

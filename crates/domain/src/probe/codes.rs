@@ -34,6 +34,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Restart the host; where it comes again, reseat or exchange the GPU.",
     ),
     (
+        "gpu.health.mig-unknown",
+        "Whether a GPU is parted (MIG mode) cannot be read, so it is not handed out.",
+        "See the diagnostics of the same probe, and the kernel log (dmesg); restart the driver.",
+    ),
+    (
         "gpu.health.nvlink-down",
         "A GPU has fewer NVLinks up than others of its model in the host.",
         "Reset the GPUs of the board; where it stays, check the board and its switches.",

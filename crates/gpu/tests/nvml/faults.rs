@@ -103,7 +103,11 @@ fn a_gpu_that_falls_off_the_bus_half_way_is_told_with_what_is_known() {
 #[test]
 fn a_gpu_that_is_gone_from_the_start_keeps_the_identity_it_had_in_this_boot() {
     let mut host = Host::of("h100");
-    crate::kernel_file(&host.folder.path().join("root"), "proc/sys/kernel/random/boot_id", "one\n");
+    crate::kernel_file(
+        &host.folder.path().join("root"),
+        "proc/sys/kernel/random/boot_id",
+        "00000000-0000-4000-8000-000000000001\n",
+    );
     let nvml = host.open();
     let before = host.probe_after(&nvml, None);
     host.fault(&json!({"function": "*", "gpu": 3, "error": 15}));
@@ -111,7 +115,11 @@ fn a_gpu_that_is_gone_from_the_start_keeps_the_identity_it_had_in_this_boot() {
     assert_eq!(after.gpus[3].uuid, before.gpus[3].uuid);
     assert_eq!(findings(&after, 3), ["gpu.health.lost"]);
     // after a restart, index 3 may be another GPU
-    crate::kernel_file(&host.folder.path().join("root"), "proc/sys/kernel/random/boot_id", "two\n");
+    crate::kernel_file(
+        &host.folder.path().join("root"),
+        "proc/sys/kernel/random/boot_id",
+        "00000000-0000-4000-8000-000000000002\n",
+    );
     assert_eq!(host.probe_after(&nvml, Some(&before)).gpus[3].uuid, None);
 }
 
@@ -166,4 +174,39 @@ fn a_driver_that_goes_away_while_it_is_asked_is_an_error_and_no_probe_of_nothing
     let context = bailiwick_gpu::Context { host: &root, now: jiff::Timestamp::now(), previous: None };
     let error = bailiwick_gpu::probe(&nvml, &context, &mut bailiwick_gpu::Xids::default()).unwrap_err();
     assert_eq!(error.code(), "gpu.no-driver");
+}
+
+#[test]
+fn a_mig_mode_that_cannot_be_read_is_a_finding_and_one_that_a_gpu_has_not_is_none() {
+    for error in [4, 999] {
+        let mut host = Host::of("h100");
+        host.fault(&json!({"function": "nvmlDeviceGetMigMode", "gpu": 2, "error": error}));
+        let probe = host.probe();
+        assert!(probe.gpus[2].mig.is_none());
+        assert_eq!(findings(&probe, 2), ["gpu.health.mig-unknown"]);
+        assert!(findings(&probe, 1).is_empty());
+    }
+    let mut host = Host::of("h100");
+    host.fault(&json!({"function": "nvmlDeviceGetMigMode", "gpu": 2, "error": 3}));
+    assert!(findings(&host.probe(), 2).is_empty());
+}
+
+#[test]
+fn a_process_that_draws_counts_as_one_that_computes() {
+    let mut host = Host::of("h100");
+    host.gpu(1, &json!({"graphicsProcesses": 2, "readings": {"processes": 1}}));
+    host.fault(&json!({"function": "nvmlDeviceGetGraphicsRunningProcesses_v3", "gpu": 3, "error": 999}));
+    host.fault(&json!({"function": "nvmlDeviceGetGraphicsRunningProcesses_v3", "gpu": 4, "error": 3}));
+    let probe = host.probe();
+    let processes = probe.gpus.iter().map(|gpu| gpu.readings.processes);
+    let none = Some(0);
+    assert_eq!(processes.collect::<Vec<_>>(), [none, Some(3), none, None, none, none, none, none]);
+}
+
+/// `nvml.h` has it that a count without room for processes is told by an error; a library may tell it without one.
+#[test]
+fn processes_that_are_counted_with_success_are_no_less_there() {
+    let mut host = Host::of("h100");
+    host.gpu(1, &json!({"countsWithSuccess": true, "graphicsProcesses": 1, "readings": {"processes": 2}}));
+    assert_eq!(host.probe().gpus[1].readings.processes, Some(3));
 }

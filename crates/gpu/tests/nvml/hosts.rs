@@ -76,7 +76,7 @@ fn where_a_gpu_sits_is_what_the_kernel_says() {
     std::fs::create_dir_all(&devices).unwrap();
     let target = "../../../devices/pci0000:15/0000:15:01.0/0000:1b:00.0";
     std::os::unix::fs::symlink(target, devices.join("0000:1b:00.0")).unwrap();
-    kernel_file(&root, "proc/sys/kernel/random/boot_id", "the-boot\n");
+    kernel_file(&root, "proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000001\n");
     kernel_file(&root, "sys/class/dmi/id/product_uuid", "ABCD\n");
     let probe = host.probe();
     assert_eq!(probe.gpus[0].pci.root.as_deref(), Some("pci0000:15"));
@@ -84,7 +84,7 @@ fn where_a_gpu_sits_is_what_the_kernel_says() {
     assert_eq!(probe.gpus[1].pci.root, None);
     assert_eq!(
         (probe.boot_id.as_deref(), probe.host.system_uuid.as_deref()),
-        (Some("the-boot"), Some("abcd"))
+        (Some("00000000-0000-4000-8000-000000000001"), Some("abcd"))
     );
 }
 

@@ -4,6 +4,7 @@
 
 mod faults;
 mod hosts;
+mod parts;
 mod watching;
 
 use bailiwick_gpu::{Context, HostRoot, Nvml, Xids};

@@ -144,7 +144,45 @@ fn what_was_reported_before_a_reset_is_over_after_it() {
         });
     };
     sick(&mut watcher, true);
-    watcher.was_reset(&uuid);
+    watcher.tips().was_reset(&uuid);
     // the first probe of the next watch
     sick(&mut watcher, false);
+}
+
+#[test]
+fn what_somebody_changed_is_probed_at_once_when_they_say_so() {
+    let host = Host::of("h100");
+    let interval = Duration::from_hours(1);
+    let mut watcher =
+        Watcher::new(Watch { library: Some(host.installed.library()), host: host.root(), interval });
+    let tips = watcher.tips();
+    let (mut probes, deadline) = (0, Instant::now() + Duration::from_secs(30));
+    watcher.run(&mut |seen| {
+        assert!(Instant::now() < deadline, "nothing more was probed");
+        if matches!(seen, Seen::Nothing) {
+            return ControlFlow::Continue(());
+        }
+        probes += 1;
+        tips.changed();
+        if probes == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+}
+
+#[test]
+fn a_driver_whose_every_wait_fails_is_not_probed_without_end() {
+    let mut host = Host::of("h100");
+    host.fault(&json!({"function": "nvmlEventSetWait_v2", "error": 15}));
+    let interval = Duration::from_hours(1);
+    let mut watcher =
+        Watcher::new(Watch { library: Some(host.installed.library()), host: host.root(), interval });
+    let (mut probes, mut waits) = (0, 0);
+    watcher.run(&mut |seen| {
+        match seen {
+            Seen::Nothing => waits += 1,
+            Seen::Changed(_) | Seen::Same(_) => probes += 1,
+        }
+        if waits == 3 || probes == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    // at first, and once more when waiting began to fail
+    assert_eq!((probes, waits), (2, 3));
 }

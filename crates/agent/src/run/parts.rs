@@ -1,0 +1,183 @@
+//! Parts of GPUs: a MIG instance is made when a claim for it is prepared, and destroyed by its scrub.
+//!
+//! NVIDIA documents that instances have paths to memory of their own (MIG User Guide, Partitioning), and not when memory is
+//! cleared; its published kernel modules clear frame buffer that is freed before others get it (`mem_scrub.c`). What is certain by
+//! the interface: an instance is destroyed only when nothing runs on it, and nothing of its contexts is left then. Nobody resets
+//! a parted GPU between two claims: that would take the other parts away.
+
+use super::access::DeviceRoot;
+use super::driver::Driver;
+use super::known::Sight;
+use domain::probe::Placement;
+use dra::plugin::{Made, Parts, Placed};
+use futures_util::future::BoxFuture;
+use gpu::{Part, PartError, Parting, Tips};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// A process that ended may stay in the driver's list for a moment.
+const LEAVING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Parts the GPUs of this host.
+#[derive(Clone, Debug)]
+pub(super) struct Parter {
+    pub(super) driver: Driver,
+    pub(super) devices: DeviceRoot,
+    pub(super) sight: watch::Receiver<Option<Sight>>,
+    /// The watch hears of what was done here.
+    pub(super) tips: Tips,
+}
+
+impl Parts for Parter {
+    fn make<'a>(
+        &'a self,
+        gpu: &'a str,
+        part: Placed,
+        held: &'a [Placed],
+    ) -> BoxFuture<'a, Result<Made, String>> {
+        let (gpu, held) = (gpu.to_owned(), held.to_owned());
+        Box::pin(async move {
+            let made = self.blocking(move |this| this.make_now(&gpu, part, &held)).await;
+            self.tips.changed();
+            made
+        })
+    }
+}
+
+impl Parter {
+    /// Of a host without a driver.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Self {
+        let nowhere = std::path::PathBuf::from("/nonexistent");
+        let driver = Driver::new(Some(nowhere.clone()), gpu::HostRoot::at(&nowhere));
+        let devices = DeviceRoot { runtime: nowhere.clone(), own: nowhere };
+        Self { driver, devices, sight: watch::channel(None).1, tips: Tips::default() }
+    }
+
+    /// Destroys the instance at a place, if there is one, once no process is left on it.
+    pub(super) async fn destroy(&self, gpu: &str, place: Placed) -> Result<(), String> {
+        let deadline = Instant::now() + LEAVING;
+        let destroyed = loop {
+            let owned = gpu.to_owned();
+            match self.blocking(move |this| Ok(destroy_now(&this.driver.open()?, &owned, place))).await? {
+                Err(PartError::InUse) if Instant::now() < deadline => sleep(PAUSE).await,
+                outcome => break outcome,
+            }
+        };
+        self.tips.changed();
+        let was_there = destroyed.map_err(|error| error.to_string())?;
+        // The record of it.
+        tracing::info!(
+            gpu,
+            profile = place.profile,
+            start = place.start,
+            was_there,
+            "scrubbed a part of a GPU"
+        );
+        Ok(())
+    }
+
+    fn make_now(&self, gpu: &str, part: Placed, held: &[Placed]) -> Result<Made, String> {
+        let nvml = self.driver.open()?;
+        let made = find_or_make(&nvml, gpu, part, held)?;
+        let probe = self.driver.probe_by(&nvml)?;
+        let gpu = probe.gpu(gpu).ok_or_else(|| format!("the driver does not show {gpu}"))?;
+        let mut instances = gpu.mig.iter().flat_map(|mig| &mig.instances);
+        let instance = instances.find(|instance| instance.uuid.as_ref() == Some(&made));
+        let instance = instance.ok_or("the driver does not show the MIG instance that it made")?;
+        let caps = [instance.gpu_instance_minor, instance.compute_instance_minor];
+        self.devices.make_caps(self.driver.root.caps_major(), caps.into_iter().flatten())?;
+        let described = self.sight.borrow().as_ref().map(|sight| sight.described.clone());
+        let access = self.devices.access(gpu, Some(instance), &described.unwrap_or_default())?;
+        Ok(Made { uuid: made, access })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (this, shared) = (self.clone(), self.driver.shared().await);
+        let act = move || {
+            let done = act(&this);
+            drop(shared);
+            done
+        };
+        let done = tokio::task::spawn_blocking(act).await;
+        done.map_err(|_| "the agent is stopping".to_owned())?
+    }
+}
+
+/// UUID of the instance of a part: the one that is there, or a new one. Instances in its way that nobody holds are what somebody left
+/// who was killed, or an operator made; they go if nothing runs on them.
+fn find_or_make(parting: &dyn Parting, gpu: &str, wanted: Placed, held: &[Placed]) -> Result<String, String> {
+    let told = |error: PartError| error.to_string();
+    let parts = parting.parts(gpu).map_err(told)?;
+    if let Some(uuid) = parts.iter().filter(|part| placed(part) == wanted).find_map(|part| part.uuid.clone())
+    {
+        return Ok(uuid);
+    }
+    let (in_the_way, others): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|part| placed(part).overlaps(wanted));
+    for part in &in_the_way {
+        remove(parting, gpu, part, wanted, held)?;
+    }
+    let make = || parting.make(gpu, wanted.profile, Placement { start: wanted.start, size: wanted.size });
+    let made = match make() {
+        // Elsewhere on the GPU may be leftovers that have taken what memory slices do not show, such as media engines.
+        Err(PartError::NoRoom) => {
+            for part in others.iter().filter(|part| part.processes == 0) {
+                // One that somebody holds stays, and is not why.
+                let _ = remove(parting, gpu, part, wanted, held);
+            }
+            make()
+        }
+        outcome => outcome,
+    };
+    made.map_err(told)?.uuid.ok_or_else(|| "the driver does not tell the UUID of its MIG instance".to_owned())
+}
+
+/// Destroys a leftover; says why not where it is none, or is used.
+fn remove(
+    parting: &dyn Parting,
+    gpu: &str,
+    part: &Part,
+    wanted: Placed,
+    held: &[Placed],
+) -> Result<(), String> {
+    let Placed { profile, start, .. } = placed(part);
+    let what = format!("MIG instance {} of profile {profile} at slice {start}", part.gpu_instance);
+    if held.iter().any(|held| *held != wanted && held.overlaps(placed(part))) {
+        return Err(format!("{what} is in the way, where another claim holds a part"));
+    }
+    let destroyed = match part.processes {
+        0 => parting.destroy(gpu, part.gpu_instance),
+        _ => Err(PartError::InUse),
+    };
+    destroyed.map_err(|error| format!("{what} is in the way and nobody's, but stays: {error}"))?;
+    tracing::warn!(gpu, profile, start, "destroyed a MIG instance that nobody holds");
+    Ok(())
+}
+
+/// Whether there was an instance.
+fn destroy_now(parting: &dyn Parting, gpu: &str, place: Placed) -> Result<bool, PartError> {
+    let parts = match parting.parts(gpu) {
+        // The mode was switched off since, which ends all instances.
+        Err(PartError::NotParted) => return Ok(false),
+        parts => parts?,
+    };
+    let Some(part) = parts.iter().find(|part| placed(part) == place) else { return Ok(false) };
+    if part.processes > 0 {
+        return Err(PartError::InUse);
+    }
+    parting.destroy(gpu, part.gpu_instance)?;
+    Ok(true)
+}
+
+fn placed(part: &Part) -> Placed {
+    Placed { profile: part.profile, start: part.placement.start, size: part.placement.size }
+}
+
+#[cfg(test)]
+mod tests;
