@@ -7,8 +7,10 @@
 mod attribute;
 mod class;
 mod codes;
+mod compare;
 mod device;
 mod input;
+mod json;
 mod literal;
 mod nvidia;
 mod nvlink;

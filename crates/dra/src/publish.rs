@@ -1,40 +1,47 @@
 //! The function itself.
 
-use crate::device::{GpuKey, Surroundings, device};
+use crate::attribute::Attributes;
+use crate::device::{GpuKey, Host, Known, Place, Shared, known, whole};
 use crate::input::{Input, PublishedMachine};
+use crate::json::Items;
 use crate::nvidia::Foreign;
 use crate::object::{Object, Output};
-use crate::partition::parted;
+use crate::partition::{Kind, Kinds, consume};
 use crate::{class, nvlink, policy, slice, taint};
 use domain::base_cluster::GpuDriver;
 use domain::declaration::SiteSpec;
 use domain::inventory::Gpu;
 use domain::probe::ProbedGpu;
 use domain::{Name, Problem};
-use k8s_openapi::api::resource::v1::{CounterSet, Device};
+use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
 pub fn publish(input: &Input) -> Output {
     let mut problems = Vec::new();
-    let machines = machines(input, &mut problems);
-    let doubles = Doubles::find(&input.machines);
+    let identified: Vec<_> = input.machines.iter().map(Identified::of).collect();
+    let machines = machines(input, &identified, &mut problems);
+    let doubles = Doubles::find(&identified);
     let (mut rules, mut slices, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
-    for (machine, site) in &machines {
-        let gpus = sound(input, machine, &doubles, &mut problems);
+    let mut pool = Pool::default();
+    for (identified, site) in machines {
+        let machine = identified.machine;
+        let gpus = sound(input, identified, &doubles, &mut problems);
         let rule = input.server.taint_rules.and_then(|version| taint::rule(&input.cell, machine, version));
         // Where the server serves no taint rules the devices bear the taint themselves.
         let taint = if rule.is_none() { taint::taint(machine) } else { None };
         rules.extend(rule);
         match machine.gpu_driver {
             GpuDriver::Bailiwick => {
-                let (devices, counters) = devices(input, machine, site, gpus, &mut problems);
-                slices.extend(slice::slices(&input.cell, &machine.name, devices, &counters, taint.as_ref()));
+                let host = Host::of(machine, site, taint, &mut problems);
+                pool.fill(input, machine, &host, &gpus, &mut problems);
+                slices.extend(slice::slices(&input.cell, &machine.name, &pool.devices, &pool.counters));
             }
             GpuDriver::Nvidia => {
                 let before = foreign.len();
                 foreign.extend(gpus.into_iter().filter_map(|(key, gpu)| {
-                    let (probed, verdict) = (input.probed.get(&key)?, input.verdicts.get(&key).copied());
+                    let (probed, verdict) = (input.probed.get(key)?, input.verdicts.get(key).copied());
                     Some(Foreign { machine, site, gpu, probed, verdict })
                 }));
                 let ill = foreign[before..].iter().map(|gpu| gpu.probed);
@@ -86,13 +93,34 @@ fn classes(input: &Input, foreign: &[Foreign<'_>], problems: &mut Vec<Problem>) 
     objects
 }
 
+/// A machine, and what tells its GPUs from all others: worked out once.
+struct Identified<'a> {
+    machine: &'a PublishedMachine,
+    /// In the order of its GPUs.
+    keys: Vec<Option<GpuKey>>,
+}
+
+impl<'a> Identified<'a> {
+    fn of(machine: &'a PublishedMachine) -> Self {
+        Self { machine, keys: machine.gpus.iter().map(GpuKey::of).collect() }
+    }
+
+    fn gpus(&self) -> impl Iterator<Item = (Option<&GpuKey>, &'a Gpu)> {
+        self.keys.iter().map(Option::as_ref).zip(&self.machine.gpus)
+    }
+}
+
 /// Machines that may be published, sorted by name, with their sites. Nothing is published without a jurisdiction (DESIGN §3.1).
-fn machines<'a>(input: &'a Input, problems: &mut Vec<Problem>) -> Vec<(&'a PublishedMachine, &'a SiteSpec)> {
-    let known = input.machines.iter().map(|machine| (&machine.name, machine));
+fn machines<'i>(
+    input: &'i Input,
+    identified: &'i [Identified<'i>],
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'i Identified<'i>, &'i SiteSpec)> {
+    let known = identified.iter().map(|identified| (&identified.machine.name, identified));
     let mut kept = Vec::new();
-    for (name, machine) in unambiguous("Machine", known, problems) {
-        match site_of(input, machine) {
-            Ok(site) => kept.push((machine, site)),
+    for (name, identified) in unambiguous("Machine", known, problems) {
+        match site_of(input, identified.machine) {
+            Ok(site) => kept.push((identified, site)),
             Err(problem) => problems.push(problem.at(format!("Machine/{name}"))),
         }
     }
@@ -158,21 +186,48 @@ fn site_of<'a>(input: &'a Input, machine: &PublishedMachine) -> Result<&'a SiteS
 
 /// GPUs that more than one place shows. None of the places can be believed, so all are left out.
 struct Doubles<'a> {
-    keys: BTreeMap<GpuKey, Vec<&'a Name>>,
-    serials: BTreeMap<&'a str, BTreeSet<&'a Name>>,
+    keys: HashMap<&'a GpuKey, Shown<'a>>,
+    serials: HashMap<&'a str, Shown<'a>>,
+}
+
+/// Where something shows.
+struct Shown<'a> {
+    first: &'a Name,
+    /// Where it shows again; the same machine may show it twice.
+    again: BTreeSet<&'a Name>,
+}
+
+impl<'a> Shown<'a> {
+    fn at(first: &'a Name) -> Self {
+        Self { first, again: BTreeSet::new() }
+    }
+
+    fn places(&self) -> impl Iterator<Item = &'a str> {
+        let first = (!self.again.is_empty()).then_some(self.first);
+        first.into_iter().chain(self.again.iter().copied()).map(Name::as_str)
+    }
 }
 
 impl<'a> Doubles<'a> {
     /// Looks at all machines: one that is not published may still be the one that holds it.
-    fn find(machines: &'a [PublishedMachine]) -> Self {
-        let (mut keys, mut serials) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
-        for machine in machines {
-            for gpu in &machine.gpus {
-                if let Some(key) = GpuKey::of(gpu) {
-                    keys.entry(key).or_default().push(&machine.name);
+    fn find(machines: &'a [Identified<'a>]) -> Self {
+        let gpus = machines.iter().map(|machine| machine.keys.len()).sum();
+        let mut keys = HashMap::<_, Shown<'_>>::with_capacity(gpus);
+        let mut serials = HashMap::<_, Shown<'_>>::with_capacity(gpus);
+        for identified in machines {
+            let name = &identified.machine.name;
+            for (key, gpu) in identified.gpus() {
+                if let Some(key) = key {
+                    match keys.entry(key) {
+                        Entry::Vacant(place) => drop(place.insert(Shown::at(name))),
+                        Entry::Occupied(mut shown) => _ = shown.get_mut().again.insert(name),
+                    }
                 }
-                if let Some(serial) = serial(gpu) {
-                    serials.entry(serial).or_default().insert(&machine.name);
+                if let Some(serial) = known(gpu.serial.as_deref()) {
+                    let shown = serials.entry(serial).or_insert_with(|| Shown::at(name));
+                    if shown.first != name {
+                        shown.again.insert(name);
+                    }
                 }
             }
         }
@@ -181,34 +236,24 @@ impl<'a> Doubles<'a> {
 
     /// Where else it shows. GPUs of one board share its serial number, but a board is in one machine.
     fn others(&self, key: &GpuKey, gpu: &Gpu) -> Option<String> {
-        let same_key = self.keys.get(key).filter(|places| places.len() > 1);
-        let same_board =
-            serial(gpu).and_then(|serial| self.serials.get(serial)).filter(|places| places.len() > 1);
-        let places: BTreeSet<_> = same_key
-            .into_iter()
-            .flatten()
-            .chain(same_board.into_iter().flatten())
-            .map(|name| name.as_str())
-            .collect();
+        let same_key = self.keys.get(key).into_iter();
+        let same_board = known(gpu.serial.as_deref()).and_then(|serial| self.serials.get(serial));
+        let places: BTreeSet<_> = same_key.chain(same_board).flat_map(Shown::places).collect();
         (!places.is_empty()).then(|| places.into_iter().collect::<Vec<_>>().join(", "))
     }
 }
 
-fn serial(gpu: &Gpu) -> Option<&str> {
-    gpu.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty())
-}
-
 /// The GPUs of a machine that are what they seem.
-fn sound<'a>(
+fn sound<'i>(
     input: &Input,
-    machine: &'a PublishedMachine,
+    identified: &'i Identified<'_>,
     doubles: &Doubles<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<(GpuKey, &'a Gpu)> {
-    let place = format!("Machine/{}", machine.name);
-    let mut sound = Vec::new();
-    for gpu in &machine.gpus {
-        let Some(key) = GpuKey::of(gpu) else {
+) -> Vec<(&'i GpuKey, &'i Gpu)> {
+    let place = format!("Machine/{}", identified.machine.name);
+    let mut sound = Vec::with_capacity(identified.keys.len());
+    for (key, gpu) in identified.gpus() {
+        let Some(key) = key else {
             problems.push(
                 Problem::new(
                     "dra.gpu.no-identity",
@@ -220,7 +265,7 @@ fn sound<'a>(
             );
             continue;
         };
-        if input.conflicts.contains(&key) {
+        if input.conflicts.contains(key) {
             problems.push(
                 Problem::new(
                     "dra.gpu.conflict",
@@ -228,7 +273,7 @@ fn sound<'a>(
                 )
                 .at(place.clone()),
             );
-        } else if let Some(others) = doubles.others(&key, gpu) {
+        } else if let Some(others) = doubles.others(key, gpu) {
             problems.push(
                 Problem::new(
                     "dra.gpu.duplicate",
@@ -246,27 +291,57 @@ fn sound<'a>(
 }
 
 /// The devices of a machine, sorted by name, and the counters that partitions share.
-fn devices(
-    input: &Input,
-    machine: &PublishedMachine,
-    site: &SiteSpec,
-    gpus: Vec<(GpuKey, &Gpu)>,
-    problems: &mut Vec<Problem>,
-) -> (Vec<Device>, Vec<CounterSet>) {
-    let (mut devices, mut counters) = (BTreeMap::new(), Vec::new());
-    let domains = nvlink::domains(&machine.name, gpus.iter().filter_map(|(key, _)| input.probed.get(key)));
-    for (key, gpu) in gpus {
-        let (probed, verdict) = (input.probed.get(&key), input.verdicts.get(&key).copied());
-        let nvlink_domain = probed.and_then(|gpu| domains.get(&gpu.index)).map(String::as_str);
-        let around = Surroundings { machine, site, probed, nvlink_domain, verdict };
-        let mut whole = device(&key, gpu, &around, problems);
-        let parted = if input.server.counters { parted(&key, gpu, &around, problems) } else { None };
-        if let Some(parted) = parted {
-            whole.consumes_counters = Some(vec![parted.whole]);
-            counters.push(parted.counters);
-            devices.extend(parted.partitions.into_iter().map(|device| (device.name.clone(), device)));
-        } else if probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
-            let place = format!("Machine/{}", machine.name);
+#[derive(Default)]
+struct Pool<'a> {
+    devices: Items,
+    counters: Items,
+    kinds: Kinds<'a>,
+}
+
+impl<'a> Pool<'a> {
+    /// Puts the devices of a machine in the place of those of the machine before it.
+    fn fill(
+        &mut self,
+        input: &'a Input,
+        machine: &'a PublishedMachine,
+        host: &Host,
+        gpus: &[(&'a GpuKey, &'a Gpu)],
+        problems: &mut Vec<Problem>,
+    ) {
+        self.devices.clear();
+        self.counters.clear();
+        // By name; a partition's begins with its GPU's.
+        let named: BTreeMap<_, _> =
+            gpus.iter().map(|&(key, gpu)| (key.device_name(), (key, gpu, input.probed.get(key)))).collect();
+        let domains = nvlink::domains(&machine.name, named.values().filter_map(|(_, _, probed)| *probed));
+        for (name, (key, gpu, probed)) in named {
+            let nvlink_domain = probed.and_then(|gpu| domains.get(&gpu.index)).map(String::as_str);
+            let verdict = input.verdicts.get(key).copied();
+            let known = Known { key, gpu, probed, nvlink_domain, verdict };
+            let partitionable = probed.filter(|_| input.server.counters && !machine.partitions.is_empty());
+            let kind = partitionable.map(|probed| self.kinds.of(probed, &machine.partitions));
+            self.gpu(&name, &known, &machine.name, host, kind, problems);
+        }
+    }
+
+    /// The devices of one GPU: the whole of it, and its partitions.
+    fn gpu(
+        &mut self,
+        name: &str,
+        known: &Known<'_>,
+        machine: &Name,
+        host: &Host,
+        kind: Option<Rc<Kind>>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let place = Place { machine, key: known.key };
+        if let Some(kind) = &kind {
+            kind.tell(&place, problems);
+        }
+        let kind = kind.filter(|kind| !kind.parts.is_empty());
+        if kind.is_none() && known.probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
+            let key = known.key;
+            let place = format!("Machine/{machine}");
             problems.push(
                 Problem::new(
                     "dra.gpu.mig-mode",
@@ -277,10 +352,26 @@ fn devices(
                 .hint("declare `spec.partitions` of the Machine, or switch MIG mode off: `nvidia-smi -mig 0`")
                 .at(place),
             );
-            continue;
+            return;
         }
-        devices.insert(key.device_name(), whole);
+        let shared = Shared::of(host, known, &place, problems);
+        let set = format!("{name}-counters");
+        self.devices.push(|device| {
+            whole(device, name, known, &shared, &place, problems);
+            if let Some(kind) = &kind {
+                consume(device, &set, &kind.counters);
+            }
+        });
+        let Some(kind) = kind else { return };
+        self.counters.push(|text| {
+            text.string("name", &set);
+            text.object("counters", |counters| counters.extend(&kind.counters));
+        });
+        let mut parent = Attributes::new(&place, problems);
+        parent.text("parentUUID", known.probed.and_then(|gpu| gpu.uuid.as_deref()));
+        let parent = parent.done();
+        for part in &kind.parts {
+            self.devices.push(|device| part.write(device, name, &set, &parent, &shared));
+        }
     }
-    counters.sort_by(|a, b| a.name.cmp(&b.name));
-    (devices.into_values().collect(), counters)
 }

@@ -180,7 +180,7 @@ impl Cluster {
     /// Applies one object unless it is as we left it. An object of its name that is not ours is left alone.
     async fn apply(&mut self, ours: &Ours, object: &Object, written: &mut Written) -> Result<(), Problem> {
         let key = (object.kind.clone(), object.name.clone());
-        let sent = domain::Digest::of_json(&object.json);
+        let sent = domain::Digest::of(object.text().as_bytes());
         let there = ours.there.get(&object.name);
         if let (Some(there), Some((digest, version))) = (there, self.applied.get(&key))
             && *digest == sent
@@ -205,14 +205,15 @@ impl Cluster {
             return Ok(());
         }
         let params = PatchParams::apply(dra::MANAGER).force();
-        let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&object.json)).await;
+        let json = object.json();
+        let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&json)).await;
         let answer = answer.map_err(|error| failed("apply", &object.kind, &object.name, &error))?;
         let version = answer.metadata.resource_version.clone();
         if there.is_none_or(|there| there.metadata.resource_version != version) {
             written.written += 1;
         }
         written.objects += 1;
-        let dropped = dropped_fields(&object.json, &serde_json::to_value(&answer).unwrap_or_default());
+        let dropped = dropped_fields(&json, &serde_json::to_value(&answer).unwrap_or_default());
         if !dropped.is_empty() {
             let place = format!("{}/{}", object.kind, object.name);
             let problem =
@@ -237,9 +238,8 @@ impl Cluster {
             list(api(client, "resource.k8s.io/v1", "ResourceSlice"), &selector, "ResourceSlice").await?;
         let existing: Vec<Value> =
             ours.there.values().filter_map(|object| serde_json::to_value(object).ok()).collect();
-        let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
         let mut touched = BTreeSet::new();
-        for step in dra::reconcile(&existing, &desired) {
+        for step in dra::reconcile(&existing, slices.iter().copied()) {
             match step {
                 Step::Apply(object) => {
                     self.apply(&ours, &object, written).await?;
@@ -251,7 +251,7 @@ impl Cluster {
                 }
             }
         }
-        written.objects += desired.iter().filter(|object| !touched.contains(&object.name)).count();
+        written.objects += slices.iter().filter(|object| !touched.contains(&object.name)).count();
         Ok(())
     }
 
@@ -320,8 +320,8 @@ async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Proble
 /// Whether the server keeps counters: found by reading back what a dry run makes of some.
 async fn keeps_counters(client: &Client, input: &Input) -> Result<bool, Problem> {
     let slice = dra::counters_slice(input);
-    let object: DynamicObject = serde_json::from_value(slice.json.clone())
-        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let object: DynamicObject =
+        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
     let params = PostParams { dry_run: true, field_manager: None };
     match api(client, &slice.api_version, &slice.kind).create(&params, &object).await {
         Ok(kept) => Ok(kept.data.pointer("/spec/sharedCounters").is_some_and(Value::is_array)),
@@ -391,8 +391,8 @@ fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
 async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
     let slice = dra::proof_slice(input);
     let api = api(kubelet, &slice.api_version, &slice.kind);
-    let object: DynamicObject = serde_json::from_value(slice.json.clone())
-        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let object: DynamicObject =
+        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
     let params = PostParams { dry_run: true, field_manager: None };
     for _ in 0..PROOF_TRIES {
         let proof = match api.create(&params, &object).await {

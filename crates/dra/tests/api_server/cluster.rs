@@ -74,7 +74,7 @@ impl Cluster {
 
     /// What the cell itself finds, impersonating a kubelet in a dry run.
     pub(crate) async fn proof(&self) -> Proof {
-        let slice = proof_slice(&input("unused", &[])).json.to_string();
+        let slice = proof_slice(&input("unused", &[])).text().to_owned();
         let (user, group) = (format!("--as={PROOF_USER}"), format!("--as-group={PROOF_GROUP}"));
         let arguments = [&user, &group, "create", "--dry-run=server", "-f", "-"];
         let output = self.plane.kubectl_as(&self.cell, &arguments, Some(&slice)).await.unwrap();
@@ -105,8 +105,7 @@ impl Cluster {
             "-f",
             "-",
         ];
-        let output =
-            self.plane.kubectl_as(&self.cell, &arguments, Some(&object.json.to_string())).await.unwrap();
+        let output = self.plane.kubectl_as(&self.cell, &arguments, Some(object.text())).await.unwrap();
         serde_json::from_str(&output.success().unwrap()).unwrap()
     }
 

@@ -27,7 +27,7 @@ fn one(class: Value) -> Input {
 fn expression(input: &Input) -> String {
     let output = publish(input);
     let class = output.declared.iter().find(|object| object.kind == "DeviceClass").unwrap();
-    class.json["spec"]["selectors"][0]["cel"]["expression"].as_str().unwrap().to_owned()
+    class.json()["spec"]["selectors"][0]["cel"]["expression"].as_str().unwrap().to_owned()
 }
 
 fn theirs(attributes: &Value) -> Value {
@@ -95,10 +95,10 @@ fn what_got_worse_taints_their_devices_by_rules() {
     input.probed.values_mut().for_each(|gpu| gpu.health = h100(Some(Severity::Critical)).health);
     let output = publish(&input);
     let selectors: Vec<_> =
-        output.observed.iter().map(|rule| rule.json["spec"]["deviceSelector"].clone()).collect();
+        output.observed.iter().map(|rule| rule.json()["spec"]["deviceSelector"].clone()).collect();
     let pool = json!({ "driver": NVIDIA, "pool": "m1" });
     assert_eq!(selectors, [pool, json!({ "driver": NVIDIA, "pool": "m1", "device": "gpu-3" })]);
-    assert_eq!(output.observed[1].json["spec"]["taint"]["effect"], "NoExecute");
+    assert_eq!(output.observed[1].json()["spec"]["taint"]["effect"], "NoExecute");
     input.server.taint_rules = None;
     assert_eq!(codes(&input), ["dra.nvidia.no-taint-rules"]);
 }

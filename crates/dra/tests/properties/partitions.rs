@@ -2,7 +2,7 @@
 
 use crate::h100::h100;
 use crate::limits::{codes, devices, fra1, machine, serial, slices};
-use bailiwick_dra::{GpuKey, Input, publish};
+use bailiwick_dra::{GpuKey, Input, Object, publish};
 use domain::probe::{Driver, Mig, NvLink, Severity};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn parted(gpus: usize, partitions: &[&str]) -> Input {
 }
 
 fn all_devices(input: &Input) -> Vec<Value> {
-    slices(&publish(input).observed).flat_map(|slice| devices(&slice.json).to_vec()).collect()
+    slices(&publish(input).observed).flat_map(|slice| devices(&slice.json()).to_vec()).collect()
 }
 
 /// Counters by name, in plain numbers.
@@ -54,8 +54,8 @@ fn fit(counters: &BTreeMap<String, u64>, taken: &[&Value]) -> bool {
 fn counters(input: &Input) -> BTreeMap<String, u64> {
     let output = publish(input);
     let slice =
-        slices(&output.observed).find(|slice| slice.json["spec"]["sharedCounters"].is_array()).unwrap();
-    amounts(&slice.json["spec"]["sharedCounters"][0]["counters"])
+        slices(&output.observed).find(|slice| slice.json()["spec"]["sharedCounters"].is_array()).unwrap();
+    amounts(&slice.json()["spec"]["sharedCounters"][0]["counters"])
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn partitions_are_published_only_where_they_are_declared() {
 #[test]
 fn a_host_of_64_gpus_with_all_partitions_stays_within_the_limits() {
     let output = publish(&parted(64, &["*"]));
-    let counted: Vec<_> =
-        slices(&output.observed).map(|slice| (devices(&slice.json).len(), &slice.json["spec"])).collect();
+    let all: Vec<_> = slices(&output.observed).map(Object::json).collect();
+    let counted: Vec<_> = all.iter().map(|slice| (devices(slice).len(), &slice["spec"])).collect();
     assert_eq!(counted.iter().map(|(devices, _)| devices).sum::<usize>(), 64 * 26);
     for (devices, spec) in counted {
         let sets = spec["sharedCounters"].as_array().map_or(0, Vec::len);
