@@ -134,7 +134,6 @@ impl Host {
 
 /// What is known of one GPU.
 pub(crate) struct Known<'a> {
-    pub(crate) key: &'a GpuKey,
     pub(crate) gpu: &'a Gpu,
     pub(crate) probed: Option<&'a ProbedGpu>,
     pub(crate) nvlink_domain: Option<&'a str>,

@@ -5,7 +5,7 @@ use domain::{Digest, Name, Problem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One object to publish.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,15 +30,6 @@ pub struct Output {
     pub observed: Vec<Object>,
     /// What was left out, and why.
     pub diagnostics: Vec<Problem>,
-}
-
-impl Output {
-    /// The same without the slices and taint rules of other machines: for a cluster, of those whose Node is verified.
-    #[must_use]
-    pub fn of_machines(mut self, machines: &BTreeSet<Name>) -> Self {
-        self.observed.retain(|object| object.machine.as_ref().is_none_or(|name| machines.contains(name)));
-        self
-    }
 }
 
 impl Object {

@@ -1,7 +1,9 @@
 //! Partitions of a GPU (Multi-Instance GPU) as devices that share its counters (KEP-4815).
 //!
-//! The whole GPU and every partition at every place where it fits are devices. Each takes what it needs of the GPU's counter set, so
-//! that the scheduler gives out what fits together, and nothing beside the whole. The names are those of NVIDIA's driver.
+//! A GPU whose MIG mode is on has no whole to give out, and one whose mode is off has no partitions: never are both devices, and
+//! neither while the mode changes or cannot be told. Of a parted one every declared partition at every place where it fits is a
+//! device, which the agent makes when it is prepared. Each takes what it needs of the GPU's counter set, so that the scheduler gives
+//! out what fits together. The names are those of NVIDIA's driver.
 
 use crate::attribute;
 use crate::device::{self, GpuKey, Place, Shared};
@@ -148,31 +150,56 @@ impl Part {
             attributes.extend(&shared.attributes);
         });
         device.extend(&self.capacity);
-        consume(device, set, &self.counters);
+        device.array("consumesCounters", |list| {
+            list.item(|of| {
+                of.string("counterSet", set);
+                of.object("counters", |counters| counters.extend(&self.counters));
+            });
+        });
         device.extend(&shared.taints);
     }
 }
 
-/// Writes what a device takes of a counter set.
-pub(crate) fn consume(device: &mut Text, set: &str, counters: &Text) {
-    device.array("consumesCounters", |list| {
-        list.item(|of| {
-            of.string("counterSet", set);
-            of.object("counters", |text| text.extend(counters));
-        });
-    });
+/// What of a GPU can be given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The whole of it, and nothing less.
+    Whole,
+    /// Partitions alone.
+    Parted,
+    /// Nothing: its MIG mode waits for a reset, or cannot be read.
+    Unsettled,
 }
 
-/// The partitions that are declared and that a GPU has, each with the device that it is: what an agent is permitted to hand out.
-pub fn partitions(key: &GpuKey, probed: &ProbedGpu, declared: &[String]) -> Vec<(String, Partition)> {
-    let profiles = probed.mig.as_ref().map(|mig| mig.profiles.as_slice()).unwrap_or_default();
-    let wanted = offered(profiles).into_iter().filter(|profile| is_declared(profile, declared));
-    let places = wanted.flat_map(|profile| {
-        profile.placements.iter().map(|at| Partition { profile: profile.id, start: at.start })
-    });
+impl Mode {
+    pub(crate) fn of(gpu: &ProbedGpu) -> Self {
+        if gpu.health.iter().any(|finding| finding.code == "gpu.health.mig-unknown") {
+            return Self::Unsettled;
+        }
+        match gpu.mig.as_ref().map(|mig| (mig.enabled, mig.pending)) {
+            None | Some((false, false)) => Self::Whole,
+            Some((true, true)) => Self::Parted,
+            Some(_) => Self::Unsettled,
+        }
+    }
+}
+
+/// The devices that a probed GPU is, as [`crate::publish`] names them: the whole of it, or its declared partitions. What an agent may be
+/// permitted to hand out.
+pub fn devices(key: &GpuKey, probed: &ProbedGpu, declared: &[String]) -> Vec<(String, Option<Partition>)> {
     let gpu = key.device_name();
-    let named = |part: Partition| (format!("{gpu}{}", ending(part.profile, part.start)), part);
-    places.map(named).collect()
+    match Mode::of(probed) {
+        Mode::Whole => vec![(gpu, None)],
+        Mode::Unsettled => Vec::new(),
+        Mode::Parted => {
+            let profiles = probed.mig.as_ref().map(|mig| mig.profiles.as_slice()).unwrap_or_default();
+            let wanted = offered(profiles).into_iter().filter(|profile| is_declared(profile, declared));
+            let places = wanted.flat_map(|profile| {
+                profile.placements.iter().map(|at| Partition { profile: profile.id, start: at.start })
+            });
+            places.map(|part| (format!("{gpu}{}", ending(part.profile, part.start)), Some(part))).collect()
+        }
+    }
 }
 
 fn is_declared(profile: &MigProfile, declared: &[String]) -> bool {

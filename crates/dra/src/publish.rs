@@ -6,7 +6,7 @@ use crate::input::{Input, PublishedMachine};
 use crate::json::Items;
 use crate::nvidia::Foreign;
 use crate::object::{Object, Output};
-use crate::partition::{Kind, Kinds, consume};
+use crate::partition::{Kind, Kinds, Mode};
 use crate::{class, nvlink, policy, slice, taint};
 use domain::base_cluster::GpuDriver;
 use domain::declaration::SiteSpec;
@@ -15,7 +15,6 @@ use domain::probe::ProbedGpu;
 use domain::{Name, Problem};
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 /// Everything to publish, and what was left out. The same input gives the same bytes, in whatever order its lists come.
 pub fn publish(input: &Input) -> Output {
@@ -28,6 +27,9 @@ pub fn publish(input: &Input) -> Output {
     for (identified, site) in machines {
         let machine = identified.machine;
         let gpus = sound(input, identified, &doubles, &mut problems);
+        if input.verified.as_ref().is_some_and(|verified| !verified.contains(&machine.name)) {
+            continue;
+        }
         let rule = input.server.taint_rules.and_then(|version| taint::rule(&input.cell, machine, version));
         // Where the server serves no taint rules the devices bear the taint themselves.
         let taint = if rule.is_none() { taint::taint(machine) } else { None };
@@ -39,15 +41,22 @@ pub fn publish(input: &Input) -> Output {
                 slices.extend(slice::slices(&input.cell, &machine.name, &pool.devices, &pool.counters));
             }
             GpuDriver::Nvidia => {
-                let before = foreign.len();
-                foreign.extend(gpus.into_iter().filter_map(|(key, gpu)| {
-                    let (probed, verdict) = (input.probed.get(key)?, input.verdicts.get(key).copied());
-                    Some(Foreign { machine, site, gpu, probed, verdict })
-                }));
-                let ill = foreign[before..].iter().map(|gpu| gpu.probed);
+                let probed =
+                    gpus.into_iter().filter_map(|(key, gpu)| Some((key, gpu, input.probed.get(key)?)));
+                let probed: Vec<_> = probed.collect();
+                let ill = probed.iter().map(|(_, _, probed)| *probed);
                 rules.extend(health_rules(input, machine, ill, taint.is_some(), &mut problems));
+                foreign.extend(probed.into_iter().map(|(key, gpu, probed)| {
+                    let verdict = input.verdicts.get(key).copied();
+                    Foreign { machine, site, gpu, probed, verdict }
+                }));
             }
         }
+    }
+    if input.verified.is_none() && !foreign.is_empty() {
+        foreign.clear();
+        let message = "classes name no GPUs of NVIDIA's driver here: nobody has looked at the Nodes";
+        problems.push(Problem::new("dra.nvidia.unverified", message));
     }
     let mut declared = policy::policies(input);
     declared.extend(classes(input, &foreign, &mut problems));
@@ -85,7 +94,7 @@ fn classes(input: &Input, foreign: &[Foreign<'_>], problems: &mut Vec<Problem>) 
     let declared = input.classes.iter().map(|(name, spec)| (name, spec));
     let mut objects = Vec::new();
     for (name, spec) in unambiguous("GpuClass", declared, problems) {
-        match class::class(&input.cell, name, spec, &input.jurisdictions, foreign) {
+        match class::class(&input.cell, name, spec, &input.jurisdictions, foreign, problems) {
             Ok(object) => objects.push(object),
             Err(problem) => problems.push(*problem),
         }
@@ -317,61 +326,83 @@ impl<'a> Pool<'a> {
         for (name, (key, gpu, probed)) in named {
             let nvlink_domain = probed.and_then(|gpu| domains.get(&gpu.index)).map(String::as_str);
             let verdict = input.verdicts.get(key).copied();
-            let known = Known { key, gpu, probed, nvlink_domain, verdict };
-            let partitionable = probed.filter(|_| input.server.counters && !machine.partitions.is_empty());
-            let kind = partitionable.map(|probed| self.kinds.of(probed, &machine.partitions));
-            self.gpu(&name, &known, &machine.name, host, kind, problems);
+            let known = Known { gpu, probed, nvlink_domain, verdict };
+            let place = Place { machine: &machine.name, key };
+            let kind = probed.filter(|_| !machine.partitions.is_empty());
+            let kind = kind.map(|probed| self.kinds.of(probed, &machine.partitions));
+            if let Some(kind) = &kind {
+                kind.tell(&place, problems);
+            }
+            let kind = kind.filter(|kind| !kind.parts.is_empty());
+            match (probed.map_or(Mode::Whole, Mode::of), kind) {
+                (Mode::Whole, kind) => {
+                    if kind.is_some() {
+                        problems.push(mode_off(&place));
+                    }
+                    self.whole(&name, &known, &place, host, problems);
+                }
+                (Mode::Parted, Some(kind)) if input.server.counters => {
+                    self.parts(&name, &known, &place, host, &kind, problems);
+                }
+                (Mode::Parted, Some(_)) => problems.push(unusable(&place, "the server keeps no counters")),
+                (Mode::Parted, None) => problems.push(unusable(&place, "no partitions of it are declared")),
+                (Mode::Unsettled, _) => problems.push(unsettled(&place)),
+            }
         }
     }
 
-    /// The devices of one GPU: the whole of it, and its partitions.
-    fn gpu(
+    fn whole(
         &mut self,
         name: &str,
         known: &Known<'_>,
-        machine: &Name,
+        place: &Place<'_>,
         host: &Host,
-        kind: Option<Rc<Kind>>,
         problems: &mut Vec<Problem>,
     ) {
-        let place = Place { machine, key: known.key };
-        if let Some(kind) = &kind {
-            kind.tell(&place, problems);
-        }
-        let kind = kind.filter(|kind| !kind.parts.is_empty());
-        if kind.is_none() && known.probed.is_some_and(|gpu| gpu.mig.as_ref().is_some_and(|mig| mig.enabled)) {
-            let key = known.key;
-            let place = format!("Machine/{machine}");
-            problems.push(
-                Problem::new(
-                    "dra.gpu.mig-mode",
-                    format!(
-                        "GPU {key} of {place} is not published: it is parted, and no partitions are declared"
-                    ),
-                )
-                .hint("declare `spec.partitions` of the Machine, or switch MIG mode off: `nvidia-smi -mig 0`")
-                .at(place),
-            );
-            return;
-        }
-        let shared = Shared::of(host, known, &place, problems);
+        let shared = Shared::of(host, known, place, problems);
+        self.devices.push(|device| whole(device, name, known, &shared, place, problems));
+    }
+
+    /// The partitions of one GPU, and the counters that they share.
+    fn parts(
+        &mut self,
+        name: &str,
+        known: &Known<'_>,
+        place: &Place<'_>,
+        host: &Host,
+        kind: &Kind,
+        problems: &mut Vec<Problem>,
+    ) {
+        let shared = Shared::of(host, known, place, problems);
         let set = format!("{name}-counters");
-        self.devices.push(|device| {
-            whole(device, name, known, &shared, &place, problems);
-            if let Some(kind) = &kind {
-                consume(device, &set, &kind.counters);
-            }
-        });
-        let Some(kind) = kind else { return };
         self.counters.push(|text| {
             text.string("name", &set);
             text.object("counters", |counters| counters.extend(&kind.counters));
         });
-        let mut parent = Attributes::new(&place, problems);
+        let mut parent = Attributes::new(place, problems);
         parent.text("parentUUID", known.probed.and_then(|gpu| gpu.uuid.as_deref()));
         let parent = parent.done();
         for part in &kind.parts {
             self.devices.push(|device| part.write(device, name, &set, &parent, &shared));
         }
     }
+}
+
+fn mode_off(place: &Place<'_>) -> Problem {
+    Problem::new("dra.partition.mode-off", format!("{place} is given out whole: its MIG mode is off"))
+        .hint("switch it on (`nvidia-smi -mig 1`), or take `spec.partitions` out of the Machine")
+        .at(place.to_string())
+}
+
+fn unusable(place: &Place<'_>, why: &str) -> Problem {
+    Problem::new("dra.gpu.mig-mode", format!("{place} is not published: its MIG mode is on, and {why}"))
+        .hint("declare `spec.partitions` of the Machine, or switch MIG mode off: `nvidia-smi -mig 0`")
+        .at(place.to_string())
+}
+
+fn unsettled(place: &Place<'_>) -> Problem {
+    let message = format!("{place} is not published: its MIG mode waits for a reset, or cannot be read");
+    Problem::new("dra.gpu.mig-unsettled", message)
+        .hint("reset the GPU or restart its host; `bailiwick-agent probe -o json` shows its mode")
+        .at(place.to_string())
 }

@@ -3,11 +3,12 @@
 //! The admission policies go first; then a dry run with a kubelet's identity proves that they hold, each time anew, and while
 //! it does not nothing else is written (DESIGN §3.2).
 
+use super::refusals::Refusals;
 use super::{Written, claims};
 use crate::error::coded;
 use crate::world::World;
 use domain::base_cluster::GpuDriver;
-use domain::{Name, Problem};
+use domain::{MachineState, Name, Problem};
 use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::Node;
@@ -20,7 +21,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A policy is active within a second of its creation (facts: dra, measured); it is given ten.
 const PROOF_TRIES: u32 = 20;
@@ -34,6 +35,18 @@ pub(super) struct Cluster {
     clients: Option<Clients>,
     /// What the server made of what was applied, by kind and name: digest of what was sent, resourceVersion that came back.
     applied: BTreeMap<(String, String), (domain::Digest, Option<String>)>,
+    refusals: Refusals,
+}
+
+/// What became of an object that was to be applied.
+#[derive(Clone, Copy, PartialEq)]
+enum Applied {
+    /// It is there.
+    Stands,
+    /// Somebody else's has its name; that is told.
+    Foreign,
+    /// The cluster does not take it; that is told.
+    Refused,
 }
 
 #[derive(Clone)]
@@ -50,7 +63,14 @@ struct Ours {
 
 impl Cluster {
     pub(super) fn new(kubeconfig: Option<PathBuf>, context: Option<String>, cell: Name) -> Self {
-        Self { kubeconfig, context, cell, clients: None, applied: BTreeMap::new() }
+        Self {
+            kubeconfig,
+            context,
+            cell,
+            clients: None,
+            applied: BTreeMap::new(),
+            refusals: Refusals::default(),
+        }
     }
 
     pub(super) fn name(&self) -> String {
@@ -74,28 +94,38 @@ impl Cluster {
         let nodes = system_uuids(&clients.own).await?;
         let mut verified = BTreeSet::new();
         for machine in &input.machines {
-            let node = node_of(&machine.name, world, &nodes).and_then(|()| match machine.gpu_driver {
-                GpuDriver::Bailiwick => plugin_of(&machine.name, world),
-                GpuDriver::Nvidia => Ok(()),
-            });
+            let node = node_of(&machine.name, world, &nodes)
+                .and_then(|()| serving(&machine.name, machine.gpu_driver, world))
+                .and_then(|()| match machine.gpu_driver {
+                    GpuDriver::Bailiwick => plugin_of(&machine.name, world),
+                    GpuDriver::Nvidia => Ok(()),
+                });
             match node {
                 Ok(()) => drop(verified.insert(machine.name.clone())),
                 Err(_) if machine.gpus.is_empty() => {}
                 Err(problem) => left_out.push(problem),
             }
         }
-        // All machines are rendered, since one that is not verified may be the other holder of a GPU.
-        let output = dra::publish(&input).of_machines(&verified);
+        input.verified = Some(verified);
+        let output = dra::publish(&input);
         left_out.extend(output.diagnostics.clone());
         let mut written = Written { left_out, ..Written::default() };
         let (policies, classes): (Vec<_>, Vec<_>) =
             output.declared.iter().partition(|o| o.api_version.starts_with("admissionregistration"));
-        self.bring_in_line(&clients.own, &policies, &mut written).await?;
+        let unguarded = self.bring_in_line(&clients.own, &policies, &mut written).await?;
+        if unguarded.iter().any(|(_, applied)| *applied == Applied::Refused) {
+            // Under another policy than ours nothing is written: the proof looks at one of them alone.
+            let why = written.left_out.into_iter().rev().find(|problem| problem.code == "publish.refused");
+            return Err(why.unwrap_or_else(|| coded("publish.refused", "the cluster does not take a policy")));
+        }
         prove(&clients.kubelet, &input).await?;
         self.bring_in_line(&clients.own, &classes, &mut written).await?;
         let (slices, rules): (Vec<_>, Vec<_>) =
             output.observed.iter().partition(|object| object.kind == "ResourceSlice");
-        self.bring_in_line(&clients.own, &rules, &mut written).await?;
+        // The devices of a machine whose taint the cluster does not take are not offered.
+        let untainted = self.bring_in_line(&clients.own, &rules, &mut written).await?;
+        let tainted = |slice: &&Object| untainted.iter().all(|(rule, _)| rule.machine != slice.machine);
+        let slices: Vec<_> = slices.into_iter().filter(tainted).collect();
         self.write_slices(&clients.own, &slices, &mut written).await?;
         let mut kinds = vec![
             ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
@@ -116,6 +146,8 @@ impl Cluster {
         for (version, kind) in kinds {
             self.prune(&clients.own, version, kind, &wanted, &mut written).await?;
         }
+        self.refusals.retain(&wanted);
+        written.again = self.refusals.next(Instant::now());
         match claims::read(&clients.own).await {
             Ok(allocations) => written.allocations = allocations,
             Err(problem) => written.left_out.push(problem),
@@ -157,12 +189,13 @@ impl Cluster {
         list(api(client, api_version, kind), &selector, kind).await
     }
 
-    async fn bring_in_line(
+    /// Applies these objects, and gives those that were left out.
+    async fn bring_in_line<'o>(
         &mut self,
         client: &Client,
-        objects: &[&Object],
+        objects: &[&'o Object],
         written: &mut Written,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<(&'o Object, Applied)>, Problem> {
         let mut kinds: BTreeMap<(&str, &str), Ours> = BTreeMap::new();
         for object in objects {
             let key = (object.api_version.as_str(), object.kind.as_str());
@@ -170,15 +203,24 @@ impl Cluster {
                 place.insert(self.ours(client, key.0, key.1).await?);
             }
         }
+        let mut left_out = Vec::new();
         for object in objects {
             let ours = &kinds[&(object.api_version.as_str(), object.kind.as_str())];
-            self.apply(ours, object, written).await?;
+            let applied = self.apply(ours, object, written).await?;
+            if applied != Applied::Stands {
+                left_out.push((*object, applied));
+            }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Applies one object unless it is as we left it. An object of its name that is not ours is left alone.
-    async fn apply(&mut self, ours: &Ours, object: &Object, written: &mut Written) -> Result<(), Problem> {
+    async fn apply(
+        &mut self,
+        ours: &Ours,
+        object: &Object,
+        written: &mut Written,
+    ) -> Result<Applied, Problem> {
         let key = (object.kind.clone(), object.name.clone());
         let sent = domain::Digest::of(object.text().as_bytes());
         let there = ours.there.get(&object.name);
@@ -187,7 +229,11 @@ impl Cluster {
             && there.metadata.resource_version == *version
         {
             written.objects += 1;
-            return Ok(());
+            return Ok(Applied::Stands);
+        }
+        if let Some(problem) = self.refusals.standing(&key, sent, Instant::now()) {
+            written.left_out.push(problem);
+            return Ok(Applied::Refused);
         }
         if there.is_none()
             && ours
@@ -202,12 +248,21 @@ impl Cluster {
                 coded("publish.foreign-object", format!("{place} in the cluster is not this cell's"))
                     .at(place),
             );
-            return Ok(());
+            return Ok(Applied::Foreign);
         }
         let params = PatchParams::apply(dra::MANAGER).force();
         let json = object.json();
         let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&json)).await;
-        let answer = answer.map_err(|error| failed("apply", &object.kind, &object.name, &error))?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let problem = refused("apply", &object.kind, &object.name, &error)?;
+                written.left_out.push(problem.clone());
+                self.refusals.refused(key, sent, problem, Instant::now());
+                return Ok(Applied::Refused);
+            }
+        };
+        self.refusals.taken(&key);
         let version = answer.metadata.resource_version.clone();
         if there.is_none_or(|there| there.metadata.resource_version != version) {
             written.written += 1;
@@ -223,7 +278,7 @@ impl Cluster {
                 .push(problem.difference(format!("without {}", dropped.join(", ")), "all fields").at(place));
         }
         self.applied.insert(key, (sent, version));
-        Ok(())
+        Ok(Applied::Stands)
     }
 
     async fn write_slices(
@@ -242,13 +297,14 @@ impl Cluster {
         for step in dra::reconcile(&existing, slices.iter().copied()) {
             match step {
                 Step::Apply(object) => {
-                    self.apply(&ours, &object, written).await?;
+                    let refused = self.apply(&ours, &object, written).await? == Applied::Refused;
+                    if refused && ours.there.contains_key(&object.name) {
+                        // What stands there is not true any more. Without it the pool is not whole, and nothing of it is given out.
+                        delete(&ours.api, "ResourceSlice", &object.name, written).await?;
+                    }
                     touched.insert(object.name);
                 }
-                Step::Delete { name } => {
-                    delete(&ours.api, "ResourceSlice", &name).await?;
-                    written.pruned += 1;
-                }
+                Step::Delete { name } => delete(&ours.api, "ResourceSlice", &name, written).await?,
             }
         }
         written.objects += slices.iter().filter(|object| !touched.contains(&object.name)).count();
@@ -265,9 +321,8 @@ impl Cluster {
     ) -> Result<(), Problem> {
         let ours = self.ours(client, api_version, kind).await?;
         for name in ours.there.keys().filter(|name| !wanted.contains(&(kind, name.as_str()))) {
-            delete(&ours.api, kind, name).await?;
+            delete(&ours.api, kind, name, written).await?;
             self.applied.remove(&(kind.to_owned(), name.clone()));
-            written.pruned += 1;
         }
         Ok(())
     }
@@ -285,12 +340,19 @@ fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
 }
 
-async fn delete(api: &Api<DynamicObject>, kind: &str, name: &str) -> Result<(), Problem> {
+/// Deletes an object; what the cluster keeps all the same is told.
+async fn delete(
+    api: &Api<DynamicObject>,
+    kind: &str,
+    name: &str,
+    written: &mut Written,
+) -> Result<(), Problem> {
     match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(failed("delete", kind, name, &error)),
+        Ok(_) => written.pruned += 1,
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => written.left_out.push(refused("delete", kind, name, &error)?),
     }
+    Ok(())
 }
 
 /// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
@@ -371,6 +433,25 @@ fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> R
     }
 }
 
+/// Whether a machine is where its GPUs may be given out. NVIDIA's driver asks no permit of us, so the class alone keeps its GPUs back
+/// until the machine is in service; our own agent has none until then.
+fn serving(machine: &Name, driver: GpuDriver, world: &World) -> Result<(), Problem> {
+    let state = world.machines.get(machine).map(|known| known.record.state);
+    let serves = state.is_some_and(|state| match (driver, state) {
+        (_, MachineState::InService) => true,
+        (GpuDriver::Nvidia, _) => false,
+        (GpuDriver::Bailiwick, state) => !matches!(
+            state,
+            MachineState::Draining | MachineState::Wiping | MachineState::Retired | MachineState::Quarantined
+        ),
+    });
+    if serves {
+        return Ok(());
+    }
+    let message = format!("Machine/{machine} is not in service");
+    Err(coded("publish.not-in-service", message).at(format!("Machine/{machine}")))
+}
+
 /// Whether the plugin of the machine's agent is registered with its kubelet: nobody could prepare devices of slices without, and
 /// the kubelet deletes those of a plugin that is gone.
 fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
@@ -444,6 +525,19 @@ fn dropped_fields(sent: &Value, back: &Value) -> Vec<String> {
     let mut dropped = Vec::new();
     walk(sent, Some(back), "", &mut dropped);
     dropped
+}
+
+/// An error that is about one object is told of that object: the API server refuses it, or something that it asks does (an
+/// admission webhook that fails is a 500). Any other is about the cluster, and an `Err`.
+fn refused(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Result<Problem, Problem> {
+    match error {
+        // Who are you, not now, and nobody is there.
+        kube::Error::Api(status) if !matches!(status.code, 401 | 429 | 502..=504) => {
+            let message = format!("cannot {verb} {kind}/{name}: {}", status.message);
+            Ok(coded("publish.refused", message).at(format!("{kind}/{name}")))
+        }
+        _ => Err(failed(verb, kind, name, error)),
+    }
 }
 
 fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
