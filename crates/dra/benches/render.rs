@@ -5,7 +5,7 @@ mod fleet;
 
 use bailiwick_dra::{Object, publish, reconcile};
 use criterion::{Criterion, criterion_group, criterion_main};
-use fleet::{inventoried, probed};
+use fleet::{MACHINES, inventoried, probed};
 use std::cell::OnceCell;
 
 fn render(criterion: &mut Criterion) {
@@ -17,8 +17,8 @@ fn render(criterion: &mut Criterion) {
         let input = || {
             input.get_or_init(|| match kind {
                 "inventoried" => inventoried(),
-                "probed" => probed(&[]),
-                _ => probed(&["*"]),
+                "probed" => probed(0, &[]),
+                _ => probed(MACHINES, &["*"]),
             })
         };
         group.bench_function(format!("{kind}: publish"), |bench| {

@@ -12,7 +12,7 @@ use fleet::{MACHINES, probed};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use kube::api::{Api, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
@@ -25,15 +25,20 @@ use testbed::ControlPlane;
 /// Claims one after the other, and then as many at once.
 const CLAIMS: usize = 200;
 
+/// So many seconds a claim may take.
+const PATIENCE: u32 = 240;
+
 /// So many writes at a time while the fleet is made.
 const WRITERS: usize = 32;
 
 #[tokio::main]
 async fn main() {
     rustls::crypto::ring::default_provider().install_default().unwrap();
-    measure("whole GPUs", &probed(&[]), &json!(null)).await;
-    measure("partitions of one profile", &probed(&["1g.10gb"]), &json!("1g.10gb")).await;
-    measure("all partitions", &probed(&["*"]), &json!("1g.10gb")).await;
+    measure("whole GPUs", &probed(0, &[]), &json!(null)).await;
+    let tenth = MACHINES / 10;
+    measure("a tenth in partitions of one profile", &probed(tenth, &["1g.10gb"]), &json!("1g.10gb")).await;
+    measure("a tenth in all partitions", &probed(tenth, &["*"]), &json!("1g.10gb")).await;
+    measure("all in partitions of one profile", &probed(MACHINES, &["1g.10gb"]), &json!("1g.10gb")).await;
 }
 
 async fn measure(kind: &str, fleet: &Input, partition: &Value) {
@@ -45,10 +50,13 @@ async fn measure(kind: &str, fleet: &Input, partition: &Value) {
     let devices = make(&client, fleet, partition).await;
     println!("{kind}: {MACHINES} Nodes, {devices} devices, made in {:.0?}", began.elapsed());
     // The first tells that the scheduler has seen the fleet.
-    bound(&client, "first", 1).await;
+    if let Err(why) = bound(&client, "first", 1).await {
+        println!("{kind}: no claim got a device within {PATIENCE} s: {why}");
+        return;
+    }
     let mut took = Vec::new();
     for at in 0..CLAIMS {
-        took.push(bound(&client, &format!("single-{at}"), 1).await);
+        took.push(bound(&client, &format!("single-{at}"), 1).await.unwrap());
     }
     took.sort_unstable();
     let percentile = |percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
@@ -58,7 +66,7 @@ async fn measure(kind: &str, fleet: &Input, partition: &Value) {
         percentile(99),
         percentile(100)
     );
-    let all = bound(&client, "together", CLAIMS).await;
+    let all = bound(&client, "together", CLAIMS).await.unwrap();
     println!(
         "{kind}: {CLAIMS} claims at once: {all:.1?}, {:.1?} for each",
         all / u32::try_from(CLAIMS).unwrap()
@@ -112,11 +120,12 @@ async fn make_node(nodes: Api<Node>, name: &str) {
     nodes.patch(name, &PatchParams::default(), &Patch::Merge(untaint)).await.unwrap();
 }
 
-/// Creates so many claims, each with its pod, and waits until all pods have a Node. Gives the time from the first creation on.
-async fn bound(client: &Client, batch: &str, count: usize) -> Duration {
+/// Creates so many claims, each with its pod, and waits until all pods have a Node. Gives the time from the first creation on, or why
+/// some have none.
+async fn bound(client: &Client, batch: &str, count: usize) -> Result<Duration, String> {
     let pods = Api::<Pod>::default_namespaced(client.clone());
     let claims = Api::<ResourceClaim>::default_namespaced(client.clone());
-    let mine = WatchParams::default().labels(&format!("batch={batch}")).timeout(280);
+    let mine = WatchParams::default().labels(&format!("batch={batch}")).timeout(PATIENCE);
     let mut seen = pods.watch(&mine, "0").await.unwrap().boxed();
     let began = Instant::now();
     let asking = in_parallel((0..count).map(async |at| {
@@ -127,18 +136,29 @@ async fn bound(client: &Client, batch: &str, count: usize) -> Duration {
     let waiting = async {
         let mut scheduled = BTreeSet::new();
         while scheduled.len() < count {
-            let event = seen.try_next().await.unwrap();
-            if let Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event {
-                if pod.spec.is_some_and(|spec| spec.node_name.is_some()) {
-                    scheduled.insert(pod.metadata.name);
+            match seen.try_next().await.unwrap() {
+                Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
+                    if pod.spec.is_some_and(|spec| spec.node_name.is_some()) {
+                        scheduled.insert(pod.metadata.name);
+                    }
                 }
-            } else {
-                assert!(event.is_some(), "{} of {count} pods have a Node", scheduled.len());
+                Some(_) => {}
+                None => return Err(why(&pods).await.join("; ")),
             }
         }
-        began.elapsed()
+        Ok(began.elapsed())
     };
     futures_util::future::join(asking, waiting).await.1
+}
+
+/// What the scheduler says of pods that have no Node.
+async fn why(pods: &Api<Pod>) -> Vec<String> {
+    let all = pods.list(&ListParams::default()).await.unwrap().items.into_iter();
+    let conditions = all.filter_map(|pod| pod.status?.conditions).flatten();
+    conditions
+        .filter(|condition| condition.status == "False")
+        .filter_map(|condition| condition.message)
+        .collect()
 }
 
 fn claim(name: &str) -> ResourceClaim {

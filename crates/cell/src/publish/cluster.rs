@@ -256,7 +256,10 @@ impl Cluster {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                let problem = refused("apply", &object.kind, &object.name, &error)?;
+                let mut problem = refused("apply", &object.kind, &object.name, &error)?;
+                if let Some(machine) = &object.machine {
+                    problem = problem.at(format!("Machine/{machine} {}/{}", object.kind, object.name));
+                }
                 written.left_out.push(problem.clone());
                 self.refusals.refused(key, sent, problem, Instant::now());
                 return Ok(Applied::Refused);

@@ -44,18 +44,21 @@ pub(crate) fn inventoried() -> Input {
     input
 }
 
-/// The same, and every driver tells of its GPUs, which may be parted so.
-pub(crate) fn probed(partitions: &[&str]) -> Input {
+/// The same, and every driver tells of its GPUs; those of so many machines are in MIG mode, and may be parted so.
+pub(crate) fn probed(parted: usize, partitions: &[&str]) -> Input {
     let mut input = inventoried();
-    for machine in &mut input.machines {
+    for (at, machine) in input.machines.iter_mut().enumerate() {
+        let is_parted = at < parted;
         machine.driver = Some(Driver {
             version: Some("580.95.05".to_owned()),
             nvml: Some("13.580.95.05".to_owned()),
             cuda: Some("13.0".to_owned()),
         });
-        machine.partitions = partitions.iter().map(|&profile| profile.to_owned()).collect();
+        if is_parted {
+            machine.partitions = partitions.iter().map(|&profile| profile.to_owned()).collect();
+        }
         for (at, gpu) in machine.gpus.iter().enumerate() {
-            input.probed.insert(GpuKey::of(gpu).unwrap(), as_probed(gpu, at, !partitions.is_empty()));
+            input.probed.insert(GpuKey::of(gpu).unwrap(), as_probed(gpu, at, is_parted));
         }
     }
     input
