@@ -86,10 +86,10 @@ impl Cluster {
         let clients = self.clients().await?;
         let mut input = input.clone();
         input.server.taint_rules = taint_rules(&clients.own).await?;
-        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
-            input.server.counters = keeps_counters(&clients.own, &input).await?;
-        }
         let mut left_out = Vec::new();
+        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
+            input.server.counters = keeps_counters(&clients.own, &input, &mut left_out).await?;
+        }
         who_we_are(&clients.own, &input.cell_user).await?;
         let nodes = system_uuids(&clients.own).await?;
         let mut verified = BTreeSet::new();
@@ -262,6 +262,9 @@ impl Cluster {
                 }
                 written.left_out.push(problem.clone());
                 self.refusals.refused(key, sent, problem, Instant::now());
+                if there.is_some_and(|there| is_untrue(there, &json)) {
+                    delete(&ours.api, &object.kind, &object.name, written).await?;
+                }
                 return Ok(Applied::Refused);
             }
         };
@@ -300,11 +303,7 @@ impl Cluster {
         for step in dra::reconcile(&existing, slices.iter().copied()) {
             match step {
                 Step::Apply(object) => {
-                    let refused = self.apply(&ours, &object, written).await? == Applied::Refused;
-                    if refused && ours.there.contains_key(&object.name) {
-                        // What stands there is not true any more. Without it the pool is not whole, and nothing of it is given out.
-                        delete(&ours.api, "ResourceSlice", &object.name, written).await?;
-                    }
+                    self.apply(&ours, &object, written).await?;
                     touched.insert(object.name);
                 }
                 Step::Delete { name } => delete(&ours.api, "ResourceSlice", &name, written).await?,
@@ -358,6 +357,14 @@ async fn delete(
     Ok(())
 }
 
+/// Whether what stands in the place of an object that was refused opens a gate that may have closed: a class that selects otherwise,
+/// a slice that tells otherwise. Without the slice its pool is not whole, and nothing of it is given out. Policies and taint rules close
+/// gates, and stay as they are.
+fn is_untrue(there: &DynamicObject, wanted: &Value) -> bool {
+    matches!(wanted["kind"].as_str(), Some("DeviceClass" | "ResourceSlice"))
+        && there.data.get("spec") != wanted.get("spec")
+}
+
 /// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
 async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Problem> {
     let groups = client
@@ -383,7 +390,11 @@ async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Proble
 }
 
 /// Whether the server keeps counters: found by reading back what a dry run makes of some.
-async fn keeps_counters(client: &Client, input: &Input) -> Result<bool, Problem> {
+async fn keeps_counters(
+    client: &Client,
+    input: &Input,
+    left_out: &mut Vec<Problem>,
+) -> Result<bool, Problem> {
     let slice = dra::counters_slice(input);
     let object: DynamicObject =
         serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
@@ -392,7 +403,11 @@ async fn keeps_counters(client: &Client, input: &Input) -> Result<bool, Problem>
         Ok(kept) => Ok(kept.data.pointer("/spec/sharedCounters").is_some_and(Value::is_array)),
         // What is left of it without the counters may be no valid slice.
         Err(kube::Error::Api(status)) if status.code == 422 => Ok(false),
-        Err(error) => Err(failed("dry-run", &slice.kind, &slice.name, &error)),
+        // What cannot be learned keeps partitions back, and nothing else.
+        Err(error) => {
+            left_out.push(refused("dry-run", &slice.kind, &slice.name, &error)?);
+            Ok(false)
+        }
     }
 }
 
@@ -556,6 +571,17 @@ fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_refused_leaves_no_open_gate_behind() {
+        let object = |kind: &str, spec: Value| json!({ "apiVersion": "v1", "kind": kind, "metadata": {}, "spec": spec });
+        let there = |json: Value| serde_json::from_value::<DynamicObject>(json).unwrap();
+        let untrue =
+            |kind: &str, was: u8| is_untrue(&there(object(kind, json!(was))), &object(kind, json!(1)));
+        assert!(untrue("DeviceClass", 2) && untrue("ResourceSlice", 2));
+        assert!(!untrue("DeviceClass", 1), "it is as it should be");
+        assert!(!untrue("ValidatingAdmissionPolicy", 2) && !untrue("DeviceTaintRule", 2));
+    }
 
     #[test]
     fn a_field_that_does_not_come_back_is_named() {
