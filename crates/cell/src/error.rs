@@ -281,6 +281,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Join the machine to the cluster under its own name.",
     ),
     (
+        "publish.not-in-service",
+        "The machine is not in service, or leaves it, so its GPUs are not given out.",
+        "Nothing to do; `bailiwick why MACHINE` tells what it waits for.",
+    ),
+    (
         "publish.other-cell",
         "The publish directory holds what a cell with another database published; nothing was written or pruned.",
         "Restore that database, or publish to an empty directory.",
@@ -294,6 +299,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "publish.policy-unproven",
         "The admission policy could not be proven to hold, so nothing was published.",
         "Apply `manifests/cell-clusterrole.yaml`; look for who removed the policy.",
+    ),
+    (
+        "publish.refused",
+        "The cluster does not take an object. All others are published; this one is tried again.",
+        "The message says which object and why: a policy or webhook of the cluster's, a limit, or a right that is missing.",
     ),
 ];
 

@@ -1,45 +1,45 @@
 //! Attributes of a device, within the limits of `resource.k8s.io/v1`.
 
+use crate::json::Text;
 use domain::Problem;
-use k8s_openapi::api::resource::v1::DeviceAttribute;
-use std::collections::BTreeMap;
+use std::fmt;
 
 /// Longest value of a string attribute, in bytes (DeviceAttributeMaxValueLength).
 const MAX_VALUE: usize = 64;
 
-/// The attributes of one device, as they come together. What does not fit is left out, and told.
+/// Attributes as they come together. What does not fit is left out, and told.
 pub(crate) struct Attributes<'p> {
-    map: BTreeMap<String, DeviceAttribute>,
-    place: String,
+    text: Text,
+    place: &'p dyn fmt::Display,
     problems: &'p mut Vec<Problem>,
 }
 
 impl<'p> Attributes<'p> {
-    /// None yet. `place` names the device where something is told of it.
-    pub(crate) fn new(place: String, problems: &'p mut Vec<Problem>) -> Self {
-        Self { map: BTreeMap::new(), place, problems }
+    /// None yet. `place` names what they are about where something is told of it.
+    pub(crate) fn new(place: &'p dyn fmt::Display, problems: &'p mut Vec<Problem>) -> Self {
+        Self { text: Text::default(), place, problems }
     }
 
-    pub(crate) fn done(self) -> BTreeMap<String, DeviceAttribute> {
-        self.map
+    pub(crate) fn done(self) -> Text {
+        self.text
     }
 
     pub(crate) fn text(&mut self, name: &str, value: Option<&str>) {
         let Some(value) = value.filter(|v| !v.is_empty()) else { return };
-        if value.len() > MAX_VALUE || value.chars().any(char::is_control) {
+        if !fits(value) {
             let found = format!("{value:?}, {} bytes", value.len());
             return self.unfit(name, found, &format!("at most {MAX_VALUE} bytes, no control characters"));
         }
-        self.put(name, DeviceAttribute { string: Some(value.to_owned()), ..DeviceAttribute::default() });
+        self.text.object(name, |text| text.string("string", value));
     }
 
     pub(crate) fn truth(&mut self, name: &str, value: bool) {
-        self.put(name, DeviceAttribute { bool: Some(value), ..DeviceAttribute::default() });
+        self.text.object(name, |text| text.truth("bool", value));
     }
 
     pub(crate) fn number(&mut self, name: &str, value: Option<u32>) {
         let Some(value) = value else { return };
-        self.put(name, DeviceAttribute { int: Some(value.into()), ..DeviceAttribute::default() });
+        self.text.object(name, |text| text.number("int", value.into()));
     }
 
     /// A version as drivers write it, as a semantic one. It never becomes a string: an attribute whose type depends on its value
@@ -47,9 +47,7 @@ impl<'p> Attributes<'p> {
     pub(crate) fn version(&mut self, name: &str, value: Option<&str>) {
         let Some(value) = value else { return };
         match semantic(value) {
-            Some(version) => {
-                self.put(name, DeviceAttribute { version: Some(version), ..DeviceAttribute::default() });
-            }
+            Some(version) => self.text.object(name, |text| text.string("version", &version)),
             None => self.unfit(name, format!("{value:?}"), "one to three numbers with dots between"),
         }
     }
@@ -63,16 +61,19 @@ impl<'p> Attributes<'p> {
         }
     }
 
-    fn put(&mut self, name: &str, value: DeviceAttribute) {
-        self.map.insert(name.to_owned(), value);
-    }
-
     fn unfit(&mut self, name: &str, found: String, expected: &str) {
         let message = format!("the attribute {name} of {} is left out: its value does not fit", self.place);
         self.problems.push(
-            Problem::new("dra.attribute.unfit", message).difference(found, expected).at(self.place.clone()),
+            Problem::new("dra.attribute.unfit", message)
+                .difference(found, expected)
+                .at(self.place.to_string()),
         );
     }
+}
+
+/// Whether an attribute may say it.
+pub(crate) fn fits(value: &str) -> bool {
+    value.len() <= MAX_VALUE && !value.chars().any(char::is_control)
 }
 
 /// `580.95.05` is no semantic version: its numbers may not begin with 0 (semver.org, rule 2).
@@ -125,9 +126,10 @@ mod tests {
     #[test]
     fn a_version_that_is_none_is_left_out_and_told_and_never_becomes_a_string() {
         let mut problems = Vec::new();
-        let mut attributes = Attributes::new("here".to_owned(), &mut problems);
+        let mut attributes = Attributes::new(&"here", &mut problems);
         attributes.version("driverVersion", Some("r580-test"));
-        assert!(attributes.done().is_empty());
+        let written = attributes.done();
+        assert_eq!(Text::object_of(0, |text| text.extend(&written)), "{}");
         assert_eq!(problems[0].code, "dra.attribute.unfit");
     }
 }

@@ -18,12 +18,17 @@ pub(crate) fn class(
     spec: &GpuClassSpec,
     order: &Containment,
     foreign: &[Foreign<'_>],
+    problems: &mut Vec<Problem>,
 ) -> Result<Object, Box<Problem>> {
-    let mut expression = selector(name, spec, order)?;
-    if let Some(theirs) = nvidia::selector(spec, order, foreign) {
-        expression = format!("({expression}) || ({theirs})");
+    let ours = selector(name, spec, order)?;
+    let theirs = nvidia::Selector::of(spec, order, foreign);
+    // As many of theirs as there is room for: a class that is full gives out what it names, and tells what it does not.
+    let room = MAX_EXPRESSION.saturating_sub(either(&ours, "").len());
+    let (theirs, left_out) = theirs.within(room);
+    if !left_out.is_empty() {
+        problems.push(full(name, &left_out));
     }
-    let expression = within_limit(name, expression)?;
+    let expression = theirs.map_or(ours.clone(), |theirs| either(&ours, &theirs));
     let mut annotations = vec![("bailiwick.dev/requires", requires(spec))];
     if spec.is_trial() {
         annotations.push((TRIAL, "true".to_owned()));
@@ -45,6 +50,29 @@ pub(crate) fn class(
         spec: DeviceClassSpec { selectors: Some(selectors), ..DeviceClassSpec::default() },
     };
     Ok(Object::new(&class, None))
+}
+
+fn either(ours: &str, theirs: &str) -> String {
+    format!("({ours}) || ({theirs})")
+}
+
+fn full(name: &Name, left_out: &[&Name]) -> Problem {
+    let mut machines: Vec<_> = left_out.to_vec();
+    machines.dedup();
+    let shown: Vec<_> = machines.iter().take(8).map(|machine| machine.as_str()).collect();
+    let more = if machines.len() > shown.len() { ", …" } else { "" };
+    let place = format!("GpuClass/{name}");
+    let message = format!(
+        "{place} does not give out {} GPUs of NVIDIA's driver: its selector has no room to name them",
+        left_out.len()
+    );
+    Problem::new("dra.class.full", message)
+        .difference(
+            format!("left out in {}{more}", shown.join(", ")),
+            format!("at most {MAX_EXPRESSION} bytes"),
+        )
+        .hint("declare several classes, by model, zone or jurisdiction")
+        .at(place)
 }
 
 /// The selector of a class: our driver, then each condition guarded by `has()`, since an unknown field aborts allocation

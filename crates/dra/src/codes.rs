@@ -8,6 +8,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Nothing to do; the full value is in the inventory.",
     ),
     (
+        "dra.class.full",
+        "A class cannot name all GPUs that NVIDIA's driver gives out: the API limits its selector. It gives out those that it names.",
+        "Declare several classes, by model, zone or jurisdiction.",
+    ),
+    (
         "dra.class.too-long",
         "The selector of a class is longer than the API allows.",
         "Split the class by model or by jurisdiction.",
@@ -29,8 +34,13 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "dra.gpu.mig-mode",
-        "A GPU is parted (MIG mode), and no partitions are declared of its machine: nobody could use the whole of it.",
+        "A GPU's MIG mode is on, so it has no whole to give out, and no partitions of it can be: none are declared that it has, or the API server keeps no counters.",
         "Declare `spec.partitions` of the Machine, or switch MIG mode off.",
+    ),
+    (
+        "dra.gpu.mig-unsettled",
+        "A GPU's MIG mode waits for a reset, or cannot be read: neither the whole of it nor partitions are given out.",
+        "Reset the GPU or restart its host; `bailiwick-agent probe -o json` shows its mode.",
     ),
     (
         "dra.gpu.no-identity",
@@ -54,9 +64,19 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Switch the gate DRADeviceTaintRules on, or use Kubernetes 1.37, which has it on.",
     ),
     (
+        "dra.nvidia.unverified",
+        "What is published to a directory names no GPUs of NVIDIA's driver: whether their Nodes are what they say is known of a cluster alone.",
+        "Publish to the cluster too (`publish-cluster`).",
+    ),
+    (
+        "dra.partition.mode-off",
+        "Partitions are declared of a machine, and the MIG mode of one of its GPUs is off: it is given out whole.",
+        "Switch it on (`nvidia-smi -mig 1`), or take `spec.partitions` out of the Machine.",
+    ),
+    (
         "dra.partition.too-many-counters",
         "A GPU's partitions would need more counters than the API allows.",
-        "Its GPUs are given out whole; tell us of the model.",
+        "Switch MIG mode off to give its GPUs out whole; tell us of the model.",
     ),
     (
         "dra.partition.unknown-profile",

@@ -2,14 +2,14 @@
 
 use crate::attribute::Attributes;
 use crate::input::PublishedMachine;
+use crate::json::Text;
 use crate::quantity::quantity;
 use crate::{DRIVER, taint};
-use domain::declaration::{SiteSpec, Zone};
+use domain::declaration::{Handling, SiteSpec, Zone};
 use domain::inventory::Gpu;
 use domain::probe::ProbedGpu;
-use domain::{Digest, Problem};
-use k8s_openapi::api::resource::v1::{Device, DeviceCapacity};
-use std::collections::BTreeMap;
+use domain::{Digest, Name, Problem};
+use k8s_openapi::api::resource::v1::DeviceTaint;
 use std::fmt;
 
 /// What tells one physical GPU from all others. The UUID comes first, since several GPUs on one board share its serial number.
@@ -24,18 +24,19 @@ pub enum GpuKey {
 impl GpuKey {
     /// The identity of a GPU, where it has one. Position is no identity: boards are swapped.
     pub fn of(gpu: &Gpu) -> Option<Self> {
-        let known = |value: &Option<String>| {
-            value.as_deref().map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned)
-        };
-        known(&gpu.uuid)
-            .map(|uuid| Self::Uuid(uuid.to_ascii_lowercase()))
-            .or_else(|| known(&gpu.serial).map(Self::Serial))
+        let uuid = known(gpu.uuid.as_deref()).map(|uuid| Self::Uuid(uuid.to_ascii_lowercase()));
+        uuid.or_else(|| known(gpu.serial.as_deref()).map(|serial| Self::Serial(serial.to_owned())))
     }
 
     /// The device's name in its pool: made of the identity alone, so it stays when other GPUs come and go.
     pub fn device_name(&self) -> String {
         format!("gpu-{}", &hex::encode(Digest::of(self.to_string().as_bytes()).bytes())[..16])
     }
+}
+
+/// What a value says, if it says anything.
+pub(crate) fn known(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
 }
 
 impl fmt::Display for GpuKey {
@@ -81,88 +82,149 @@ impl Verdict {
     }
 }
 
-/// Where a device stands and what is known of it, beyond the GPU itself.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) machine: &'a PublishedMachine,
-    pub(crate) site: &'a SiteSpec,
+/// Where something is told of a GPU.
+pub(crate) struct Place<'a> {
+    pub(crate) machine: &'a Name,
+    pub(crate) key: &'a GpuKey,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Machine/{} gpus/{}", self.machine, self.key)
+    }
+}
+
+/// What all devices of a machine say: written once for all of them.
+pub(crate) struct Host {
+    /// Attributes.
+    place: Text,
+    /// Attributes of devices that were probed.
+    driver: Text,
+    /// The taint of all its devices, where no rule says it.
+    taint: Option<DeviceTaint>,
+}
+
+impl Host {
+    pub(crate) fn of(
+        machine: &PublishedMachine,
+        site: &SiteSpec,
+        taint: Option<DeviceTaint>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let told_at = format!("Machine/{}", machine.name);
+        let mut place = Attributes::new(&told_at, problems);
+        place.text("jurisdiction", Some(site.jurisdiction.as_str()));
+        place.text("site", Some(machine.site.as_str()));
+        place.text("operator", Some(site.operator.as_str()));
+        place.text("rack", machine.rack.as_ref().map(|rack| rack.name.as_str()));
+        place.text("machine", Some(machine.name.as_str()));
+        let zone: Option<&Zone> = machine.zone.as_ref().or(site.zone.as_ref());
+        place.text("zoneTier", zone.map(|z| z.tier.as_str()));
+        place.text("zoneHandling", zone.and_then(|z| z.handling).map(Handling::as_str));
+        place.truth("inventoried", true);
+        let place = place.done();
+        let mut driver = Attributes::new(&told_at, problems);
+        if let Some(told) = &machine.driver {
+            driver.version("driverVersion", told.version.as_deref());
+            driver.version("cudaDriverVersion", told.cuda.as_deref());
+        }
+        Self { place, driver: driver.done(), taint }
+    }
+}
+
+/// What is known of one GPU.
+pub(crate) struct Known<'a> {
+    pub(crate) gpu: &'a Gpu,
     pub(crate) probed: Option<&'a ProbedGpu>,
     pub(crate) nvlink_domain: Option<&'a str>,
     pub(crate) verdict: Option<Verdict>,
 }
 
-/// The device of a whole GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). Memory is a capacity only
-/// where a probe measured it: a BMC's word for it is another. `firmwareVersion` is a string even where it looks like a semantic
-/// version.
-pub(crate) fn device(
-    key: &GpuKey,
-    gpu: &Gpu,
-    around: &Surroundings<'_>,
-    problems: &mut Vec<Problem>,
-) -> Device {
-    let place = format!("Machine/{} gpus/{key}", around.machine.name);
-    let mut attributes = Attributes::new(place, problems);
-    let probed = around.probed;
-    let or = |told: &Option<String>, probed: Option<&String>| told.clone().or_else(|| probed.cloned());
-    attributes.text("type", Some("gpu"));
-    // What a workload is told, and NVML knows it by, goes before what Redfish calls it.
-    let uuid = probed.and_then(|gpu| gpu.uuid.as_deref()).or(gpu.uuid.as_deref());
-    attributes.text("uuid", uuid);
-    attributes.text("manufacturer", gpu.manufacturer.as_deref());
-    attributes.text("serial", or(&gpu.serial, probed.and_then(|gpu| gpu.serial.as_ref())).as_deref());
-    let part_number = or(&gpu.part_number, probed.and_then(|gpu| gpu.part_number.as_ref()));
-    attributes.text("partNumber", part_number.as_deref());
-    let firmware = or(&gpu.firmware_version, probed.and_then(|gpu| gpu.vbios.as_ref()));
-    attributes.text("firmwareVersion", firmware.as_deref());
-    attributes.text("nvlinkDomain", around.nvlink_domain);
-    common(gpu, around, &mut attributes);
-    let memory = probed.and_then(|gpu| gpu.memory_bytes);
-    Device {
-        name: key.device_name(),
-        attributes: Some(attributes.done()),
-        capacity: memory.map(|bytes| capacity([("memory", bytes)])),
-        taints: around.probed.and_then(taint::of_health).map(|taint| vec![taint]),
-        ..Device::default()
+/// What the devices of one GPU share, whole or part: written once for all of them.
+pub(crate) struct Shared {
+    /// Attributes.
+    pub(crate) attributes: Text,
+    /// The member `taints`; nothing where there are none.
+    pub(crate) taints: Text,
+}
+
+impl Shared {
+    pub(crate) fn of(host: &Host, known: &Known<'_>, place: &Place<'_>, problems: &mut Vec<Problem>) -> Self {
+        let (gpu, probed) = (known.gpu, known.probed);
+        let mut attributes = Attributes::new(place, problems);
+        attributes.text("attestation", Some(known.verdict.map_or("none", Verdict::as_str)));
+        attributes.truth("probed", probed.is_some());
+        let model = gpu.model.as_deref().or(probed.and_then(|gpu| gpu.model.as_deref()));
+        attributes.text("productName", model);
+        let pci = probed.map(|gpu| &gpu.pci);
+        let address = pci.and_then(|pci| pci.address.as_deref()).or(gpu.pci_address.as_deref());
+        attributes.pci_address("resource.kubernetes.io/pciBusID", address);
+        attributes.text("resource.kubernetes.io/pcieRoot", pci.and_then(|pci| pci.root.as_deref()));
+        attributes.number("resource.kubernetes.io/numaNode", probed.and_then(|gpu| gpu.numa_node));
+        attributes.text("brand", probed.and_then(|gpu| gpu.brand.as_deref()));
+        attributes.text("architecture", probed.and_then(|gpu| gpu.architecture.as_deref()));
+        attributes.version("cudaComputeCapability", probed.and_then(|gpu| gpu.compute_capability.as_deref()));
+        let mut attributes = attributes.done();
+        attributes.extend(&host.place);
+        if probed.is_some() {
+            attributes.extend(&host.driver);
+        }
+        let mut taints = Text::default();
+        let worse: Vec<_> = probed.and_then(taint::of_health).into_iter().chain(host.taint.clone()).collect();
+        if !worse.is_empty() {
+            taints.array("taints", |list| worse.iter().for_each(|taint| list.value(taint)));
+        }
+        Self { attributes, taints }
     }
 }
 
-/// What is said of a whole GPU and of each of its partitions.
-pub(crate) fn common(gpu: &Gpu, around: &Surroundings<'_>, attributes: &mut Attributes<'_>) {
-    let machine = around.machine;
-    attributes.text("jurisdiction", Some(around.site.jurisdiction.as_str()));
-    attributes.text("site", Some(machine.site.as_str()));
-    attributes.text("operator", Some(around.site.operator.as_str()));
-    attributes.text("rack", machine.rack.as_ref().map(|rack| rack.name.as_str()));
-    attributes.text("machine", Some(machine.name.as_str()));
-    let zone: Option<&Zone> = machine.zone.as_ref().or(around.site.zone.as_ref());
-    attributes.text("zoneTier", zone.map(|z| z.tier.as_str()));
-    attributes.text("zoneHandling", zone.and_then(|z| z.handling).map(domain::declaration::Handling::as_str));
-    attributes.text("attestation", Some(around.verdict.map_or("none", Verdict::as_str)));
-    attributes.truth("inventoried", true);
-    attributes.truth("probed", around.probed.is_some());
-    let probed = around.probed;
-    let model = gpu.model.as_deref().or(probed.and_then(|gpu| gpu.model.as_deref()));
-    attributes.text("productName", model);
-    let pci = probed.map(|gpu| &gpu.pci);
-    let address = pci.and_then(|pci| pci.address.as_deref()).or(gpu.pci_address.as_deref());
-    attributes.pci_address("resource.kubernetes.io/pciBusID", address);
-    attributes.text("resource.kubernetes.io/pcieRoot", pci.and_then(|pci| pci.root.as_deref()));
-    attributes.number("resource.kubernetes.io/numaNode", probed.and_then(|gpu| gpu.numa_node));
-    attributes.text("brand", probed.and_then(|gpu| gpu.brand.as_deref()));
-    attributes.text("architecture", probed.and_then(|gpu| gpu.architecture.as_deref()));
-    attributes.version("cudaComputeCapability", probed.and_then(|gpu| gpu.compute_capability.as_deref()));
-    let driver = machine.driver.as_ref().filter(|_| probed.is_some());
-    attributes.version("driverVersion", driver.and_then(|driver| driver.version.as_deref()));
-    attributes.version("cudaDriverVersion", driver.and_then(|driver| driver.cuda.as_deref()));
+/// The device of a whole GPU. Names of attributes follow NVIDIA's driver where it has one (DESIGN §5.6). Memory is a capacity only
+/// where a probe measured it: a BMC's word for it is another. `firmwareVersion` is a string even where it looks like a semantic
+/// version.
+pub(crate) fn whole(
+    device: &mut Text,
+    name: &str,
+    known: &Known<'_>,
+    shared: &Shared,
+    place: &Place<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    let (gpu, probed) = (known.gpu, known.probed);
+    let mut attributes = Attributes::new(place, problems);
+    attributes.text("type", Some("gpu"));
+    // What a workload is told, and NVML knows it by, goes before what Redfish calls it.
+    let uuid = probed.and_then(|gpu| gpu.uuid.as_ref());
+    attributes.text("uuid", uuid.or(gpu.uuid.as_ref()).map(String::as_str));
+    attributes.text("manufacturer", gpu.manufacturer.as_deref());
+    let serial = gpu.serial.as_ref().or(probed.and_then(|gpu| gpu.serial.as_ref()));
+    attributes.text("serial", serial.map(String::as_str));
+    let part_number = gpu.part_number.as_ref().or(probed.and_then(|gpu| gpu.part_number.as_ref()));
+    attributes.text("partNumber", part_number.map(String::as_str));
+    let firmware = gpu.firmware_version.as_ref().or(probed.and_then(|gpu| gpu.vbios.as_ref()));
+    attributes.text("firmwareVersion", firmware.map(String::as_str));
+    attributes.text("nvlinkDomain", known.nvlink_domain);
+    let own = attributes.done();
+    device.string("name", name);
+    device.object("attributes", |attributes| {
+        attributes.extend(&own);
+        attributes.extend(&shared.attributes);
+    });
+    if let Some(bytes) = probed.and_then(|gpu| gpu.memory_bytes) {
+        capacity(device, [("memory", bytes)]);
+    }
+    device.extend(&shared.taints);
 }
 
 /// Capacities by name; what there is nothing of is left out.
-pub(crate) fn capacity<const N: usize>(amounts: [(&str, u64); N]) -> BTreeMap<String, DeviceCapacity> {
-    let there = amounts.into_iter().filter(|(_, amount)| *amount > 0);
-    there
-        .map(|(name, amount)| {
-            (name.to_owned(), DeviceCapacity { value: quantity(amount), ..DeviceCapacity::default() })
-        })
-        .collect()
+pub(crate) fn capacity<const N: usize>(device: &mut Text, amounts: [(&str, u64); N]) {
+    device.object("capacity", |capacity| amounts_of(capacity, amounts));
+}
+
+/// Amounts as the API has them, of what there is.
+pub(crate) fn amounts_of<'n>(text: &mut Text, amounts: impl IntoIterator<Item = (&'n str, u64)>) {
+    for (name, amount) in amounts.into_iter().filter(|(_, amount)| *amount > 0) {
+        text.object(name, |entry| entry.string("value", &quantity(amount)));
+    }
 }
 
 /// How CEL names an attribute of ours.

@@ -21,8 +21,11 @@ pub struct Input {
     pub jurisdictions: Containment,
     /// Declared sites.
     pub sites: BTreeMap<Name, SiteSpec>,
-    /// All enrolled machines, since a GPU may show in two of them. What may go to a cluster is [`crate::Output::of_machines`].
+    /// All enrolled machines, since a GPU may show in two of them.
     pub machines: Vec<PublishedMachine>,
+    /// Those of them that a cluster has a verified Node of: the devices of no other go there. `None`: nobody has looked, since what
+    /// is published goes to no cluster; then all are shown, and no class names GPUs of another driver.
+    pub verified: Option<BTreeSet<Name>>,
     /// Declared GPU classes.
     pub classes: Vec<(Name, GpuClassSpec)>,
     /// GPUs that their node's own probe confirmed, as it saw them.
@@ -45,6 +48,7 @@ impl Input {
             jurisdictions: Containment::default(),
             sites: BTreeMap::new(),
             machines: Vec::new(),
+            verified: None,
             classes: Vec::new(),
             probed: BTreeMap::new(),
             verdicts: BTreeMap::new(),

@@ -6,10 +6,10 @@
 use crate::device::Verdict;
 use crate::input::PublishedMachine;
 use crate::literal;
-use domain::Containment;
 use domain::declaration::{GpuClassSpec, Requirement, SiteSpec};
 use domain::inventory::Gpu;
 use domain::probe::ProbedGpu;
+use domain::{Containment, Name};
 
 /// NVIDIA's DRA driver.
 pub(crate) const NVIDIA: &str = "gpu.nvidia.com";
@@ -38,25 +38,51 @@ impl Foreign<'_> {
     }
 }
 
-/// The part of a class's selector that is about NVIDIA's devices; `None` where there are none for it.
-pub(crate) fn selector(class: &GpuClassSpec, order: &Containment, all: &[Foreign<'_>]) -> Option<String> {
-    let of_class = all.iter().filter(|gpu| gpu.is_of(class, order));
-    let mut uuids: Vec<_> = of_class.filter_map(|gpu| gpu.probed.uuid.as_deref()).collect();
-    if uuids.is_empty() {
-        return None;
+/// The part of a class's selector that is about NVIDIA's devices.
+pub(crate) struct Selector<'a> {
+    class: &'a GpuClassSpec,
+    /// UUIDs with their machines, by machine.
+    gpus: Vec<(&'a Name, &'a str)>,
+}
+
+impl<'a> Selector<'a> {
+    pub(crate) fn of(class: &'a GpuClassSpec, order: &Containment, all: &'a [Foreign<'a>]) -> Self {
+        let of_class = all.iter().filter(|gpu| gpu.is_of(class, order));
+        let mut gpus: Vec<_> =
+            of_class.filter_map(|gpu| Some((&gpu.machine.name, gpu.probed.uuid.as_deref()?))).collect();
+        gpus.sort_unstable();
+        Self { class, gpus }
     }
-    uuids.sort_unstable();
-    let guarded = |name: &str, condition: String| {
-        let field = format!("device.attributes['{NVIDIA}'].{name}");
-        format!("has({field}) && {field} {condition}")
-    };
-    let among = format!("in {}", literal::list(uuids));
-    let which = match &class.partition {
-        None => guarded("uuid", among),
-        Some(profile) => {
-            let profile = guarded("profile", format!("== {}", literal::string(profile)));
-            format!("{profile} && {}", guarded("parentUUID", among))
-        }
-    };
-    Some(format!("device.driver == '{NVIDIA}' && {which}"))
+
+    /// The expression, of at most so many bytes: `None` where it would name no GPU. With it the machines of the GPUs that it has no
+    /// room for, each as often as it has some: the last ones by name, so that it is always the same ones.
+    pub(crate) fn within(self, room: usize) -> (Option<String>, Vec<&'a Name>) {
+        let around = self.expression(&[]).len();
+        let separated = |uuid: &str| literal::string(uuid).len() + ", ".len();
+        let lengths = self.gpus.iter().scan(around, |bytes, (_, uuid)| {
+            *bytes += separated(uuid);
+            Some(*bytes)
+        });
+        // After the last there is no separator.
+        let fitting = lengths.take_while(|bytes| *bytes <= room + ", ".len()).count();
+        let (named, left_out) = self.gpus.split_at(fitting);
+        let expression = (!named.is_empty()).then(|| self.expression(named));
+        (expression, left_out.iter().map(|(machine, _)| *machine).collect())
+    }
+
+    fn expression(&self, gpus: &[(&Name, &str)]) -> String {
+        let guarded = |name: &str, condition: String| {
+            let field = format!("device.attributes['{NVIDIA}'].{name}");
+            format!("has({field}) && {field} {condition}")
+        };
+        let among = format!("in {}", literal::list(gpus.iter().map(|(_, uuid)| *uuid)));
+        let which = match &self.class.partition {
+            None => guarded("uuid", among),
+            Some(profile) => {
+                let profile = guarded("profile", format!("== {}", literal::string(profile)));
+                format!("{profile} && {}", guarded("parentUUID", among))
+            }
+        };
+        format!("device.driver == '{NVIDIA}' && {which}")
+    }
 }

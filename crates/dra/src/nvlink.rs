@@ -12,7 +12,7 @@ pub(crate) fn domains<'a>(
     gpus: impl IntoIterator<Item = &'a ProbedGpu>,
 ) -> BTreeMap<u32, String> {
     let mut domains = BTreeMap::new();
-    let mut boards: Vec<Board> = Vec::new();
+    let mut boards: Vec<Board<'_>> = Vec::new();
     for gpu in gpus {
         let fabric = gpu.fabric.as_ref();
         if fabric.is_some_and(|fabric| fabric.succeeded != Some(true)) {
@@ -30,14 +30,13 @@ pub(crate) fn domains<'a>(
         // boards that this GPU connects become one
         let (mine, others): (Vec<_>, Vec<_>) = boards.into_iter().partition(|board| board.touches(&own));
         for board in mine {
-            own.ends.extend(board.ends);
-            own.gpus.extend(board.gpus);
+            own.take(board);
         }
         boards = others;
         boards.push(own);
     }
     for board in boards {
-        let first = board.gpus.iter().map(|(_, address)| address).min().cloned().unwrap_or_default();
+        let first = board.gpus.iter().map(|(_, address)| *address).min().unwrap_or_default();
         let name = Digest::of(format!("{machine} {first}").as_bytes());
         let name = format!("nvlink-{}", &hex::encode(name.bytes())[..16]);
         domains.extend(board.gpus.into_iter().map(|(index, _)| (index, name.clone())));
@@ -45,17 +44,27 @@ pub(crate) fn domains<'a>(
     domains
 }
 
-/// GPUs that are connected, and what their links lead to.
-struct Board {
-    gpus: Vec<(u32, String)>,
-    ends: Vec<String>,
+/// GPUs that are connected, and what their links lead to, each end once.
+struct Board<'a> {
+    gpus: Vec<(u32, &'a str)>,
+    ends: Vec<&'a str>,
 }
 
-impl Board {
-    fn of(gpu: &ProbedGpu) -> Self {
-        let links = gpu.nvlinks.iter().filter(|link| link.active);
-        let ends: Vec<String> = links.filter_map(|link| link.remote_pci.clone()).collect();
-        Self { gpus: vec![(gpu.index, gpu.pci.address.clone().unwrap_or_default())], ends }
+impl<'a> Board<'a> {
+    fn of(gpu: &'a ProbedGpu) -> Self {
+        let mut ends = Vec::new();
+        for end in gpu.nvlinks.iter().filter(|link| link.active).filter_map(|link| link.remote_pci.as_deref())
+        {
+            if !ends.contains(&end) {
+                ends.push(end);
+            }
+        }
+        Self { gpus: vec![(gpu.index, gpu.pci.address.as_deref().unwrap_or_default())], ends }
+    }
+
+    fn take(&mut self, other: Self) {
+        self.gpus.extend(other.gpus);
+        self.ends.extend(other.ends.into_iter().filter(|end| !self.ends.contains(end)).collect::<Vec<_>>());
     }
 
     /// Whether both lead to one switch, or one leads to the other.

@@ -5,7 +5,7 @@ use domain::{Digest, Name, Problem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One object to publish.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +18,7 @@ pub struct Object {
     pub name: String,
     /// The machine it tells of; `None` where it tells of no single one.
     pub machine: Option<Name>,
-    /// The whole object; equal objects have equal bytes.
-    pub json: Value,
+    text: String,
 }
 
 /// Everything to publish, in the order in which to apply it.
@@ -33,15 +32,6 @@ pub struct Output {
     pub diagnostics: Vec<Problem>,
 }
 
-impl Output {
-    /// The same without the slices and taint rules of other machines: for a cluster, of those whose Node is verified.
-    #[must_use]
-    pub fn of_machines(mut self, machines: &BTreeSet<Name>) -> Self {
-        self.observed.retain(|object| object.machine.as_ref().is_none_or(|name| machines.contains(name)));
-        self
-    }
-}
-
 impl Object {
     /// Takes a typed or untyped object; serialisation of what this crate builds cannot fail.
     pub(crate) fn new(object: &impl Serialize, machine: Option<&Name>) -> Self {
@@ -52,17 +42,53 @@ impl Object {
             kind: text("/kind"),
             name: text("/metadata/name"),
             machine: machine.cloned(),
-            json,
+            text: json.to_string(),
         }
     }
+
+    /// Takes the text of an object of a machine.
+    pub(crate) fn written(api_version: &str, kind: &str, name: String, machine: Name, text: String) -> Self {
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name,
+            machine: Some(machine),
+            text,
+        }
+    }
+
+    /// The whole object as JSON; equal objects have equal bytes.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The whole object, read anew each time.
+    pub fn json(&self) -> Value {
+        // It was written from JSON.
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// The same with another value at this pointer, where there is one.
+    #[must_use]
+    pub(crate) fn with(&self, pointer: &str, value: Value) -> Self {
+        let mut json = self.json();
+        if let Some(place) = json.pointer_mut(pointer) {
+            *place = value;
+        }
+        Self { text: json.to_string(), ..self.clone() }
+    }
+}
+
+/// Labels of everything published.
+pub(crate) fn labels(cell: &Name) -> [(&'static str, &str); 2] {
+    [("app.kubernetes.io/managed-by", MANAGER), (LABEL_OWNER, cell.as_str())]
 }
 
 /// Metadata of everything published.
 pub(crate) fn metadata(cell: &Name, name: &str) -> ObjectMeta {
-    let labels = [("app.kubernetes.io/managed-by", MANAGER), (LABEL_OWNER, cell.as_str())];
     ObjectMeta {
         name: Some(name.to_owned()),
-        labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()),
+        labels: Some(labels(cell).into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()),
         ..ObjectMeta::default()
     }
 }

@@ -6,7 +6,9 @@
 //! so that nothing old ever looks like a whole pool.
 
 use crate::DRIVER;
+use crate::compare::holds;
 use crate::object::Object;
+use domain::Name;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,14 +31,14 @@ pub enum Step {
 /// wrote while no policy was in force goes away. Slices of other drivers may be among them, and are touched only where they
 /// bear a name of ours. `desired` is [`crate::Output::observed`], of which other kinds are ignored. Write with force:
 /// whoever holds a field of these slices, it is ours.
-pub fn reconcile(existing: &[Value], desired: &[Object]) -> Vec<Step> {
-    let desired: Vec<_> = desired.iter().filter(|object| object.kind == "ResourceSlice").collect();
+pub fn reconcile<'d>(existing: &[Value], desired: impl IntoIterator<Item = &'d Object>) -> Vec<Step> {
+    let desired: Vec<_> = desired.into_iter().filter(|object| object.kind == "ResourceSlice").collect();
     let wanted: BTreeMap<_, _> =
-        desired.iter().map(|object| (object.name.as_str(), fixed(&object.json))).collect();
+        desired.iter().map(|object| (object.name.as_str(), pool_of(object))).collect();
     let mut steps = Vec::new();
     let mut pools: BTreeMap<&str, (Vec<Existing<'_>>, Vec<&Object>)> = BTreeMap::new();
     for slice in existing.iter().filter_map(Existing::read) {
-        let in_the_way = wanted.get(slice.name).is_some_and(|wanted| *wanted != fixed(slice.whole));
+        let in_the_way = wanted.get(slice.name).is_some_and(|pool| !slice.is_fixed_to(pool));
         if in_the_way {
             steps.push(slice.delete());
         } else if slice.driver == DRIVER {
@@ -44,16 +46,15 @@ pub fn reconcile(existing: &[Value], desired: &[Object]) -> Vec<Step> {
         }
     }
     for object in desired {
-        let pool = object.json.pointer("/spec/pool/name").and_then(Value::as_str).unwrap_or_default();
-        pools.entry(pool).or_default().1.push(object);
+        pools.entry(pool_of(object)).or_default().1.push(object);
     }
     steps.extend(pools.into_values().flat_map(|(existing, desired)| reconcile_pool(existing, &desired)));
     steps
 }
 
-/// What of a slice cannot be changed (facts: dra §2): a slice of our name that differs in it must go first.
-fn fixed(slice: &Value) -> [Option<&Value>; 3] {
-    ["/spec/driver", "/spec/pool/name", "/spec/nodeName"].map(|pointer| slice.pointer(pointer))
+/// The pool of one of our slices is named after its machine.
+fn pool_of(slice: &Object) -> &str {
+    slice.machine.as_ref().map_or("", Name::as_str)
 }
 
 struct Existing<'a> {
@@ -77,10 +78,15 @@ impl<'a> Existing<'a> {
         })
     }
 
+    /// Whether what of a slice cannot be changed (facts: dra §2) is as in ours of this pool: one of our name that differs in it must
+    /// go first.
+    fn is_fixed_to(&self, pool: &str) -> bool {
+        let node = self.whole.pointer("/spec/nodeName").and_then(Value::as_str);
+        self.driver == DRIVER && self.pool == pool && node == Some(pool)
+    }
+
     fn holds(&self, desired: &Object) -> bool {
-        self.name == desired.name
-            && same("", self.whole.get("spec").unwrap_or(&Value::Null), &desired.json["spec"])
-            && has_labels(self.whole, &desired.json)
+        self.name == desired.name && holds(self.whole, desired.text())
     }
 
     fn delete(&self) -> Step {
@@ -91,13 +97,14 @@ impl<'a> Existing<'a> {
 fn reconcile_pool(mut existing: Vec<Existing<'_>>, desired: &[&Object]) -> Vec<Step> {
     existing.sort_by_key(|slice| (slice.generation, slice.name));
     let newest = existing.last().map_or(0, |slice| slice.generation);
-    let stands = |slice: &Existing<'_>| desired.iter().any(|object| slice.holds(object));
     // If all that is at the newest generation is wanted as it is, only the rest is missing: nothing, or what an interruption
     // or a kubelet's wiping left out.
-    let mut latest = existing.iter().filter(|slice| slice.generation == newest).peekable();
-    let goes_on = latest.peek().is_some() && latest.all(stands);
+    let latest = existing.iter().filter(|slice| slice.generation == newest);
+    let standing: Option<BTreeSet<&str>> =
+        latest.map(|slice| desired.iter().any(|object| slice.holds(object)).then_some(slice.name)).collect();
+    let standing = standing.filter(|names| !names.is_empty());
     let mut steps = Vec::new();
-    let generation = if goes_on {
+    let generation = if standing.is_some() {
         newest
     } else if let Some(next) = newest.checked_add(1) {
         next
@@ -106,49 +113,11 @@ fn reconcile_pool(mut existing: Vec<Existing<'_>>, desired: &[&Object]) -> Vec<S
         steps.extend(existing.drain(..).map(|slice| slice.delete()));
         1
     };
-    for object in desired {
-        let done = goes_on && existing.iter().any(|slice| slice.generation == newest && slice.holds(object));
-        if !done {
-            steps.push(Step::Apply(Box::new(at_generation(object, generation))));
-        }
+    let standing = standing.unwrap_or_default();
+    for object in desired.iter().filter(|object| !standing.contains(object.name.as_str())) {
+        steps.push(Step::Apply(Box::new(object.with("/spec/pool/generation", generation.into()))));
     }
     let wanted: BTreeSet<_> = desired.iter().map(|object| object.name.as_str()).collect();
     steps.extend(existing.iter().filter(|slice| !wanted.contains(slice.name)).map(Existing::delete));
     steps
-}
-
-fn at_generation(object: &Object, generation: i64) -> Object {
-    let mut object = object.clone();
-    if let Some(place) = object.json.pointer_mut("/spec/pool/generation") {
-        *place = generation.into();
-    }
-    object
-}
-
-/// Whether two values of a field are the same but for what a write or a server adds: the pool's generation, the time of a taint,
-/// and nulls.
-fn same(field: &str, found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            let counts = |(key, value): &(&String, &Value)| {
-                !value.is_null()
-                    && !matches!((field, key.as_str()), ("pool", "generation") | ("taints", "timeAdded"))
-            };
-            found.iter().filter(counts).count() == wanted.iter().filter(counts).count()
-                && wanted.iter().filter(counts).all(|(key, wanted)| {
-                    found.get(key).is_some_and(|found| !found.is_null() && same(key, found, wanted))
-                })
-        }
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len()
-                && found.iter().zip(wanted).all(|(found, wanted)| same(field, found, wanted))
-        }
-        _ => found == wanted,
-    }
-}
-
-fn has_labels(slice: &Value, desired: &Value) -> bool {
-    let wanted = desired.pointer("/metadata/labels").and_then(Value::as_object);
-    let found = slice.pointer("/metadata/labels").and_then(Value::as_object);
-    wanted.into_iter().flatten().all(|(key, value)| found.and_then(|map| map.get(key)) == Some(value))
 }

@@ -1,13 +1,12 @@
 //! The proof that the admission policy holds: what a kubelet's credential tries in a dry run, and what its answer means.
 
+use crate::device::amounts_of;
 use crate::input::Input;
+use crate::json::Items;
 use crate::object::Object;
 use crate::policy::POLICY_SLICES;
-use crate::quantity::quantity;
 use crate::slice;
 use domain::Name;
-use k8s_openapi::api::resource::v1::{Counter, CounterSet, Device};
-use std::collections::BTreeMap;
 
 /// The user to impersonate: a node that never exists, so that RBAC can name it and nothing is bound to it. RBAC cannot allow
 /// "any node", and the policy does not look at which node it is.
@@ -50,21 +49,25 @@ pub enum Proof {
 /// The slice to create in the dry run. The Node authorizer and NodeRestriction let a kubelet create slices of any driver for the
 /// node whose name it bears (facts: dra, measured), so that nothing but our policy can refuse this one.
 pub fn proof_slice(input: &Input) -> Object {
-    let device = Device { name: "gpu-proof".to_owned(), ..Device::default() };
+    let mut devices = Items::default();
+    devices.push(|device| device.string("name", "gpu-proof"));
     // The constant is a DNS label, which a test holds; the cell's name stands in for the compiler.
     let node = Name::new(PROOF_NODE).unwrap_or_else(|_| input.cell.clone());
-    let mut slices = slice::slices(&input.cell, &node, vec![device], &[], None);
+    let mut slices = slice::slices(&input.cell, &node, &devices, &Items::default());
     slices.remove(0)
 }
 
 /// The slice to create in a dry run, to learn whether the server keeps counters (gate DRAPartitionableDevices): where it does not, it
 /// drops `spec.sharedCounters` without a word (facts: dra §1).
 pub fn counters_slice(input: &Input) -> Object {
-    let counters = BTreeMap::from([("memory".to_owned(), Counter { value: quantity(1) })]);
-    let set = CounterSet { name: "gpu-proof-counters".to_owned(), counters };
+    let mut counters = Items::default();
+    counters.push(|set| {
+        set.string("name", "gpu-proof-counters");
+        set.object("counters", |counters| amounts_of(counters, [("memory", 1)]));
+    });
     // As above.
     let node = Name::new(PROOF_NODE).unwrap_or_else(|_| input.cell.clone());
-    let mut slices = slice::slices(&input.cell, &node, Vec::new(), &[set], None);
+    let mut slices = slice::slices(&input.cell, &node, &Items::default(), &counters);
     slices.remove(0)
 }
 
@@ -91,7 +94,7 @@ mod tests {
     #[test]
     fn the_slice_is_of_the_node_that_the_user_names() {
         let slice = proof_slice(&Input::new(Name::new("cell").unwrap(), "bailiwick-cell"));
-        assert_eq!(slice.json["spec"]["nodeName"], PROOF_NODE);
+        assert_eq!(slice.json()["spec"]["nodeName"], PROOF_NODE);
         assert_eq!(PROOF_USER, format!("system:node:{PROOF_NODE}"));
     }
 

@@ -68,7 +68,7 @@ fn is_open(known: &KnownMachine) -> bool {
         && known.agent.as_ref().is_some_and(|agent| agent.alive)
 }
 
-/// The devices that a GPU is, whole and in its declared partitions, with its UUID as NVML writes it; none unless all views of it
+/// The devices that a GPU is, whole or in its declared partitions, with its UUID as NVML writes it; none unless all views of it
 /// agree and it is fit for use.
 fn devices(gpu: &ReconciledGpu, declared: &[String]) -> Vec<(Name, String, Option<Partition>)> {
     let Some(probed) = gpus::confirmed(gpu).filter(|probed| !gpus::is_unfit(probed)) else {
@@ -76,8 +76,6 @@ fn devices(gpu: &ReconciledGpu, declared: &[String]) -> Vec<(Name, String, Optio
     };
     let Some(key) = gpu.redfish.as_ref().and_then(GpuKey::of) else { return Vec::new() };
     let Some(uuid) = &probed.uuid else { return Vec::new() };
-    let partitions = dra::partitions(&key, probed, declared).into_iter();
-    let partitions = partitions.map(|(device, partition)| (device, Some(partition)));
-    let devices = std::iter::once((key.device_name(), None)).chain(partitions);
+    let devices = dra::devices(&key, probed, declared).into_iter();
     devices.filter_map(|(device, part)| Some((Name::new(device).ok()?, uuid.clone(), part))).collect()
 }

@@ -3,11 +3,12 @@
 //! The admission policies go first; then a dry run with a kubelet's identity proves that they hold, each time anew, and while
 //! it does not nothing else is written (DESIGN §3.2).
 
+use super::refusals::Refusals;
 use super::{Written, claims};
 use crate::error::coded;
 use crate::world::World;
 use domain::base_cluster::GpuDriver;
-use domain::{Name, Problem};
+use domain::{MachineState, Name, Problem};
 use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::Node;
@@ -20,7 +21,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A policy is active within a second of its creation (facts: dra, measured); it is given ten.
 const PROOF_TRIES: u32 = 20;
@@ -34,6 +35,18 @@ pub(super) struct Cluster {
     clients: Option<Clients>,
     /// What the server made of what was applied, by kind and name: digest of what was sent, resourceVersion that came back.
     applied: BTreeMap<(String, String), (domain::Digest, Option<String>)>,
+    refusals: Refusals,
+}
+
+/// What became of an object that was to be applied.
+#[derive(Clone, Copy, PartialEq)]
+enum Applied {
+    /// It is there.
+    Stands,
+    /// Somebody else's has its name; that is told.
+    Foreign,
+    /// The cluster does not take it; that is told.
+    Refused,
 }
 
 #[derive(Clone)]
@@ -50,7 +63,14 @@ struct Ours {
 
 impl Cluster {
     pub(super) fn new(kubeconfig: Option<PathBuf>, context: Option<String>, cell: Name) -> Self {
-        Self { kubeconfig, context, cell, clients: None, applied: BTreeMap::new() }
+        Self {
+            kubeconfig,
+            context,
+            cell,
+            clients: None,
+            applied: BTreeMap::new(),
+            refusals: Refusals::default(),
+        }
     }
 
     pub(super) fn name(&self) -> String {
@@ -66,36 +86,46 @@ impl Cluster {
         let clients = self.clients().await?;
         let mut input = input.clone();
         input.server.taint_rules = taint_rules(&clients.own).await?;
-        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
-            input.server.counters = keeps_counters(&clients.own, &input).await?;
-        }
         let mut left_out = Vec::new();
+        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
+            input.server.counters = keeps_counters(&clients.own, &input, &mut left_out).await?;
+        }
         who_we_are(&clients.own, &input.cell_user).await?;
         let nodes = system_uuids(&clients.own).await?;
         let mut verified = BTreeSet::new();
         for machine in &input.machines {
-            let node = node_of(&machine.name, world, &nodes).and_then(|()| match machine.gpu_driver {
-                GpuDriver::Bailiwick => plugin_of(&machine.name, world),
-                GpuDriver::Nvidia => Ok(()),
-            });
+            let node = node_of(&machine.name, world, &nodes)
+                .and_then(|()| serving(&machine.name, machine.gpu_driver, world))
+                .and_then(|()| match machine.gpu_driver {
+                    GpuDriver::Bailiwick => plugin_of(&machine.name, world),
+                    GpuDriver::Nvidia => Ok(()),
+                });
             match node {
                 Ok(()) => drop(verified.insert(machine.name.clone())),
                 Err(_) if machine.gpus.is_empty() => {}
                 Err(problem) => left_out.push(problem),
             }
         }
-        // All machines are rendered, since one that is not verified may be the other holder of a GPU.
-        let output = dra::publish(&input).of_machines(&verified);
+        input.verified = Some(verified);
+        let output = dra::publish(&input);
         left_out.extend(output.diagnostics.clone());
         let mut written = Written { left_out, ..Written::default() };
         let (policies, classes): (Vec<_>, Vec<_>) =
             output.declared.iter().partition(|o| o.api_version.starts_with("admissionregistration"));
-        self.bring_in_line(&clients.own, &policies, &mut written).await?;
+        let unguarded = self.bring_in_line(&clients.own, &policies, &mut written).await?;
+        if unguarded.iter().any(|(_, applied)| *applied == Applied::Refused) {
+            // Under another policy than ours nothing is written: the proof looks at one of them alone.
+            let why = written.left_out.into_iter().rev().find(|problem| problem.code == "publish.refused");
+            return Err(why.unwrap_or_else(|| coded("publish.refused", "the cluster does not take a policy")));
+        }
         prove(&clients.kubelet, &input).await?;
         self.bring_in_line(&clients.own, &classes, &mut written).await?;
         let (slices, rules): (Vec<_>, Vec<_>) =
             output.observed.iter().partition(|object| object.kind == "ResourceSlice");
-        self.bring_in_line(&clients.own, &rules, &mut written).await?;
+        // The devices of a machine whose taint the cluster does not take are not offered.
+        let untainted = self.bring_in_line(&clients.own, &rules, &mut written).await?;
+        let tainted = |slice: &&Object| untainted.iter().all(|(rule, _)| rule.machine != slice.machine);
+        let slices: Vec<_> = slices.into_iter().filter(tainted).collect();
         self.write_slices(&clients.own, &slices, &mut written).await?;
         let mut kinds = vec![
             ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
@@ -116,6 +146,8 @@ impl Cluster {
         for (version, kind) in kinds {
             self.prune(&clients.own, version, kind, &wanted, &mut written).await?;
         }
+        self.refusals.retain(&wanted);
+        written.again = self.refusals.next(Instant::now());
         match claims::read(&clients.own).await {
             Ok(allocations) => written.allocations = allocations,
             Err(problem) => written.left_out.push(problem),
@@ -157,12 +189,13 @@ impl Cluster {
         list(api(client, api_version, kind), &selector, kind).await
     }
 
-    async fn bring_in_line(
+    /// Applies these objects, and gives those that were left out.
+    async fn bring_in_line<'o>(
         &mut self,
         client: &Client,
-        objects: &[&Object],
+        objects: &[&'o Object],
         written: &mut Written,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<(&'o Object, Applied)>, Problem> {
         let mut kinds: BTreeMap<(&str, &str), Ours> = BTreeMap::new();
         for object in objects {
             let key = (object.api_version.as_str(), object.kind.as_str());
@@ -170,24 +203,37 @@ impl Cluster {
                 place.insert(self.ours(client, key.0, key.1).await?);
             }
         }
+        let mut left_out = Vec::new();
         for object in objects {
             let ours = &kinds[&(object.api_version.as_str(), object.kind.as_str())];
-            self.apply(ours, object, written).await?;
+            let applied = self.apply(ours, object, written).await?;
+            if applied != Applied::Stands {
+                left_out.push((*object, applied));
+            }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Applies one object unless it is as we left it. An object of its name that is not ours is left alone.
-    async fn apply(&mut self, ours: &Ours, object: &Object, written: &mut Written) -> Result<(), Problem> {
+    async fn apply(
+        &mut self,
+        ours: &Ours,
+        object: &Object,
+        written: &mut Written,
+    ) -> Result<Applied, Problem> {
         let key = (object.kind.clone(), object.name.clone());
-        let sent = domain::Digest::of_json(&object.json);
+        let sent = domain::Digest::of(object.text().as_bytes());
         let there = ours.there.get(&object.name);
         if let (Some(there), Some((digest, version))) = (there, self.applied.get(&key))
             && *digest == sent
             && there.metadata.resource_version == *version
         {
             written.objects += 1;
-            return Ok(());
+            return Ok(Applied::Stands);
+        }
+        if let Some(problem) = self.refusals.standing(&key, sent, Instant::now()) {
+            written.left_out.push(problem);
+            return Ok(Applied::Refused);
         }
         if there.is_none()
             && ours
@@ -202,17 +248,33 @@ impl Cluster {
                 coded("publish.foreign-object", format!("{place} in the cluster is not this cell's"))
                     .at(place),
             );
-            return Ok(());
+            return Ok(Applied::Foreign);
         }
         let params = PatchParams::apply(dra::MANAGER).force();
-        let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&object.json)).await;
-        let answer = answer.map_err(|error| failed("apply", &object.kind, &object.name, &error))?;
+        let json = object.json();
+        let answer = ours.api.patch(&object.name, &params, &Patch::Apply(&json)).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let mut problem = refused("apply", &object.kind, &object.name, &error)?;
+                if let Some(machine) = &object.machine {
+                    problem = problem.at(format!("Machine/{machine} {}/{}", object.kind, object.name));
+                }
+                written.left_out.push(problem.clone());
+                self.refusals.refused(key, sent, problem, Instant::now());
+                if there.is_some_and(|there| is_untrue(there, &json)) {
+                    delete(&ours.api, &object.kind, &object.name, written).await?;
+                }
+                return Ok(Applied::Refused);
+            }
+        };
+        self.refusals.taken(&key);
         let version = answer.metadata.resource_version.clone();
         if there.is_none_or(|there| there.metadata.resource_version != version) {
             written.written += 1;
         }
         written.objects += 1;
-        let dropped = dropped_fields(&object.json, &serde_json::to_value(&answer).unwrap_or_default());
+        let dropped = dropped_fields(&json, &serde_json::to_value(&answer).unwrap_or_default());
         if !dropped.is_empty() {
             let place = format!("{}/{}", object.kind, object.name);
             let problem =
@@ -222,7 +284,7 @@ impl Cluster {
                 .push(problem.difference(format!("without {}", dropped.join(", ")), "all fields").at(place));
         }
         self.applied.insert(key, (sent, version));
-        Ok(())
+        Ok(Applied::Stands)
     }
 
     async fn write_slices(
@@ -237,21 +299,17 @@ impl Cluster {
             list(api(client, "resource.k8s.io/v1", "ResourceSlice"), &selector, "ResourceSlice").await?;
         let existing: Vec<Value> =
             ours.there.values().filter_map(|object| serde_json::to_value(object).ok()).collect();
-        let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
         let mut touched = BTreeSet::new();
-        for step in dra::reconcile(&existing, &desired) {
+        for step in dra::reconcile(&existing, slices.iter().copied()) {
             match step {
                 Step::Apply(object) => {
                     self.apply(&ours, &object, written).await?;
                     touched.insert(object.name);
                 }
-                Step::Delete { name } => {
-                    delete(&ours.api, "ResourceSlice", &name).await?;
-                    written.pruned += 1;
-                }
+                Step::Delete { name } => delete(&ours.api, "ResourceSlice", &name, written).await?,
             }
         }
-        written.objects += desired.iter().filter(|object| !touched.contains(&object.name)).count();
+        written.objects += slices.iter().filter(|object| !touched.contains(&object.name)).count();
         Ok(())
     }
 
@@ -265,9 +323,8 @@ impl Cluster {
     ) -> Result<(), Problem> {
         let ours = self.ours(client, api_version, kind).await?;
         for name in ours.there.keys().filter(|name| !wanted.contains(&(kind, name.as_str()))) {
-            delete(&ours.api, kind, name).await?;
+            delete(&ours.api, kind, name, written).await?;
             self.applied.remove(&(kind.to_owned(), name.clone()));
-            written.pruned += 1;
         }
         Ok(())
     }
@@ -285,12 +342,27 @@ fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
 }
 
-async fn delete(api: &Api<DynamicObject>, kind: &str, name: &str) -> Result<(), Problem> {
+/// Deletes an object; what the cluster keeps all the same is told.
+async fn delete(
+    api: &Api<DynamicObject>,
+    kind: &str,
+    name: &str,
+    written: &mut Written,
+) -> Result<(), Problem> {
     match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(failed("delete", kind, name, &error)),
+        Ok(_) => written.pruned += 1,
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => written.left_out.push(refused("delete", kind, name, &error)?),
     }
+    Ok(())
+}
+
+/// Whether what stands in the place of an object that was refused opens a gate that may have closed: a class that selects otherwise,
+/// a slice that tells otherwise. Without the slice its pool is not whole, and nothing of it is given out. Policies and taint rules close
+/// gates, and stay as they are.
+fn is_untrue(there: &DynamicObject, wanted: &Value) -> bool {
+    matches!(wanted["kind"].as_str(), Some("DeviceClass" | "ResourceSlice"))
+        && there.data.get("spec") != wanted.get("spec")
 }
 
 /// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
@@ -318,16 +390,24 @@ async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Proble
 }
 
 /// Whether the server keeps counters: found by reading back what a dry run makes of some.
-async fn keeps_counters(client: &Client, input: &Input) -> Result<bool, Problem> {
+async fn keeps_counters(
+    client: &Client,
+    input: &Input,
+    left_out: &mut Vec<Problem>,
+) -> Result<bool, Problem> {
     let slice = dra::counters_slice(input);
-    let object: DynamicObject = serde_json::from_value(slice.json.clone())
-        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let object: DynamicObject =
+        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
     let params = PostParams { dry_run: true, field_manager: None };
     match api(client, &slice.api_version, &slice.kind).create(&params, &object).await {
         Ok(kept) => Ok(kept.data.pointer("/spec/sharedCounters").is_some_and(Value::is_array)),
         // What is left of it without the counters may be no valid slice.
         Err(kube::Error::Api(status)) if status.code == 422 => Ok(false),
-        Err(error) => Err(failed("dry-run", &slice.kind, &slice.name, &error)),
+        // What cannot be learned keeps partitions back, and nothing else.
+        Err(error) => {
+            left_out.push(refused("dry-run", &slice.kind, &slice.name, &error)?);
+            Ok(false)
+        }
     }
 }
 
@@ -371,6 +451,25 @@ fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> R
     }
 }
 
+/// Whether a machine is where its GPUs may be given out. NVIDIA's driver asks no permit of us, so the class alone keeps its GPUs back
+/// until the machine is in service; our own agent has none until then.
+fn serving(machine: &Name, driver: GpuDriver, world: &World) -> Result<(), Problem> {
+    let state = world.machines.get(machine).map(|known| known.record.state);
+    let serves = state.is_some_and(|state| match (driver, state) {
+        (_, MachineState::InService) => true,
+        (GpuDriver::Nvidia, _) => false,
+        (GpuDriver::Bailiwick, state) => !matches!(
+            state,
+            MachineState::Draining | MachineState::Wiping | MachineState::Retired | MachineState::Quarantined
+        ),
+    });
+    if serves {
+        return Ok(());
+    }
+    let message = format!("Machine/{machine} is not in service");
+    Err(coded("publish.not-in-service", message).at(format!("Machine/{machine}")))
+}
+
 /// Whether the plugin of the machine's agent is registered with its kubelet: nobody could prepare devices of slices without, and
 /// the kubelet deletes those of a plugin that is gone.
 fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
@@ -391,8 +490,8 @@ fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
 async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
     let slice = dra::proof_slice(input);
     let api = api(kubelet, &slice.api_version, &slice.kind);
-    let object: DynamicObject = serde_json::from_value(slice.json.clone())
-        .map_err(|error| coded("api.internal", error.to_string()))?;
+    let object: DynamicObject =
+        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
     let params = PostParams { dry_run: true, field_manager: None };
     for _ in 0..PROOF_TRIES {
         let proof = match api.create(&params, &object).await {
@@ -446,6 +545,19 @@ fn dropped_fields(sent: &Value, back: &Value) -> Vec<String> {
     dropped
 }
 
+/// An error that is about one object is told of that object: the API server refuses it, or something that it asks does (an
+/// admission webhook that fails is a 500). Any other is about the cluster, and an `Err`.
+fn refused(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Result<Problem, Problem> {
+    match error {
+        // Who are you, not now, and nobody is there.
+        kube::Error::Api(status) if !matches!(status.code, 401 | 429 | 502..=504) => {
+            let message = format!("cannot {verb} {kind}/{name}: {}", status.message);
+            Ok(coded("publish.refused", message).at(format!("{kind}/{name}")))
+        }
+        _ => Err(failed(verb, kind, name, error)),
+    }
+}
+
 fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
     let message = match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -459,6 +571,17 @@ fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_refused_leaves_no_open_gate_behind() {
+        let object = |kind: &str, spec: Value| json!({ "apiVersion": "v1", "kind": kind, "metadata": {}, "spec": spec });
+        let there = |json: Value| serde_json::from_value::<DynamicObject>(json).unwrap();
+        let untrue =
+            |kind: &str, was: u8| is_untrue(&there(object(kind, json!(was))), &object(kind, json!(1)));
+        assert!(untrue("DeviceClass", 2) && untrue("ResourceSlice", 2));
+        assert!(!untrue("DeviceClass", 1), "it is as it should be");
+        assert!(!untrue("ValidatingAdmissionPolicy", 2) && !untrue("DeviceTaintRule", 2));
+    }
 
     #[test]
     fn a_field_that_does_not_come_back_is_named() {

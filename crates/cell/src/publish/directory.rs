@@ -122,12 +122,12 @@ impl Directory {
     fn wanted(&mut self, output: &Output, before: &Manifest) -> Result<Vec<(String, String)>, Problem> {
         let mut files = Vec::new();
         for object in &output.declared {
-            files.push((path_of("declared", object), render(&object.json, "")?));
+            files.push((path_of("declared", object), render(&object.json(), "")?));
         }
         let (slices, rules): (Vec<_>, Vec<_>) =
             output.observed.iter().partition(|object| object.kind == "ResourceSlice");
         for object in rules {
-            files.push((path_of("observed", object), render(&object.json, OBSERVED_NOTE)?));
+            files.push((path_of("observed", object), render(&object.json(), OBSERVED_NOTE)?));
         }
         files.extend(self.slices(&slices, before)?);
         Ok(files)
@@ -145,19 +145,21 @@ impl Directory {
                 existing.insert(path.clone(), (digest, slice));
             }
         }
-        let desired: Vec<Object> = slices.iter().map(|object| (*object).clone()).collect();
         let there: Vec<Value> = existing.values().map(|(_, slice)| slice.clone()).collect();
         let mut applied = BTreeMap::new();
-        for step in dra::reconcile(&there, &desired) {
+        for step in dra::reconcile(&there, slices.iter().copied()) {
             if let Step::Apply(object) = step {
-                applied.insert(object.name.clone(), object.json);
+                applied.insert(object.name.clone(), object.json());
             }
         }
         let files = slices.iter().map(|object| {
             let path = path_of("observed", object);
             let there = existing.get(&path).map(|(_, slice)| slice);
-            let json = applied.get(&object.name).or(there).unwrap_or(&object.json);
-            Ok((path, render(json, OBSERVED_NOTE)?))
+            let text = match applied.get(&object.name).or(there) {
+                Some(json) => render(json, OBSERVED_NOTE)?,
+                None => render(&object.json(), OBSERVED_NOTE)?,
+            };
+            Ok((path, text))
         });
         let files = files.collect();
         self.parsed = existing;

@@ -3,6 +3,7 @@
 mod claims;
 mod cluster;
 mod directory;
+mod refusals;
 
 use crate::error::coded;
 use crate::settings::SinkSettings;
@@ -45,6 +46,8 @@ pub(crate) struct Written {
     pub left_out: Vec<Problem>,
     /// Who has our devices, where the sink can tell.
     pub allocations: Allocations,
+    /// Until something that was refused is to be tried again.
+    pub again: Option<Duration>,
 }
 
 enum Sink {
@@ -148,7 +151,7 @@ impl Publisher {
             let began = Instant::now();
             let pause = tokio::select! {
                 () = stop.cancelled() => return,
-                well = self.publish(&mut sinks) => if well { LOOK_AGAIN } else { AFTER_FAILURE },
+                pause = self.publish(&mut sinks) => pause,
             };
             // Publishing takes at most a fifth of the time, however much happens, unless it is slow itself.
             let rest = (began.elapsed() * 4).clamp(GATHER, LONGEST_REST);
@@ -172,25 +175,28 @@ impl Publisher {
         }
     }
 
-    /// Brings every sink in line. Says whether all of them are.
-    async fn publish(&self, sinks: &mut [Sink]) -> bool {
+    /// Brings every sink in line. Says when to look again.
+    async fn publish(&self, sinks: &mut [Sink]) -> Duration {
         // Read before the world, so that it is never ahead of what was published.
         let (through, world) = match self.read().await {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(code = error.code(), "nothing can be published: {error}");
-                return false;
+                return AFTER_FAILURE;
             }
         };
         let input = world.input(&self.cell, &self.cluster_user);
-        let mut well = true;
+        let mut pause = LOOK_AGAIN;
         for (at, sink) in sinks.iter_mut().enumerate() {
             let result = sink.write(&input, &world).await;
-            well &= result.is_ok();
+            pause = pause.min(match &result {
+                Ok(written) => written.again.unwrap_or(LOOK_AGAIN),
+                Err(_) => AFTER_FAILURE,
+            });
             let publication = self.account(sink.name(), at, through, result).await;
             self.status.set(at, publication);
         }
-        well
+        pause
     }
 
     async fn read(&self) -> Result<(i64, World), store::StoreError> {
@@ -207,7 +213,7 @@ impl Publisher {
     ) -> Publication {
         let before = self.status.all().into_iter().nth(at);
         match result {
-            Ok(Written { objects, written, pruned, left_out, allocations }) => {
+            Ok(Written { objects, written, pruned, left_out, allocations, .. }) => {
                 self.status.set_allocations(at, allocations);
                 if written + pruned > 0 {
                     tracing::info!(sink, written, pruned, "published");

@@ -247,6 +247,59 @@ async fn slices_follow_the_registration_of_the_nodes_plugin_within_two_seconds()
     assert!(gone < SOON && back < SOON && again < SOON, "{gone:?} {back:?} {again:?}");
 }
 
+/// What the cell says was left out of a cluster, with this code: the objects.
+async fn left_out(base: &Base, code: &str) -> Vec<String> {
+    let publications = base.rig.client.get("/api/v1/publications").await;
+    let left_out = publications[0]["leftOut"].as_array().unwrap();
+    let of_code = left_out.iter().filter(|problem| problem["code"] == code);
+    of_code.map(|problem| problem["at"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cluster_refuses_is_told_and_tried_again_and_stops_nothing_else() {
+    let base = Base::with_node_and_agent().await;
+    base.slices(true).await;
+    // An administrator's policy: one class is not wanted.
+    let policy = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "picky" },
+          "spec": {
+              "matchConstraints": { "resourceRules": [{
+                  "apiGroups": ["resource.k8s.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+                  "resources": ["deviceclasses", "resourceslices"] }] },
+              "validations": [{
+                  "expression": "object.kind == 'ResourceSlice' ? object.spec.driver != 'gpu.bailiwick.dev' : object.metadata.name != 'a-refused'",
+                  "message": "not here" }] } },
+        { "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": "picky" },
+          "spec": { "policyName": "picky", "validationActions": ["Deny"] } },
+    ]});
+    base.plane.kubectl(&["create", "-f", "-"], Some(&policy.to_string())).await.unwrap().success().unwrap();
+    let probe = json!({ "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": { "name": "a-refused" }, "spec": {} });
+    loop {
+        let arguments = ["create", "--dry-run=server", "-f", "-"];
+        let answer = base.plane.kubectl(&arguments, Some(&probe.to_string())).await.unwrap();
+        if answer.stderr.contains("not here") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    kubectl(&base.plane, &["delete", "resourceslices", "--all"]).await;
+    base.nudge("a-refused").await;
+    base.nudge("b-taken").await;
+    let classes = kubectl(&base.plane, &["get", "deviceclasses", "-o", "name"]).await;
+    assert!(classes.contains("/b-taken") && !classes.contains("/a-refused"), "{classes}");
+    let refused = left_out(&base, "publish.refused").await;
+    assert_eq!(
+        refused,
+        ["DeviceClass/a-refused".to_owned(), format!("Machine/{0} ResourceSlice/{0}-gpu-00", base.machine)]
+    );
+    base.why("publish.refused").await;
+
+    kubectl(&base.plane, &["delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", "picky"])
+        .await;
+    base.eventually(&["get", "deviceclasses", "-o", "name"], |text| text.contains("/a-refused")).await;
+    base.slices(true).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_rights_to_prove_the_policy_nothing_is_published() {
     let base = Base::start().await;

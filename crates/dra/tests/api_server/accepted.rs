@@ -54,12 +54,13 @@ fn everything() -> Vec<Object> {
 async fn all_objects_are_accepted_as_they_are_and_a_second_time_changes_nothing() {
     let cluster = Cluster::guarded().await;
     // Of a slice with taints the server dates the taints anew each time; what to write of slices is `reconcile`'s to say, below.
-    let (tainted, untainted): (Vec<_>, Vec<_>) =
-        everything().into_iter().partition(|object| object.json.pointer("/spec/devices/0/taints").is_some());
+    let (tainted, untainted): (Vec<_>, Vec<_>) = everything()
+        .into_iter()
+        .partition(|object| object.json().pointer("/spec/devices/0/taints").is_some());
     assert_eq!(tainted.len(), 2);
     for object in untainted {
         let mut first = cluster.apply(&object).await;
-        assert!(kept(&object.json, &first), "{} was sent, {first} came back", object.json);
+        assert!(kept(&object.json(), &first), "{} was sent, {first} came back", object.text());
         if object.kind == "DeviceTaintRule" {
             // A controller tells of each rule what it does about it.
             let rule = format!("devicetaintrule/{}", object.name);
@@ -75,13 +76,13 @@ async fn all_objects_are_accepted_as_they_are_and_a_second_time_changes_nothing(
     }
     for object in tainted {
         let got = cluster.apply(&object).await;
-        assert!(kept(&object.json, &got), "{} was sent, {got} came back", object.json);
+        assert!(kept(&object.json(), &got), "{} was sent, {got} came back", object.text());
     }
 }
 
 #[tokio::test]
 async fn a_server_that_keeps_no_counters_is_found_by_reading_a_dry_run_back() {
-    let slice = counters_slice(&input("unused", &[])).json;
+    let slice = counters_slice(&input("unused", &[])).json();
     let kept = async |plane: &ControlPlane| {
         let arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
         let answer = plane.kubectl(&arguments, Some(&slice.to_string())).await.unwrap();

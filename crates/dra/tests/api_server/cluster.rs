@@ -1,6 +1,6 @@
 //! A control plane in which a cell may do what `manifests/cell-clusterrole.yaml` says, and nothing else.
 
-use crate::h100::h100;
+use crate::h100::{h100, in_mig_mode};
 use bailiwick_dra::{
     DryRun, GpuKey, Input, Object, PROOF_GROUP, PROOF_USER, Proof, PublishedMachine, ServerSupport,
     TaintRuleVersion, judge, proof_slice, publish,
@@ -74,7 +74,7 @@ impl Cluster {
 
     /// What the cell itself finds, impersonating a kubelet in a dry run.
     pub(crate) async fn proof(&self) -> Proof {
-        let slice = proof_slice(&input("unused", &[])).json.to_string();
+        let slice = proof_slice(&input("unused", &[])).text().to_owned();
         let (user, group) = (format!("--as={PROOF_USER}"), format!("--as-group={PROOF_GROUP}"));
         let arguments = [&user, &group, "create", "--dry-run=server", "-f", "-"];
         let output = self.plane.kubectl_as(&self.cell, &arguments, Some(&slice)).await.unwrap();
@@ -105,8 +105,7 @@ impl Cluster {
             "-f",
             "-",
         ];
-        let output =
-            self.plane.kubectl_as(&self.cell, &arguments, Some(&object.json.to_string())).await.unwrap();
+        let output = self.plane.kubectl_as(&self.cell, &arguments, Some(object.text())).await.unwrap();
         serde_json::from_str(&output.success().unwrap()).unwrap()
     }
 
@@ -179,7 +178,7 @@ pub(crate) fn machine(machine: &str, site: &str, gpus: usize) -> PublishedMachin
     }
 }
 
-/// The same in Germany, whose GPUs are probed, and may be parted into anything.
+/// The same in Germany, whose GPUs are probed, in MIG mode, and may be parted into anything.
 pub(crate) fn probed(input: &mut Input, at: &str, gpus: usize) -> PublishedMachine {
     let driver = Driver { version: Some("580.95.05".into()), nvml: None, cuda: Some("13.0".into()) };
     let parted = PublishedMachine {
@@ -187,7 +186,7 @@ pub(crate) fn probed(input: &mut Input, at: &str, gpus: usize) -> PublishedMachi
         partitions: vec!["*".to_owned()],
         ..machine(at, "de", gpus)
     };
-    input.probed.extend(parted.gpus.iter().filter_map(GpuKey::of).map(|key| (key, h100(None))));
+    input.probed.extend(parted.gpus.iter().filter_map(GpuKey::of).map(|key| (key, in_mig_mode(h100(None)))));
     parted
 }
 

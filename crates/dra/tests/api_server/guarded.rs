@@ -37,10 +37,10 @@ async fn what_a_kubelet_forged_before_the_policy_is_gone_after_the_first_publica
     let cluster = Cluster::of(Arc::new(plane)).await;
     let desired = publish(&input("forged", &["de"])).observed;
     let kubelet = cluster.plane.kubeconfig_for("system:node:forged-de", &["system:nodes"]).unwrap();
-    let mut forged = of_driver(&desired[0].json, "gpu.bailiwick.dev", "forged-x");
+    let mut forged = of_driver(&desired[0].json(), "gpu.bailiwick.dev", "forged-x");
     forged["spec"]["pool"]["generation"] = 41.into();
     forged["spec"]["devices"][0]["attributes"]["probed"]["bool"] = true.into();
-    let squatter = of_driver(&desired[0].json, "gpu.example", &desired[0].name);
+    let squatter = of_driver(&desired[0].json(), "gpu.example", &desired[0].name);
     for slice in [forged, squatter] {
         cluster.create_as(&kubelet, &slice).await.success().unwrap();
     }
@@ -72,9 +72,9 @@ async fn a_kubelet_writes_slices_of_other_drivers_and_wipes_ours_but_writes_none
     let cluster = Cluster::guarded().await;
     let slice = publish(&input("kubelet", &["de"])).observed.remove(0);
     let kubelet = cluster.plane.kubeconfig_for("system:node:kubelet-de", &["system:nodes"]).unwrap();
-    let refused = cluster.create_as(&kubelet, &slice.json).await;
+    let refused = cluster.create_as(&kubelet, &slice.json()).await;
     assert!(!refused.status.success() && refused.stderr.contains(POLICY), "{}", refused.stderr);
-    let theirs = of_driver(&slice.json, "gpu.example", "kubelet-example");
+    let theirs = of_driver(&slice.json(), "gpu.example", "kubelet-example");
     cluster.create_as(&kubelet, &theirs).await.success().unwrap();
 
     cluster.apply(&slice).await;
@@ -120,7 +120,7 @@ async fn administrators_are_refused_what_is_ours_and_allowed_what_is_not() {
         "metadata": { "name": "x", "namespace": "default" },
         "spec": tolerate(json!([{ "key": "gpu.bailiwick.dev/health", "operator": "Exists" }]))["spec"],
     });
-    let slice = publish(&input("admin", &["de"])).observed.remove(0).json;
+    let slice = publish(&input("admin", &["de"])).observed.remove(0).json();
     let attempts = [
         ("a slice of our driver", slice.clone(), true),
         ("a slice of another driver", of_driver(&slice, "gpu.example", "x"), false),
@@ -222,7 +222,7 @@ async fn an_agent_reads_claims_and_writes_nothing() {
         assert_eq!(output.stdout.trim(), expected, "{verb} {resource}: {}", output.stderr);
     }
     let slice = publish(&input("agent", &["de"])).observed.remove(0);
-    for object in [slice.json.clone(), class("agent", "gpu.example/x"), rule("agent", &json!({}))] {
+    for object in [slice.json(), class("agent", "gpu.example/x"), rule("agent", &json!({}))] {
         let refused = cluster.create_as(&agent, &object).await;
         assert!(refused.stderr.contains("Forbidden"), "{}{}", refused.stdout, refused.stderr);
     }

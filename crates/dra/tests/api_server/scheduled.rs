@@ -26,6 +26,7 @@ async fn published(mut input: Input, classes: &[(&str, Value)]) -> Cluster {
     for machine in &input.machines {
         cluster.plane.create_node(machine.name.as_str(), &format!("uuid-{}", machine.name)).await.unwrap();
     }
+    input.verified = Some(input.machines.iter().map(|machine| machine.name.clone()).collect());
     let output = publish(&input);
     for object in output.declared.iter().chain(&output.observed) {
         cluster.apply(object).await;
@@ -109,7 +110,7 @@ async fn a_device_of_an_alarmed_machine_is_not_given_out() {
 }
 
 #[tokio::test]
-async fn a_gpu_is_given_out_in_two_halves_and_then_not_as_a_whole() {
+async fn a_gpu_in_mig_mode_is_given_out_in_two_halves_and_neither_in_a_third_nor_as_a_whole() {
     let mut input = input("parted", &["de"]);
     let parted = probed(&mut input, "parted-de", 1);
     input.machines = vec![parted];
@@ -122,8 +123,10 @@ async fn a_gpu_is_given_out_in_two_halves_and_then_not_as_a_whole() {
         (got(&cluster, "half-1").await, got(&cluster, "half-2").await),
         ("parted-de".into(), "parted-de".into())
     );
-    ask(&cluster, "whole", "whole", Some("parted-")).await;
-    refused(&cluster, "whole").await;
+    for (claim, class) in [("half-3", "half"), ("whole", "whole")] {
+        ask(&cluster, claim, class, Some("parted-")).await;
+        refused(&cluster, claim).await;
+    }
 }
 
 #[tokio::test]

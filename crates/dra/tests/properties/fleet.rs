@@ -4,7 +4,7 @@ use crate::h100::h100;
 use bailiwick_dra::{GpuKey, Input, PublishedMachine, ServerSupport, TaintRuleVersion, Verdict};
 use domain::declaration::{GpuClassSpec, Handling, Requirement, SiteSpec, Tier, Zone};
 use domain::inventory::Gpu;
-use domain::probe::ProbedGpu;
+use domain::probe::{Mig, ProbedGpu};
 use domain::{Containment, Name, Problem};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -119,7 +119,8 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
         Some(Verdict::Stale),
         Some(Verdict::NotApplicable),
     ];
-    let knowledge = vec((any::<bool>(), select(verdicts), prop::bool::weighted(0.05)), 16);
+    let modes = select(vec![(false, false), (true, true), (true, true), (true, false)]);
+    let knowledge = vec((any::<bool>(), modes, select(verdicts), prop::bool::weighted(0.05)), 16);
     let rules =
         option::of(select(vec![TaintRuleVersion::V1Alpha3, TaintRuleVersion::V1Beta2, TaintRuleVersion::V1]));
     let lists = (btree_map("s[0-2]", site(), 0..4), vec(machine(), 0..6), vec(("c[0-9]", class()), 0..4));
@@ -131,10 +132,15 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
         input.sites = sites.into_iter().map(|(key, site)| (name(&key), site)).collect();
         input.classes = classes.into_iter().map(|(key, class)| (name(&key), class)).collect();
         let keys: Vec<_> = machines.iter().flat_map(|m| &m.gpus).filter_map(GpuKey::of).collect();
-        for (key, (probed, verdict, conflict)) in keys.into_iter().zip(knowledge.iter().cycle()) {
+        for (key, (probed, (enabled, pending), verdict, conflict)) in
+            keys.into_iter().zip(knowledge.iter().cycle())
+        {
             if *probed {
+                let gpu = h100(None);
+                let mode = |mig| Mig { enabled: *enabled, pending: *pending, ..mig };
                 // Known by what Redfish calls it, so that devices can be told apart by that.
-                input.probed.insert(key.clone(), ProbedGpu { uuid: None, ..h100(None) });
+                let gpu = ProbedGpu { uuid: None, mig: gpu.mig.map(mode), ..gpu };
+                input.probed.insert(key.clone(), gpu);
             }
             if let Some(verdict) = verdict {
                 input.verdicts.insert(key.clone(), *verdict);

@@ -3,6 +3,7 @@
 use crate::fleet::{input, name, order};
 use bailiwick_dra::{GpuKey, Input, LABEL_OWNER, Object, PublishedMachine, publish};
 use domain::inventory::Gpu;
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,13 +30,13 @@ proptest! {
         for object in output.declared.iter().chain(&output.observed) {
             prop_assert!(domain::Name::new(&object.name).is_ok(), "{}", object.name);
             prop_assert!(names.insert((&object.kind, &object.name)), "{} twice", object.name);
-            prop_assert_eq!(&object.json["metadata"]["labels"][LABEL_OWNER], "cell-1");
-            prop_assert_eq!(&object.json["metadata"]["labels"]["app.kubernetes.io/managed-by"], "bailiwick");
+            prop_assert_eq!(&object.json()["metadata"]["labels"][LABEL_OWNER], "cell-1");
+            prop_assert_eq!(&object.json()["metadata"]["labels"]["app.kubernetes.io/managed-by"], "bailiwick");
         }
         let mut pools: BTreeMap<String, (BTreeSet<String>, Vec<i64>)> = BTreeMap::new();
         for slice in slices(&output.observed) {
-            let spec = &slice.json["spec"];
-            let devices = devices(&slice.json);
+            let slice = slice.json();
+            let (spec, devices) = (&slice["spec"], devices(&slice));
             let sets = spec["sharedCounters"].as_array().map_or(0, Vec::len);
             // Devices or counters, and never both (facts: dra §1).
             prop_assert!((1..=64).contains(&devices.len()) && sets == 0 || devices.is_empty() && (1..=8).contains(&sets));
@@ -59,9 +60,17 @@ proptest! {
             prop_assert!(counts.iter().all(|count| *count == slices));
         }
         for class in output.declared.iter().filter(|object| object.kind == "DeviceClass") {
-            for selector in class.json["spec"]["selectors"].as_array().unwrap() {
+            for selector in class.json()["spec"]["selectors"].as_array().unwrap() {
                 prop_assert!(selector["cel"]["expression"].as_str().unwrap().len() <= 10 * 1024);
             }
+        }
+    }
+
+    #[test]
+    fn a_slice_says_nothing_that_its_type_does_not_know(input in input()) {
+        for slice in slices(&publish(&input).observed) {
+            let typed: ResourceSlice = serde_json::from_str(slice.text()).unwrap();
+            prop_assert_eq!(serde_json::to_value(&typed).unwrap(), slice.json());
         }
     }
 
@@ -77,7 +86,7 @@ proptest! {
         }
         let bytes = |input: &Input| {
             let output = publish(input);
-            let objects = output.declared.iter().chain(&output.observed).map(|o| o.json.to_string());
+            let objects = output.declared.iter().chain(&output.observed).map(|o| o.text().to_owned());
             (objects.collect::<Vec<_>>(), output.diagnostics)
         };
         prop_assert_eq!(bytes(&input), bytes(&turned));
@@ -90,7 +99,7 @@ proptest! {
         let keys: BTreeMap<_, _> = keys.map(|key| (key.device_name(), key)).collect();
         let mut published = BTreeSet::new();
         for slice in slices(&output.observed) {
-            for device in gpus(&slice.json) {
+            for device in gpus(&slice.json()) {
                 let jurisdiction = device["attributes"]["jurisdiction"]["string"].as_str();
                 prop_assert!(jurisdiction.is_some_and(|jurisdiction| jurisdiction != "nowhere"));
                 let key = &keys[device["name"].as_str().unwrap()];
@@ -108,7 +117,7 @@ proptest! {
         let names = |input: &Input| {
             let mut names = BTreeMap::<String, BTreeSet<String>>::new();
             for slice in slices(&publish(input).observed) {
-                for device in gpus(&slice.json) {
+                for device in gpus(&slice.json()) {
                     let gpu = format!("{} {} {}", slice.machine.as_ref().unwrap(), device["attributes"]["uuid"], device["attributes"]["serial"]);
                     names.entry(gpu).or_default().insert(device["name"].as_str().unwrap().to_owned());
                 }
@@ -181,7 +190,7 @@ fn a_gpu_that_two_machines_show_is_published_by_neither() {
         fra1(vec![machine("m1", vec![serial("G1"), serial("G2")]), machine("m2", vec![serial("G1")])]);
     let output = publish(&input);
     assert_eq!(output.observed.len(), 1);
-    assert_eq!(devices(&output.observed[0].json)[0]["attributes"]["serial"]["string"], "G2");
+    assert_eq!(devices(&output.observed[0].json())[0]["attributes"]["serial"]["string"], "G2");
     assert_eq!(codes(&input), ["dra.gpu.duplicate", "dra.gpu.duplicate"]);
 }
 
@@ -189,7 +198,7 @@ fn a_gpu_that_two_machines_show_is_published_by_neither() {
 fn a_board_that_two_machines_show_is_published_by_neither_though_its_gpus_have_uuids() {
     let gpu = |uuid: &str| Gpu { uuid: Some(uuid.to_owned()), ..serial("B1") };
     let one = fra1(vec![machine("m1", vec![gpu("a"), gpu("b")])]);
-    assert_eq!(devices(&publish(&one).observed[0].json).len(), 2);
+    assert_eq!(devices(&publish(&one).observed[0].json()).len(), 2);
     let two = fra1(vec![machine("m1", vec![gpu("a"), gpu("b")]), machine("m2", vec![gpu("c")])]);
     assert!(publish(&two).observed.is_empty());
 }
@@ -206,7 +215,7 @@ fn a_value_that_does_not_fit_is_left_out_and_told_of_but_not_cut() {
     let gpu = Gpu { model: Some("x".repeat(65)), ..serial("G1") };
     let input = fra1(vec![machine("m1", vec![gpu])]);
     let output = publish(&input);
-    assert!(devices(&output.observed[0].json)[0]["attributes"].get("productName").is_none());
+    assert!(devices(&output.observed[0].json())[0]["attributes"].get("productName").is_none());
     assert_eq!(codes(&input), ["dra.attribute.unfit"]);
 }
 
@@ -215,12 +224,12 @@ fn an_alarm_taints_by_a_rule_where_served_and_in_the_slice_elsewhere() {
     let mut input = fra1(vec![machine("m1", vec![serial("G1")])]);
     input.machines[0].alarms = vec![domain::Problem::new("bmc.pin-mismatch", "the key changed")];
     let output = publish(&input);
-    assert_eq!(devices(&output.observed[0].json)[0]["taints"][0]["key"], "bailiwick.dev/alarm");
+    assert_eq!(devices(&output.observed[0].json())[0]["taints"][0]["key"], "bailiwick.dev/alarm");
     input.server.taint_rules = Some(bailiwick_dra::TaintRuleVersion::V1Beta2);
     let output = publish(&input);
     assert_eq!(output.observed[0].api_version, "resource.k8s.io/v1beta2");
-    assert_eq!(output.observed[0].json["spec"]["taint"]["value"], "bmc.pin-mismatch");
-    assert!(devices(&output.observed[1].json)[0].get("taints").is_none());
+    assert_eq!(output.observed[0].json()["spec"]["taint"]["value"], "bmc.pin-mismatch");
+    assert!(devices(&output.observed[1].json())[0].get("taints").is_none());
 }
 
 #[test]

@@ -1,24 +1,32 @@
 //! What probes add to devices: attributes, health, and partitions that share a GPU's counters.
 
-use crate::h100::h100;
+use crate::h100::{h100, in_mig_mode};
 use crate::limits::{codes, devices, fra1, machine, serial, slices};
-use bailiwick_dra::{GpuKey, Input, publish};
-use domain::probe::{Driver, Mig, NvLink, Severity};
+use bailiwick_dra::{GpuKey, Input, Object, devices as devices_of, publish};
+use domain::probe::{Driver, Finding, Mig, NvLink, Severity};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One machine whose GPUs are probed and may be parted so.
 fn parted(gpus: usize, partitions: &[&str]) -> Input {
     let gpus: Vec<_> = (0..gpus).map(|at| serial(&format!("G{at}"))).collect();
     let mut input = fra1(vec![machine("m1", gpus.clone())]);
     input.machines[0].partitions = partitions.iter().map(|&name| name.to_owned()).collect();
-    input.probed = gpus.iter().filter_map(GpuKey::of).map(|key| (key, h100(None))).collect();
+    let gpu = if partitions.is_empty() { h100(None) } else { in_mig_mode(h100(None)) };
+    input.probed = gpus.iter().filter_map(GpuKey::of).map(|key| (key, gpu.clone())).collect();
     input
 }
 
+/// The MIG modes that the driver tells, and which waits for a reset.
+fn set_mode(input: &mut Input, enabled: bool, pending: bool) {
+    for gpu in input.probed.values_mut() {
+        gpu.mig = gpu.mig.take().map(|mig| Mig { enabled, pending, ..mig });
+    }
+}
+
 fn all_devices(input: &Input) -> Vec<Value> {
-    slices(&publish(input).observed).flat_map(|slice| devices(&slice.json).to_vec()).collect()
+    slices(&publish(input).observed).flat_map(|slice| devices(&slice.json()).to_vec()).collect()
 }
 
 /// Counters by name, in plain numbers.
@@ -54,25 +62,70 @@ fn fit(counters: &BTreeMap<String, u64>, taken: &[&Value]) -> bool {
 fn counters(input: &Input) -> BTreeMap<String, u64> {
     let output = publish(input);
     let slice =
-        slices(&output.observed).find(|slice| slice.json["spec"]["sharedCounters"].is_array()).unwrap();
-    amounts(&slice.json["spec"]["sharedCounters"][0]["counters"])
+        slices(&output.observed).find(|slice| slice.json()["spec"]["sharedCounters"].is_array()).unwrap();
+    amounts(&slice.json()["spec"]["sharedCounters"][0]["counters"])
 }
 
 #[test]
 fn partitions_are_published_only_where_they_are_declared() {
     assert_eq!(all_devices(&parted(2, &[])).len(), 2);
-    // Two whole ones, and each parted in two halves.
-    assert_eq!(all_devices(&parted(2, &["3g.40gb"])).len(), 2 + 4);
+    // Each parted in two halves.
+    assert_eq!(all_devices(&parted(2, &["3g.40gb"])).len(), 4);
     // Every profile at every place.
-    assert_eq!(all_devices(&parted(1, &["*"])).len(), 1 + 25);
+    assert_eq!(all_devices(&parted(1, &["*"])).len(), 25);
+}
+
+#[test]
+fn a_gpu_is_whole_or_parted_as_its_mode_says_and_neither_while_that_changes() {
+    let mut input = parted(1, &["3g.40gb"]);
+    let kinds = |input: &Input| {
+        let kind = |device: &Value| device["attributes"]["type"]["string"].as_str().unwrap().to_owned();
+        (all_devices(input).iter().map(kind).collect::<Vec<_>>(), codes(input))
+    };
+    let of = |devices: &[&str], codes: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        (owned(devices), owned(codes))
+    };
+    assert_eq!(kinds(&input), of(&["mig", "mig"], &[]));
+    set_mode(&mut input, false, false);
+    assert_eq!(kinds(&input), of(&["gpu"], &["dra.partition.mode-off"]));
+    for (enabled, pending) in [(true, false), (false, true)] {
+        set_mode(&mut input, enabled, pending);
+        assert_eq!(kinds(&input), of(&[], &["dra.gpu.mig-unsettled"]));
+    }
+    for gpu in input.probed.values_mut() {
+        gpu.mig = None;
+        let code = "gpu.health.mig-unknown".to_owned();
+        gpu.health = vec![Finding { severity: Severity::Warning, code, message: String::new() }];
+    }
+    input.machines[0].partitions.clear();
+    assert_eq!(kinds(&input), of(&[], &["dra.gpu.mig-unsettled"]));
+}
+
+#[test]
+fn what_may_be_permitted_is_what_is_published() {
+    let declared: [&[&str]; 4] = [&[], &["3g.40gb"], &["*"], &["9g"]];
+    for (declared, (enabled, pending)) in declared
+        .into_iter()
+        .flat_map(|so| [(false, false), (true, true), (true, false)].map(|mode| (so, mode)))
+    {
+        let mut input = parted(1, declared);
+        set_mode(&mut input, enabled, pending);
+        let name = |device: &Value| device["name"].as_str().unwrap().to_owned();
+        let published: BTreeSet<_> = all_devices(&input).iter().map(name).collect();
+        let (key, gpu) = input.probed.first_key_value().unwrap();
+        let permitted = devices_of(key, gpu, &input.machines[0].partitions);
+        let permitted: BTreeSet<_> = permitted.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(published, permitted, "{declared:?} {enabled} {pending}");
+    }
 }
 
 #[test]
 fn a_host_of_64_gpus_with_all_partitions_stays_within_the_limits() {
     let output = publish(&parted(64, &["*"]));
-    let counted: Vec<_> =
-        slices(&output.observed).map(|slice| (devices(&slice.json).len(), &slice.json["spec"])).collect();
-    assert_eq!(counted.iter().map(|(devices, _)| devices).sum::<usize>(), 64 * 26);
+    let all: Vec<_> = slices(&output.observed).map(Object::json).collect();
+    let counted: Vec<_> = all.iter().map(|slice| (devices(slice).len(), &slice["spec"])).collect();
+    assert_eq!(counted.iter().map(|(devices, _)| devices).sum::<usize>(), 64 * 25);
     for (devices, spec) in counted {
         let sets = spec["sharedCounters"].as_array().map_or(0, Vec::len);
         assert!(devices <= 64 && sets <= 8 && (devices == 0) != (sets == 0));
@@ -80,8 +133,11 @@ fn a_host_of_64_gpus_with_all_partitions_stays_within_the_limits() {
 }
 
 #[test]
-fn a_profile_that_a_gpu_has_not_is_told_and_the_gpu_given_out_whole() {
-    let input = parted(1, &["1g.5gb"]);
+fn a_profile_that_a_gpu_has_not_is_told_and_the_gpu_given_out_whole_if_it_is_whole() {
+    let mut input = parted(1, &["1g.5gb"]);
+    assert!(all_devices(&input).is_empty());
+    assert_eq!(codes(&input), ["dra.gpu.mig-mode", "dra.partition.unknown-profile"]);
+    set_mode(&mut input, false, false);
     assert_eq!(codes(&input), ["dra.partition.unknown-profile"]);
     let devices = all_devices(&input);
     assert_eq!(devices.len(), 1);
@@ -91,36 +147,35 @@ fn a_profile_that_a_gpu_has_not_is_told_and_the_gpu_given_out_whole() {
 #[test]
 fn a_gpu_that_somebody_parted_is_no_whole_one() {
     let mut input = parted(1, &[]);
-    for gpu in input.probed.values_mut() {
-        gpu.mig = Some(Mig { enabled: true, ..Mig::default() });
-    }
+    set_mode(&mut input, true, true);
     assert!(publish(&input).observed.is_empty());
     assert_eq!(codes(&input), ["dra.gpu.mig-mode"]);
 }
 
 #[test]
-fn a_server_without_counters_is_told_of_whole_gpus_alone() {
+fn a_server_without_counters_is_told_of_no_partitions() {
     let mut input = parted(1, &["*"]);
     input.server.counters = false;
-    let devices = all_devices(&input);
-    assert_eq!(devices.len(), 1);
-    assert!(devices[0].get("consumesCounters").is_none());
+    assert!(all_devices(&input).is_empty());
+    assert_eq!(codes(&input), ["dra.gpu.mig-mode"]);
 }
 
 #[test]
-fn nothing_fits_beside_a_whole_gpu_and_seven_of_the_smallest_fit_together() {
+fn each_partition_fits_and_seven_of_the_smallest_fit_together() {
     let input = parted(1, &["*"]);
     let (devices, counters) = (all_devices(&input), counters(&input));
-    let whole = devices.iter().find(|device| device["attributes"]["type"]["string"] == "gpu").unwrap();
-    assert!(fit(&counters, &[whole]));
-    for other in devices.iter().filter(|device| device["attributes"]["type"]["string"] == "mig") {
-        assert!(fit(&counters, &[other]), "{other}");
-        assert!(!fit(&counters, &[whole, other]), "{other}");
+    for device in &devices {
+        assert!(fit(&counters, &[device]), "{device}");
     }
-    let smallest = |device: &&Value| device["attributes"]["profile"]["string"] == "1g.10gb";
-    let smallest: Vec<_> = devices.iter().filter(smallest).collect();
-    assert_eq!(smallest.len(), 7);
-    assert!(fit(&counters, &smallest));
+    let profile = |name: &str| {
+        let of = |device: &&Value| device["attributes"]["profile"]["string"] == name;
+        devices.iter().filter(of).collect::<Vec<_>>()
+    };
+    assert_eq!(profile("1g.10gb").len(), 7);
+    assert!(fit(&counters, &profile("1g.10gb")));
+    for other in devices.iter().filter(|device| device["attributes"]["profile"]["string"] != "7g.80gb") {
+        assert!(!fit(&counters, &[profile("7g.80gb")[0], other]), "{other}");
+    }
 }
 
 proptest! {
@@ -153,9 +208,11 @@ fn a_probe_adds_what_only_the_driver_knows_under_nvidias_names() {
         assert_eq!(attributes["resource.kubernetes.io/numaNode"], json!({ "int": 1 }));
         assert_eq!(attributes["probed"], json!({ "bool": true }));
     }
-    let whole = devices.iter().find(|device| device["attributes"]["type"]["string"] == "gpu").unwrap();
+    set_mode(&mut input, false, false);
+    let whole = all_devices(&input).remove(0);
     assert_eq!(whole["attributes"]["uuid"]["string"], "GPU-00000000-0000-0000-0000-000000000001");
     assert_eq!(whole["capacity"]["memory"]["value"], "80Gi");
+    assert_eq!(whole.get("consumesCounters"), None);
     let partition = devices.iter().find(|device| device["attributes"]["type"]["string"] == "mig").unwrap();
     assert_eq!(partition["attributes"]["profile"]["string"], "1g.10gb");
     assert_eq!(partition["attributes"]["parentUUID"], whole["attributes"]["uuid"]);

@@ -1,7 +1,7 @@
 //! How a pool changes, seen by a consumer that looks after every single write.
 
 use crate::fleet::name;
-use bailiwick_dra::{Input, PublishedMachine, Step, publish, reconcile};
+use bailiwick_dra::{Input, Object, PublishedMachine, Step, publish, reconcile};
 use domain::Containment;
 use domain::inventory::Gpu;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 type Cluster = BTreeMap<String, Value>;
 
 /// A machine with this many GPUs, `firmware` of each, and the slices they need.
-fn wanted(gpus: usize, firmware: u8) -> Vec<bailiwick_dra::Object> {
+fn wanted(gpus: usize, firmware: u8) -> Vec<Object> {
     let mut input = Input::new(name("cell-1"), "bailiwick-cell");
     input.jurisdictions = Containment::new([(name("de"), vec![])]).unwrap();
     let site =
@@ -38,7 +38,7 @@ fn wanted(gpus: usize, firmware: u8) -> Vec<bailiwick_dra::Object> {
 
 fn run(cluster: &mut Cluster, step: &Step) {
     match step {
-        Step::Apply(object) => drop(cluster.insert(object.name.clone(), object.json.clone())),
+        Step::Apply(object) => drop(cluster.insert(object.name.clone(), object.json())),
         Step::Delete { name } => drop(cluster.remove(name)),
     }
 }
@@ -54,8 +54,9 @@ fn seen(cluster: &Cluster) -> Option<BTreeSet<String>> {
     (i64::try_from(slices.len()).unwrap() == count).then(|| devices.map(Value::to_string).collect())
 }
 
-fn devices(objects: &[bailiwick_dra::Object]) -> BTreeSet<String> {
-    objects.iter().flat_map(|o| o.json["spec"]["devices"].as_array().unwrap()).map(Value::to_string).collect()
+fn devices(objects: &[Object]) -> BTreeSet<String> {
+    let devices = |object: &Object| object.json()["spec"]["devices"].as_array().unwrap().clone();
+    objects.iter().flat_map(devices).map(|device| device.to_string()).collect()
 }
 
 fn existing(cluster: &Cluster) -> Vec<Value> {
@@ -121,7 +122,7 @@ proptest! {
         for step in reconcile(&existing(&cluster), &desired) {
             if let Step::Apply(object) = &step {
                 let kept = |slice: &Value| ["/spec/driver", "/spec/pool/name", "/spec/nodeName"].map(|p| slice.pointer(p).cloned());
-                let fixed = cluster.get(&object.name).is_none_or(|old| kept(old) == kept(&object.json));
+                let fixed = cluster.get(&object.name).is_none_or(|old| kept(old) == kept(&object.json()));
                 prop_assert!(fixed, "the server would refuse to change {}", object.name);
             }
             run(&mut cluster, &step);
@@ -137,13 +138,13 @@ proptest! {
 
 fn generations(steps: &[Step]) -> Vec<i64> {
     let generation = |step: &Step| match step {
-        Step::Apply(object) => object.json["spec"]["pool"]["generation"].as_i64(),
+        Step::Apply(object) => object.json()["spec"]["pool"]["generation"].as_i64(),
         Step::Delete { .. } => None,
     };
     steps.iter().filter_map(generation).collect()
 }
 
-fn settled(objects: &[bailiwick_dra::Object]) -> Cluster {
+fn settled(objects: &[Object]) -> Cluster {
     let mut cluster = Cluster::new();
     for step in reconcile(&[], objects) {
         run(&mut cluster, &step);

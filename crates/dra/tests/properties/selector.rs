@@ -57,7 +57,7 @@ proptest! {
         };
         prop_assert!(expression.starts_with("device.driver == 'gpu.bailiwick.dev' && "));
         for slice in publish(&input).observed.iter().filter(|object| object.kind == "ResourceSlice") {
-            for device in slice.json["spec"]["devices"].as_array().into_iter().flatten() {
+            for device in slice.json()["spec"]["devices"].as_array().into_iter().flatten() {
                 prop_assert_eq!(matches(&expression, DRIVER, device), meant(&class, device), "{} {}", &expression, device);
                 prop_assert!(!matches(&expression, "gpu.example", device), "a device of another driver");
             }
@@ -74,7 +74,7 @@ proptest! {
         let keys = input.machines.iter().flat_map(|machine| &machine.gpus).filter_map(GpuKey::of);
         let passing: BTreeSet<_> = keys.filter(passes).map(|key| key.device_name()).collect();
         for slice in publish(&input).observed.iter().filter(|object| object.kind == "ResourceSlice") {
-            for device in slice.json["spec"]["devices"].as_array().into_iter().flatten() {
+            for device in slice.json()["spec"]["devices"].as_array().into_iter().flatten() {
                 let expected = passing.contains(device["name"].as_str().unwrap());
                 prop_assert_eq!(matches(&expression, DRIVER, device), expected, "{}", device);
             }
@@ -117,9 +117,9 @@ fn a_trial_class_is_named_as_such_and_a_default_class_is_not() {
         (name("trial"), class(json!({ "jurisdiction": "de", "requires": ["inventoried"] }))),
     ];
     let classes: Vec<_> = publish(&input).declared.into_iter().filter(|o| o.kind == "DeviceClass").collect();
-    assert!(classes[0].json["metadata"]["labels"].get("bailiwick.dev/trial").is_none());
-    assert_eq!(classes[1].json["metadata"]["labels"]["bailiwick.dev/trial"], "true");
-    assert_eq!(classes[1].json["metadata"]["annotations"]["bailiwick.dev/trial"], "true");
+    assert!(classes[0].json()["metadata"]["labels"].get("bailiwick.dev/trial").is_none());
+    assert_eq!(classes[1].json()["metadata"]["labels"]["bailiwick.dev/trial"], "true");
+    assert_eq!(classes[1].json()["metadata"]["annotations"]["bailiwick.dev/trial"], "true");
 }
 
 #[test]

@@ -43,6 +43,12 @@ pub(crate) fn h100(worst: Option<Severity>) -> ProbedGpu {
     }
 }
 
+/// The same with its MIG mode on.
+pub(crate) fn in_mig_mode(gpu: ProbedGpu) -> ProbedGpu {
+    let on = |mig| Mig { enabled: true, pending: true, ..mig };
+    ProbedGpu { mig: gpu.mig.map(on), ..gpu }
+}
+
 /// The compute slices that a profile's name begins with.
 fn slices(name: &str) -> u32 {
     name[..1].parse().unwrap()
