@@ -1,0 +1,107 @@
+//! Where GPUs were accepted, and what that says of those that show now.
+
+use super::{Conflict, ReconciledGpu, identities};
+use crate::name::Name;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A GPU that was accepted in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AcceptedGpu {
+    /// The machine.
+    pub machine: Name,
+    /// Every identity that its views told then ([`super::identities`]).
+    pub identities: BTreeSet<String>,
+}
+
+impl AcceptedGpu {
+    /// What is accepted where this GPU is.
+    pub fn of(gpu: &ReconciledGpu) -> Self {
+        Self { machine: gpu.machine.clone(), identities: gpu.identities() }
+    }
+}
+
+/// All GPUs that were accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Accepted {
+    by_machine: BTreeMap<Name, Vec<BTreeSet<String>>>,
+    machines: BTreeMap<String, BTreeSet<Name>>,
+}
+
+impl FromIterator<AcceptedGpu> for Accepted {
+    fn from_iter<T: IntoIterator<Item = AcceptedGpu>>(gpus: T) -> Self {
+        let mut all = Self::default();
+        for AcceptedGpu { machine, identities } in gpus {
+            for identity in &identities {
+                all.machines.entry(identity.clone()).or_default().insert(machine.clone());
+            }
+            all.by_machine.entry(machine).or_default().push(identities);
+        }
+        all
+    }
+}
+
+impl Accepted {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether this GPU was accepted where it is.
+    pub fn has(&self, gpu: &ReconciledGpu) -> bool {
+        self.find(&gpu.machine, &gpu.identities()).is_some()
+    }
+
+    /// The one accepted in this machine that has most of these identities: GPUs of one board share its serial number.
+    fn find(&self, machine: &Name, identities: &BTreeSet<String>) -> Option<&BTreeSet<String>> {
+        let shared = |accepted: &BTreeSet<String>| accepted.intersection(identities).count();
+        let all = self.by_machine.get(machine).map(Vec::as_slice).unwrap_or_default();
+        all.iter().filter(|accepted| shared(accepted) > 0).max_by_key(|accepted| shared(accepted))
+    }
+
+    /// Keeps out GPUs that were accepted elsewhere, that are others than were accepted, and that took the place of such.
+    pub(super) fn judge(&self, gpus: &mut [ReconciledGpu]) {
+        let mut shown: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for gpu in gpus.iter() {
+            // What a driver alone shows does not stand for one that is missing.
+            let outside = identities(gpu.redfish.as_ref(), gpu.spdm.as_ref(), None);
+            shown.entry(gpu.machine.clone()).or_default().extend(outside);
+        }
+        let missing = |machine: &Name| -> BTreeSet<String> {
+            let shown = shown.get(machine);
+            let gone = |accepted: &&BTreeSet<String>| shown.is_none_or(|shown| shown.is_disjoint(accepted));
+            let all = self.by_machine.get(machine).into_iter().flatten();
+            all.filter(gone).flatten().cloned().collect()
+        };
+        for gpu in gpus {
+            let identities = gpu.identities();
+            let places = identities.iter().filter_map(|identity| self.machines.get(identity)).flatten();
+            let elsewhere: BTreeSet<Name> =
+                places.filter(|machine| **machine != gpu.machine).cloned().collect();
+            let mut found: Vec<_> =
+                elsewhere.into_iter().map(|machine| Conflict::Moved { machine }).collect();
+            match self.find(&gpu.machine, &identities) {
+                Some(accepted) => found.extend(changed(accepted, &identities, gpu.nvml.is_some())),
+                None => {
+                    let missing = missing(&gpu.machine);
+                    found.extend((!missing.is_empty()).then_some(Conflict::Replaced { missing }));
+                }
+            }
+            gpu.keep_out(found);
+        }
+    }
+}
+
+/// Kinds of identities that were told then, are told now, and have nothing in common. UUIDs are compared while the driver tells
+/// its own: Redfish's may be of another kind.
+fn changed(accepted: &BTreeSet<String>, found: &BTreeSet<String>, has_driver: bool) -> Vec<Conflict> {
+    let of_kind = |identities: &BTreeSet<String>, kind: &str| -> BTreeSet<String> {
+        identities.iter().filter(|identity| identity.starts_with(kind)).cloned().collect()
+    };
+    let kinds = ["certificate/", "serial/"].into_iter().chain(has_driver.then_some("uuid/"));
+    let differs = |kind| {
+        let (accepted, found) = (of_kind(accepted, kind), of_kind(found, kind));
+        let both = !accepted.is_empty() && !found.is_empty();
+        (both && accepted.is_disjoint(&found)).then_some(Conflict::Changed { accepted, found })
+    };
+    kinds.filter_map(differs).collect()
+}
