@@ -44,11 +44,12 @@ impl Signer {
     }
 }
 
-/// The permits of a machine: none unless it is in service, in good standing, and its agent reports; then one for each GPU that
-/// its views agree on. A machine that nobody knows has none.
+/// The permits of a machine: none unless it is in service, in good standing, its agent reports, and what it has is published
+/// (DESIGN §3.1: inside the cell's jurisdiction; by our own driver); then one for each GPU that its views agree on. A machine that
+/// nobody knows has none.
 pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Duration) -> Permits {
     let end = now.checked_add(life).unwrap_or(now);
-    let known = world.machines.get(machine).filter(|known| is_open(known));
+    let known = world.machines.get(machine).filter(|known| is_open(known) && world.publishes(known));
     let permits = known.into_iter().flat_map(|known| {
         let gpus = world.reconciled().of_machine(machine).iter();
         gpus.flat_map(|gpu| devices(gpu, &known.spec.partitions)).map(|(device, gpu, partition)| Permit {
@@ -76,8 +77,12 @@ fn devices(gpu: &ReconciledGpu, declared: &[String]) -> Vec<(Name, String, Optio
     };
     let Some(key) = gpu.redfish.as_ref().and_then(GpuKey::of) else { return Vec::new() };
     let Some(uuid) = &probed.uuid else { return Vec::new() };
-    let partitions = dra::partitions(&key, probed, declared).into_iter();
-    let partitions = partitions.map(|(device, partition)| (device, Some(partition)));
+    let partitions = dra::partitions(&key, probed, declared);
+    // One that is parted, of which no partitions are declared, is nobody's device as it is.
+    if partitions.is_empty() && probed.mig.as_ref().is_some_and(|mig| mig.enabled) {
+        return Vec::new();
+    }
+    let partitions = partitions.into_iter().map(|(device, partition)| (device, Some(partition)));
     let devices = std::iter::once((key.device_name(), None)).chain(partitions);
     devices.filter_map(|(device, part)| Some((Name::new(device).ok()?, uuid.clone(), part))).collect()
 }

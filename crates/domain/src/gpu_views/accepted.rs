@@ -1,6 +1,6 @@
 //! Where GPUs were accepted, and what that says of those that show now.
 
-use super::{Conflict, ReconciledGpu, identities};
+use super::{Conflict, GpuState, ReconciledGpu};
 use crate::name::Name;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,9 +46,43 @@ impl Accepted {
         Self::default()
     }
 
-    /// Whether this GPU was accepted where it is.
-    pub fn has(&self, gpu: &ReconciledGpu) -> bool {
-        self.find(&gpu.machine, &gpu.identities()).is_some()
+    /// What is to be written down of a GPU on which all views agree: that it is here, should nobody have seen it before, and by
+    /// what it is known since.
+    pub fn news(&self, gpu: &ReconciledGpu) -> Option<AcceptedGpu> {
+        let found = AcceptedGpu::of(gpu);
+        let kind = |identity: &String| identity.split('/').next().map(str::to_owned);
+        let kinds =
+            |identities: &BTreeSet<String>| identities.iter().filter_map(kind).collect::<BTreeSet<_>>();
+        let known = self.find(&gpu.machine, &found.identities).map(kinds).unwrap_or_default();
+        (gpu.state == GpuState::Probed && !kinds(&found.identities).is_subset(&known)).then_some(found)
+    }
+
+    /// What holds of a machine once a person has accepted the GPUs that it shows, these being compared without regard to what was
+    /// accepted: all on which nothing contradicts; and of the others what was accepted before.
+    pub fn renewed(&self, machine: &Name, shown: &[ReconciledGpu]) -> Vec<AcceptedGpu> {
+        let (sound, doubtful): (Vec<_>, Vec<_>) =
+            shown.iter().filter(|gpu| gpu.machine == *machine).partition(|gpu| gpu.conflicts.is_empty());
+        let mut all: Vec<_> = sound.into_iter().map(AcceptedGpu::of).collect();
+        all.retain(|gpu| !gpu.identities.is_empty());
+        let kept = self.by_machine.get(machine).into_iter().flatten().filter(|before| {
+            let is = |identities: &BTreeSet<String>| !identities.is_disjoint(before);
+            doubtful.iter().any(|gpu| is(&gpu.outside())) && !all.iter().any(|gpu| is(&gpu.identities))
+        });
+        let kept: Vec<_> =
+            kept.map(|before| AcceptedGpu { machine: machine.clone(), identities: before.clone() }).collect();
+        all.extend(kept);
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// What was accepted in a machine.
+    pub fn of_machine(&self, machine: &Name) -> Vec<AcceptedGpu> {
+        let all = self.by_machine.get(machine).into_iter().flatten();
+        let mut all: Vec<_> =
+            all.map(|of| AcceptedGpu { machine: machine.clone(), identities: of.clone() }).collect();
+        all.sort();
+        all
     }
 
     /// The one accepted in this machine that has most of these identities: GPUs of one board share its serial number.
@@ -63,8 +97,7 @@ impl Accepted {
         let mut shown: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
         for gpu in gpus.iter() {
             // What a driver alone shows does not stand for one that is missing.
-            let outside = identities(gpu.redfish.as_ref(), gpu.spdm.as_ref(), None);
-            shown.entry(gpu.machine.clone()).or_default().extend(outside);
+            shown.entry(gpu.machine.clone()).or_default().extend(gpu.outside());
         }
         let missing = |machine: &Name| -> BTreeSet<String> {
             let shown = shown.get(machine);

@@ -239,7 +239,7 @@ fn state(group: &join::Group<'_>, views: &MachineViews<'_>, conflicts: &[Conflic
 fn moved(gpus: &mut [ReconciledGpu]) {
     let mut seen: BTreeMap<String, BTreeSet<Name>> = BTreeMap::new();
     for gpu in gpus.iter() {
-        for identity in identities(gpu.redfish.as_ref(), gpu.spdm.as_ref(), None) {
+        for identity in gpu.outside() {
             seen.entry(identity).or_default().insert(gpu.machine.clone());
         }
     }
@@ -274,6 +274,11 @@ impl ReconciledGpu {
     /// Every identity that its views tell.
     pub fn identities(&self) -> BTreeSet<String> {
         identities(self.redfish.as_ref(), self.spdm.as_ref(), self.nvml.as_ref())
+    }
+
+    /// Those that views from outside its host tell.
+    fn outside(&self) -> BTreeSet<String> {
+        identities(self.redfish.as_ref(), self.spdm.as_ref(), None)
     }
 
     /// Adds conflicts that others than its own machine's views tell of.

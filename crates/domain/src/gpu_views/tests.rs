@@ -359,6 +359,41 @@ fn a_gpu_with_another_certificate_than_was_accepted_is_kept_out() {
 }
 
 #[test]
+fn a_person_accepts_what_agrees_and_what_does_not_stays_as_it_was() {
+    let machine = name("m");
+    let (redfish, nvml) = ([bmc(1), bmc(2), bmc(3)], [driver(1), driver(3)]);
+    let views = MachineViews {
+        machine: &machine,
+        given: REDFISH_AND_NVML,
+        redfish: Some(&redfish),
+        spdm: None,
+        nvml: Some(&nvml),
+    };
+    let before: Accepted = [2, 3, 4].iter().map(|n| accepted("m", &bmc(*n), None)).collect();
+    let gpus = reconcile(&[views], &before);
+    let news: Vec<_> = gpus.iter().filter_map(|gpu| before.news(gpu)).collect();
+    assert_eq!(news, [], "1 took the place of 4, 2 is not shown by the driver, 3 is known");
+    // 2 has a conflict of its own; 4 is gone.
+    let renewed = before.renewed(&machine, &reconcile(&[views], &Accepted::new()));
+    let expected = [1, 2, 3].map(|n| accepted("m", &bmc(n), None));
+    assert_eq!(renewed, expected);
+    let after = reconcile(&[views], &renewed.into_iter().collect());
+    assert_eq!(after.iter().map(|gpu| gpu.state).filter(|state| *state == GpuState::Probed).count(), 2);
+}
+
+#[test]
+fn a_gpu_is_written_down_when_it_is_first_probed_and_again_when_more_is_known_of_it() {
+    let probed = with_certificates(&[bmc(1)], Some(&[guardian(1)]), &[driver(1)]).remove(0);
+    let full = AcceptedGpu::of(&probed);
+    assert_eq!(Accepted::new().news(&probed).as_ref(), Some(&full));
+    let without = Accepted::from_iter([accepted("m", &bmc(1), None)]);
+    assert_eq!(without.news(&probed).as_ref(), Some(&full), "its certificate was not known");
+    assert_eq!(Accepted::from_iter([full]).news(&probed), None);
+    let inventoried = with_certificates(&[bmc(1)], None, &[driver(1)]).remove(0);
+    assert_eq!(Accepted::new().news(&inventoried), None);
+}
+
+#[test]
 fn a_conflict_says_what_each_view_says_and_what_to_do() {
     let said =
         vec![Said { view: View::Redfish, value: "s1".into() }, Said { view: View::Nvml, value: "s2".into() }];
