@@ -15,10 +15,10 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -36,9 +36,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a call with a certificate, or for one, may take in all: its body is small, and so is the work.
 const CALL: Duration = Duration::from_secs(30);
 
-/// Connections at once that have shown no certificate, those in the handshake included. One more takes the place of the oldest: a
-/// handshake and a call take milliseconds, and who says nothing keeps nobody out.
+/// Connections at once that have shown no certificate, those in the handshake included. One more waits until one of them goes, or
+/// the oldest has had its turn and gives way: a handshake and a call take milliseconds, and who says nothing keeps nobody out.
 const STRANGERS: usize = 256;
+
+/// How long nobody has to give way.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Connections at once with certificates of one caller.
 const OF_ONE: usize = 8;
@@ -79,16 +82,18 @@ impl Mutual {
     ) -> Self {
         Self {
             config,
-            router: router.layer(axum::middleware::from_fn(in_time)),
+            router: router
+                .layer(axum::middleware::from_fn(async |request, next| in_time(CALL, request, next).await)),
             caller,
             guests: Arc::default(),
         }
     }
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
-    timeout(CALL, next.run(request)).await.unwrap_or_else(|_| {
-        let problem = coded("agent.too-slow", format!("the call did not end within {CALL:?}"));
+/// Whole calls: a body that comes by the hour is one that takes too long.
+async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
+    timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let problem = coded("agent.too-slow", format!("the call did not end within {limit:?}"));
         Refusal::new(StatusCode::REQUEST_TIMEOUT, problem).into_response()
     })
 }
@@ -101,13 +106,14 @@ pub(crate) struct Peer(pub Option<CertificateDer<'static>>);
 #[derive(Debug, Default)]
 struct Guests {
     strangers: Mutex<Strangers>,
+    freed: Notify,
     known: Mutex<HashMap<Caller, usize>>,
 }
 
 #[derive(Debug, Default)]
 struct Strangers {
     last: u64,
-    oldest_first: VecDeque<(u64, CancellationToken)>,
+    oldest_first: VecDeque<(u64, CancellationToken, Instant)>,
 }
 
 /// The place of a connection that has shown no certificate (yet); free when dropped.
@@ -124,17 +130,35 @@ struct Guest {
 }
 
 impl Guests {
+    /// Waits until there is room for one more stranger.
+    async fn room(&self) {
+        while let Some(rest) = self.crowd(Instant::now()) {
+            let _ = timeout(rest, self.freed.notified()).await;
+        }
+    }
+
+    /// `None` where there is room, now that the oldest has given way if it had to; else how long until it has to.
+    fn crowd(&self, now: Instant) -> Option<Duration> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.oldest_first.len() < STRANGERS {
+            return None;
+        }
+        let (_, oldest, since) = strangers.oldest_first.front()?;
+        let rest = TURN.saturating_sub(now.duration_since(*since));
+        if rest.is_zero() {
+            oldest.cancel();
+            strangers.oldest_first.pop_front();
+            return None;
+        }
+        Some(rest)
+    }
+
     fn stranger(self: &Arc<Self>) -> Stranger {
         let gives_way = CancellationToken::new();
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if strangers.oldest_first.len() >= STRANGERS
-            && let Some((_, oldest)) = strangers.oldest_first.pop_front()
-        {
-            oldest.cancel();
-        }
         strangers.last += 1;
         let number = strangers.last;
-        strangers.oldest_first.push_back((number, gives_way.clone()));
+        strangers.oldest_first.push_back((number, gives_way.clone(), Instant::now()));
         drop(strangers);
         Stranger { number, gives_way, guests: Arc::clone(self) }
     }
@@ -155,7 +179,9 @@ impl Guests {
 impl Drop for Stranger {
     fn drop(&mut self) {
         let mut strangers = self.guests.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.oldest_first.retain(|(number, _)| *number != self.number);
+        strangers.oldest_first.retain(|(number, ..)| *number != self.number);
+        drop(strangers);
+        self.guests.freed.notify_one();
     }
 }
 
@@ -180,12 +206,14 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, stop: CancellationT
             () = stop.cancelled() => break,
             accepted = async {
                 // By mutual TLS the place is taken once it is known who calls.
-                if let Door::Plain(_) = door {
-                    let place = Arc::clone(&places).acquire_owned().await.ok();
-                    (place, listener.accept().await)
-                } else {
-                    (None, listener.accept().await)
-                }
+                let place = match &door {
+                    Door::Plain(_) => Arc::clone(&places).acquire_owned().await.ok(),
+                    Door::Mutual(mutual) => {
+                        mutual.guests.room().await;
+                        None
+                    }
+                };
+                (place, listener.accept().await)
             } => accepted,
         };
         match accepted {
@@ -270,16 +298,41 @@ async fn converse(
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_call_whose_body_never_ends_is_answered_all_the_same() {
+        let limit = |request, next| in_time(Duration::from_millis(20), request, next);
+        let echo = axum::routing::post(|body: bytes::Bytes| async { body });
+        let router = Router::new().route("/", echo).layer(axum::middleware::from_fn(limit));
+        let never = axum::body::Body::from_stream(futures_util::stream::pending::<
+            Result<bytes::Bytes, std::io::Error>,
+        >());
+        for (body, status) in [("whole".into(), 200), (never, 408)] {
+            let request = Request::post("/").body(body).unwrap();
+            let answer = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status);
+        }
+    }
+
     #[test]
-    fn of_too_many_strangers_the_oldest_gives_way_and_a_place_is_free_again_once_one_goes() {
+    fn of_too_many_strangers_the_oldest_gives_way_once_it_has_had_its_turn() {
         let guests = Arc::<Guests>::default();
         let mut inside: Vec<_> = (0..STRANGERS).map(|_| guests.stranger()).collect();
+        let now = Instant::now();
+        assert!(guests.crowd(now).is_some_and(|rest| rest <= TURN));
         assert!(inside.iter().all(|stranger| !stranger.gives_way.is_cancelled()));
-        inside.push(guests.stranger());
+        assert_eq!(guests.crowd(now + TURN), None);
         assert!(inside[0].gives_way.is_cancelled());
         assert!(inside[1..].iter().all(|stranger| !stranger.gives_way.is_cancelled()));
         inside.truncate(2);
         assert_eq!(guests.strangers.lock().unwrap().oldest_first.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_goes_makes_room_at_once() {
+        let guests = Arc::<Guests>::default();
+        let mut inside: Vec<_> = (0..STRANGERS).map(|_| guests.stranger()).collect();
+        drop(inside.pop());
+        timeout(TURN / 2, guests.room()).await.unwrap();
     }
 
     #[test]

@@ -39,8 +39,7 @@ impl Store {
         }
         let mut written = Vec::new();
         for gpu in gpus {
-            if !write.is_accepted_elsewhere(machine, gpu).await? {
-                write.accept(machine, gpu, CELL).await?;
+            if !write.is_accepted_elsewhere(machine, gpu).await? && write.accept(machine, gpu, CELL).await? {
                 written.push(&gpu.identities);
             }
         }
@@ -91,11 +90,13 @@ impl Write {
         Ok(false)
     }
 
-    async fn accept(&mut self, machine: &Name, gpu: &AcceptedGpu, actor: &str) -> Result<(), StoreError> {
+    /// Whether that was not written already.
+    async fn accept(&mut self, machine: &Name, gpu: &AcceptedGpu, actor: &str) -> Result<bool, StoreError> {
         let now = self.now;
         let key = gpu.identities.last().map(|identity| clean(identity).into_owned()).unwrap_or_default();
+        let mut written = 0;
         for identity in &gpu.identities {
-            sqlx::query(
+            let done = sqlx::query(
                 "INSERT INTO accepted_gpus (machine, gpu, identity, actor, at) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (machine, gpu, identity) DO NOTHING",
             )
@@ -106,8 +107,9 @@ impl Write {
             .bind(now.as_millisecond())
             .execute(self.connection())
             .await?;
+            written += done.rows_affected();
         }
-        Ok(())
+        Ok(written > 0)
     }
 
     /// Where a GPU was accepted elsewhere, it is not any more.

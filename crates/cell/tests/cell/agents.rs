@@ -64,6 +64,28 @@ impl Stage {
         Agent::start(self.client(), self.cell, &self.machine, &self.uuid, &self.path("agent")).await
     }
 
+    async fn agent_of(&self, probe: domain::probe::Probe) -> Agent {
+        let dir = self.path("agent");
+        let (dir, _) = enrolled(self.client(), self.cell, &self.machine, &self.uuid, &dir).await.unwrap();
+        Agent::run(dir, host(probe))
+    }
+
+    /// What the probe reads of a library of NVML's form, on a host with the GPUs that the machine's BMC lists.
+    async fn by_driver(&self) -> domain::probe::Probe {
+        let described = self.client().probe_of(&self.machine, &self.uuid).await;
+        let text = serde_json::to_string(&described).unwrap();
+        let driver = self.path("driver");
+        std::fs::create_dir_all(&driver).unwrap();
+        let installed =
+            nvml_stand_in::Installed::into(&driver, &nvml_stand_in::Description::parse(&text).unwrap())
+                .unwrap();
+        let library = gpu::Nvml::open(Some(&installed.library())).unwrap();
+        let root = gpu::HostRoot::at(driver.join("root"));
+        let context = gpu::Context { host: &root, now: jiff::Timestamp::now(), previous: None };
+        let read = gpu::probe(&library, &context, &mut gpu::Xids::default()).unwrap();
+        domain::probe::Probe { host: described.host, ..read }
+    }
+
     async fn gpus(&self) -> Vec<Value> {
         self.client().get("/api/v1/gpus").await["items"].as_array().unwrap().clone()
     }
@@ -409,7 +431,9 @@ async fn an_agent_that_falls_silent_is_told_and_confirms_no_gpu_any_more() {
 async fn the_gpus_of_a_dgx_h100_are_probed_and_published_once_bmc_certificates_and_driver_agree() {
     let stage = Stage::in_service_of(Model::DgxH100, |_| {}).await;
     stage.gpus_become("inventoried").await;
-    let agent = stage.agent().await;
+    let class = json!({ "jurisdiction": "eu", "requires": ["inventoried", "probed"] });
+    stage.client().apply(vec![crate::support::document("GpuClass", "probed", class)], &[]).await;
+    let agent = stage.agent_of(stage.by_driver().await).await;
     stage.gpus_become("probed").await;
     let devices = stage.devices().await;
     assert_eq!(devices.len(), 8);
@@ -422,7 +446,7 @@ async fn the_gpus_of_a_dgx_h100_are_probed_and_published_once_bmc_certificates_a
     assert!(gpu["redfish"]["sources"].as_array().unwrap().contains(&gpu["spdm"]["protects"][0]), "{gpu}");
     assert!(gpu["spdm"]["sha256"].as_str().unwrap().starts_with("sha256:"), "{gpu}");
     assert_ne!(gpu["spdm"]["serial"], gpu["redfish"]["serial"]);
-    assert_eq!(gpu["allocatableBy"], json!(["proven", "trial"]));
+    assert_eq!(gpu["allocatableBy"], json!(["probed", "trial"]));
     stage.client().wait_until_published().await;
     let observed = crate::support::publish_dir(&stage.line.dir).join("observed");
     let published: String = std::fs::read_dir(observed)
@@ -493,6 +517,20 @@ async fn a_gpu_with_another_certificate_or_in_the_place_of_another_is_kept_out_u
 
 async fn gpu_at(stage: &Stage, location: &str) -> Value {
     stage.gpus().await.into_iter().find(|gpu| gpu["gpu"]["location"] == location).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_published_by_our_driver_has_no_permits_either() {
+    let stage = Stage::in_service(|_| {}).await;
+    let agent = stage.agent().await;
+    let device = stage.devices().await.remove(0);
+    agent.until(&device, None).await;
+    let mut pool = crate::line::pool();
+    pool["spec"]["gpuDriver"] = json!("nvidia");
+    stage.client().apply(vec![pool], &[]).await;
+    agent.until(&device, Some("permit.none")).await;
+    stage.client().apply(vec![crate::line::pool()], &[]).await;
+    agent.until(&device, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

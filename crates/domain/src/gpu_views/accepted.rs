@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct AcceptedGpu {
     /// The machine.
     pub machine: Name,
-    /// Every identity that its views told then ([`super::identities`]).
+    /// Every identity that views from outside its host told then ([`super::identities`]). What a driver says is none: written down, it
+    /// would be held against other machines.
     pub identities: BTreeSet<String>,
 }
 
 impl AcceptedGpu {
     /// What is accepted where this GPU is.
     pub fn of(gpu: &ReconciledGpu) -> Self {
-        Self { machine: gpu.machine.clone(), identities: gpu.identities() }
+        Self { machine: gpu.machine.clone(), identities: gpu.outside() }
     }
 }
 
@@ -106,14 +107,14 @@ impl Accepted {
             all.filter(gone).flatten().cloned().collect()
         };
         for gpu in gpus {
-            let identities = gpu.identities();
+            let (identities, outside) = (gpu.identities(), gpu.outside());
             let places = identities.iter().filter_map(|identity| self.machines.get(identity)).flatten();
             let elsewhere: BTreeSet<Name> =
                 places.filter(|machine| **machine != gpu.machine).cloned().collect();
             let mut found: Vec<_> =
                 elsewhere.into_iter().map(|machine| Conflict::Moved { machine }).collect();
-            match self.find(&gpu.machine, &identities) {
-                Some(accepted) => found.extend(changed(accepted, &identities, gpu.nvml.is_some())),
+            match self.find(&gpu.machine, &outside) {
+                Some(accepted) => found.extend(changed(accepted, &outside)),
                 None => {
                     let missing = missing(&gpu.machine);
                     found.extend((!missing.is_empty()).then_some(Conflict::Replaced { missing }));
@@ -124,17 +125,15 @@ impl Accepted {
     }
 }
 
-/// Kinds of identities that were told then, are told now, and have nothing in common. UUIDs are compared while the driver tells
-/// its own: Redfish's may be of another kind.
-fn changed(accepted: &BTreeSet<String>, found: &BTreeSet<String>, has_driver: bool) -> Vec<Conflict> {
+/// Kinds of identities that were told then, are told now, and have nothing in common.
+fn changed(accepted: &BTreeSet<String>, found: &BTreeSet<String>) -> Vec<Conflict> {
     let of_kind = |identities: &BTreeSet<String>, kind: &str| -> BTreeSet<String> {
         identities.iter().filter(|identity| identity.starts_with(kind)).cloned().collect()
     };
-    let kinds = ["certificate/", "serial/"].into_iter().chain(has_driver.then_some("uuid/"));
-    let differs = |kind| {
+    let differs = |kind: &&str| {
         let (accepted, found) = (of_kind(accepted, kind), of_kind(found, kind));
         let both = !accepted.is_empty() && !found.is_empty();
         (both && accepted.is_disjoint(&found)).then_some(Conflict::Changed { accepted, found })
     };
-    kinds.filter_map(differs).collect()
+    ["certificate/", "serial/", "uuid/"].iter().filter_map(differs).collect()
 }

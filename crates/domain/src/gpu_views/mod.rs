@@ -173,7 +173,7 @@ pub enum Conflict {
         /// The other machine.
         machine: Name,
     },
-    /// It has another serial number, UUID or certificate than when it was accepted.
+    /// It has another serial number, UUID or certificate than when it was accepted, by the views from outside its host.
     Changed {
         /// The identities of that kind that were accepted.
         accepted: BTreeSet<String>,

@@ -319,6 +319,15 @@ fn what_a_driver_alone_says_makes_no_other_machines_gpu_doubtful() {
 }
 
 #[test]
+fn what_a_driver_alone_says_is_not_written_down() {
+    let own = Gpu { uuid: None, ..bmc(1) };
+    let claimed = ProbedGpu { uuid: driver(2).uuid, ..driver(1) };
+    let gpu = one(&[own], Some(&[claimed])).remove(0);
+    assert_eq!(gpu.state, GpuState::Probed, "its serial number agrees");
+    assert_eq!(AcceptedGpu::of(&gpu).identities, BTreeSet::from(["serial/s1".to_owned()]));
+}
+
+#[test]
 fn a_gpu_in_the_place_of_one_that_was_accepted_is_kept_out_and_one_more_is_not() {
     let machine = name("m");
     let with = |redfish: &[Gpu], nvml: &[ProbedGpu], there: &[u32]| {
