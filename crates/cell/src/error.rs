@@ -33,6 +33,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Nothing to do if it stops; else look at its log.",
     ),
     (
+        "agent.too-slow",
+        "A call of an agent did not end in time.",
+        "Look at the network between machine and cell; the agent calls again by itself.",
+    ),
+    (
         "basecluster.automatic-approval",
         "The base cluster approves certificates of our bootstrap tokens by itself, so the cell could refuse none.",
         "Delete the binding of ClusterRole `system:certificates.k8s.io:certificatesigningrequests:nodeclient` that covers group `system:bootstrappers:bailiwick` or `system:bootstrappers`.",
@@ -189,6 +194,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "cell.listen",
         "The API cannot listen on the address.",
         "Choose another with `--listen`, or stop what uses it.",
+    ),
+    (
+        "gpu.accept-stale",
+        "A machine shows other GPUs than those that were shown to be accepted.",
+        "Look again: `bailiwick accept gpus MACHINE` shows what there is now.",
     ),
     (
         "gpu.ambiguous",

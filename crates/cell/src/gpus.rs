@@ -2,10 +2,12 @@
 
 use crate::world::{KnownMachine, World};
 use domain::firmware::{FirmwareProfileSpec, GpuViews};
-use domain::gpu_views::{Accepted, GpuState, MachineViews, ReconciledGpu, reconcile};
+use domain::gpu_views::{
+    Accepted, AcceptedGpu, GpuState, MachineViews, ReconciledGpu, SpdmGpu, certificates, reconcile,
+};
 use domain::inventory::{Gpu, Inventory};
 use domain::probe::{ProbedGpu, Severity};
-use domain::{Name, Problem};
+use domain::{MachineState, Name, Problem};
 use dra::GpuKey;
 use std::collections::BTreeMap;
 
@@ -16,9 +18,18 @@ pub(crate) struct Reconciled(BTreeMap<Name, Vec<ReconciledGpu>>);
 impl Reconciled {
     /// Holds all views against each other.
     pub(crate) fn of(world: &World) -> Self {
-        let views: Vec<_> = world.enrolled().map(|(name, machine)| views(world, name, machine)).collect();
+        Self::with(world, &world.accepted)
+    }
+
+    /// The same, with regard to these accepted places.
+    fn with(world: &World, accepted: &Accepted) -> Self {
+        let shown: BTreeMap<&Name, Vec<SpdmGpu>> = world.enrolled().filter_map(shown).collect();
+        let views: Vec<_> = world
+            .enrolled()
+            .map(|(name, machine)| views(world, name, machine, shown.get(name).map(Vec::as_slice)))
+            .collect();
         let mut by_machine = BTreeMap::<Name, Vec<ReconciledGpu>>::new();
-        for gpu in reconcile(&views, &Accepted::new()) {
+        for gpu in reconcile(&views, accepted) {
             by_machine.entry(gpu.machine.clone()).or_default().push(gpu);
         }
         Self(by_machine)
@@ -34,19 +45,46 @@ impl Reconciled {
         self.of_machine(machine).iter().find(|reconciled| reconciled.redfish.as_ref() == Some(gpu))
     }
 
-    /// Those of one machine that its BMC does not list.
+    /// Those of one machine that its driver shows and its BMC does not list.
     pub(crate) fn unlisted(&self, machine: &Name) -> impl Iterator<Item = &ReconciledGpu> {
-        self.of_machine(machine).iter().filter(|reconciled| reconciled.redfish.is_none())
+        let of_driver = |gpu: &&ReconciledGpu| gpu.redfish.is_none() && gpu.nvml.is_some();
+        self.of_machine(machine).iter().filter(of_driver)
     }
 }
 
-/// The views of one machine. Certificates are not read yet: a model that gives them has no probed GPU.
-fn views<'w>(world: &'w World, name: &'w Name, machine: &'w KnownMachine) -> MachineViews<'w> {
+/// GPUs of a machine in service on which all views agree, and of which nobody has written down yet that they are there.
+pub(crate) fn newly_seen(world: &World, machine: &Name) -> Vec<AcceptedGpu> {
+    let in_service = |known: &&KnownMachine| known.record.state == MachineState::InService;
+    if world.machines.get(machine).filter(in_service).is_none() {
+        return Vec::new();
+    }
+    world.reconciled().of_machine(machine).iter().filter_map(|gpu| world.accepted.news(gpu)).collect()
+}
+
+/// What would hold of a machine once somebody accepted the GPUs that it shows.
+pub(crate) fn acceptable(world: &World, machine: &Name) -> Vec<AcceptedGpu> {
+    let shown = Reconciled::with(world, &Accepted::new());
+    world.accepted.renewed(machine, shown.of_machine(machine))
+}
+
+/// The certificates of a machine's GPUs; none where its inventory was not looked at.
+fn shown<'w>((name, machine): (&'w Name, &'w KnownMachine)) -> Option<(&'w Name, Vec<SpdmGpu>)> {
+    let model = machine.model.as_ref()?;
+    Some((name, certificates(&model.component_integrity, &machine.gpus)))
+}
+
+/// The views of one machine.
+fn views<'w>(
+    world: &'w World,
+    name: &'w Name,
+    machine: &'w KnownMachine,
+    spdm: Option<&'w [SpdmGpu]>,
+) -> MachineViews<'w> {
     MachineViews {
         machine: name,
         given: machine.model.as_deref().and_then(|model| given(&world.profiles, model)),
         redfish: Some(&machine.gpus),
-        spdm: None,
+        spdm,
         // A host without a driver has told nothing of its GPUs.
         nvml: machine.probe().filter(|probe| probe.driver.is_some()).map(|probe| probe.gpus.as_slice()),
     }

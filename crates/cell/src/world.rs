@@ -4,7 +4,7 @@ use crate::gpus::{self, Reconciled};
 use domain::base_cluster::GpuDriver;
 use domain::declaration::{GpuClassSpec, MachineSpec, Requirement, SiteSpec, Zone};
 use domain::firmware::FirmwareProfileSpec;
-use domain::gpu_views::GpuState;
+use domain::gpu_views::{Accepted, AcceptedGpu, GpuState};
 use domain::inventory::Gpu;
 use domain::inventory::Inventory;
 use domain::probe::Probe;
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub machines: BTreeMap<Name, KnownMachine>,
     gpu_drivers: BTreeMap<Name, GpuDriver>,
     pub profiles: Vec<FirmwareProfileSpec>,
+    /// Where GPUs were accepted.
+    pub accepted: Accepted,
     reconciled: OnceLock<Reconciled>,
     doubles: BTreeSet<GpuKey>,
 }
@@ -49,7 +51,7 @@ pub(crate) struct KnownMachine {
     pub record: MachineRecord,
     pub gpus: Vec<Gpu>,
     pub agent: Option<AgentRecord>,
-    /// Who made it and what it is called; read of machines whose agent reports.
+    /// Who made it, what it is called, and its parts' certificates; read of machines whose agent reports.
     pub model: Option<Arc<Inventory>>,
 }
 
@@ -58,6 +60,7 @@ impl World {
     pub(crate) async fn read(store: &Store, home: &Name) -> Result<Self, StoreError> {
         let (declarations, machines) = (store.declarations().await?, store.machines().await?);
         let (gpus, agents) = (store.gpus().await?, store.agents().await?);
+        let accepted = store.accepted_gpus().await?;
         let reporting: BTreeSet<_> =
             agents.iter().filter(|agent| agent.alive).map(|agent| &agent.machine).collect();
         let mut models = BTreeMap::new();
@@ -66,7 +69,7 @@ impl World {
                 models.insert(machine.name.clone(), model);
             }
         }
-        Ok(Self::new(declarations, machines, gpus, agents, models, home))
+        Ok(Self::new(declarations, machines, gpus, agents, models, accepted, home))
     }
 
     fn new(
@@ -75,6 +78,7 @@ impl World {
         gpus: Vec<GpuRecord>,
         agents: Vec<AgentRecord>,
         mut models: BTreeMap<Name, Arc<Inventory>>,
+        accepted: Vec<AcceptedGpu>,
         home: &Name,
     ) -> Self {
         let mut agents: BTreeMap<_, _> =
@@ -118,6 +122,7 @@ impl World {
             machines,
             gpu_drivers,
             profiles,
+            accepted: accepted.into_iter().collect(),
             reconciled: OnceLock::new(),
             doubles: BTreeSet::new(),
         };
@@ -167,6 +172,14 @@ impl World {
     fn gpu_driver_of(&self, machine: &KnownMachine) -> GpuDriver {
         let node_of = machine.record.instance.as_ref().map(|instance| &instance.base_cluster);
         node_of.and_then(|cluster| self.gpu_drivers.get(cluster)).copied().unwrap_or_default()
+    }
+
+    /// Whether devices of a machine are published by our driver at all: the rule of [`dra::publish`].
+    pub(crate) fn publishes(&self, machine: &KnownMachine) -> bool {
+        let stands_here = self.jurisdiction_of(machine).is_some_and(|jurisdiction| {
+            self.order.knows(jurisdiction) && self.order.contains(&self.home, jurisdiction)
+        });
+        stands_here && self.gpu_driver_of(machine) == GpuDriver::Bailiwick
     }
 
     /// What the publisher publishes.

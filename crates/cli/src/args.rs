@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::accept::AcceptArgs;
 use crate::agent_token::AgentTokenArgs;
 use crate::apply::{ApplyArgs, DeleteArgs};
 use crate::assign::{DrainArgs, ProvisionArgs, QuarantineArgs, ReleaseArgs, RetireArgs, UnquarantineArgs};
@@ -138,6 +139,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Make, list and revoke tokens of the cell
     Token(TokenArgs),
+    /// Accept GPUs that were moved, exchanged or repaired
+    Accept(AcceptArgs),
     /// Make a one-time token for the agent of a machine
     AgentToken(AgentTokenArgs),
     /// Show the passwords that the cell has made for a machine's BMC
@@ -178,6 +181,7 @@ impl Command {
             Self::Render(args) => args.output(),
             Self::Firmware(args) => args.output(),
             Self::Token(args) => args.output(),
+            Self::Accept(args) => args.output(),
             Self::AgentToken(args) => args.output,
             Self::BmcPassword(args) => args.output,
             Self::Context(args) => args.output(),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cell::api::types::{
-    AgentTokenRequest, Applied, ClassItem, EventItem, FirmwareCheck, GpuDetail, GpuItem, Machine,
-    MachineDetail, NewAgentToken, NewToken, Page, PlanRequest, Publication, Secret, TokenItem, TokenRequest,
-    Version, Why,
+    AcceptRequest, Acceptance, AgentTokenRequest, Applied, ClassItem, EventItem, FirmwareCheck, GpuDetail,
+    GpuItem, Machine, MachineDetail, NewAgentToken, NewToken, Page, PlanRequest, Publication, Secret,
+    TokenItem, TokenRequest, Version, Why,
 };
 use domain::{Digest, Kind, Name, Plan, Problem};
 use reqwest::{Method, Response, StatusCode, header};
@@ -230,6 +230,14 @@ impl Client {
     pub(crate) async fn refresh(&self, name: &str) -> Outcome {
         let _: Value = self.call(Method::POST, &["machines", name, "refresh"], &[], None).await?;
         Ok(())
+    }
+
+    pub(crate) async fn acceptable_gpus(&self, machine: &Name) -> Outcome<Acceptance> {
+        self.get(&["machines", machine.as_str(), "accepted-gpus"]).await
+    }
+
+    pub(crate) async fn accept_gpus(&self, machine: &Name, request: &AcceptRequest) -> Outcome<Acceptance> {
+        self.post(&["machines", machine.as_str(), "accepted-gpus"], request).await
     }
 
     pub(crate) async fn gpus(&self) -> Outcome<Vec<GpuItem>> {

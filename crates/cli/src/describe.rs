@@ -197,6 +197,13 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
 fn views(detail: &GpuDetail) -> String {
     let (redfish, spdm, nvml) = (detail.redfish.as_ref(), detail.spdm.as_ref(), detail.nvml.as_ref());
     let nothing = String::new;
+    let certificate = spdm.into_iter().flat_map(|gpu| {
+        let digest = gpu.sha256.map(|digest| digest.to_string()).unwrap_or_default();
+        [
+            ("Subject", "gpu.conflict.path-differs", [nothing(), said(spdm, |gpu| &gpu.subject), nothing()]),
+            ("Certificate", "gpu.conflict.unreadable", [nothing(), digest, nothing()]),
+        ]
+    });
     let rows = [
         (
             "UUID",
@@ -235,7 +242,10 @@ fn views(detail: &GpuDetail) -> String {
         let [redfish, spdm, nvml] = said;
         vec![format!("{differs} {what}"), redfish, spdm, nvml]
     };
-    output::table(&["  WHAT", "REDFISH (BMC)", "SPDM (CERTIFICATE)", "NVML (DRIVER)"], rows.map(row))
+    output::table(
+        &["  WHAT", "REDFISH (BMC)", "SPDM (CERTIFICATE)", "NVML (DRIVER)"],
+        rows.into_iter().chain(certificate).map(row),
+    )
 }
 
 fn said<T>(view: Option<&T>, value: impl Fn(&T) -> &Option<String>) -> String {

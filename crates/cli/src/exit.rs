@@ -114,7 +114,7 @@ impl Exit {
             | "sim.recording"
             | "sim.unknown-model" => Self::BadInput,
             "context.unknown" => Self::NotFound,
-            "plan.declined" | "plan.stale" | "plan.unconfirmed" => Self::NotApplied,
+            "gpu.accept-stale" | "plan.declined" | "plan.stale" | "plan.unconfirmed" => Self::NotApplied,
             _ if code.starts_with("bmc.certificate.") => Self::Refused,
             _ if code.ends_with(".not-found") => Self::NotFound,
             _ if ["input.", "config.", "declaration."].iter().any(|prefix| code.starts_with(prefix)) => {

@@ -134,6 +134,7 @@ fn row(item: &Item) -> Vec<String> {
         Erased::Erased { method } => ("erased", method.clone()),
         Erased::Absent => ("absent", String::new()),
         Erased::Untouched => ("untouched", "nothing was put on it in this use".to_owned()),
+        Erased::Removed => ("removed", "it is in the machine no more".to_owned()),
         Erased::NotErased { reason } => ("not erased", reason.clone()),
     };
     let part = item.part.as_str().to_owned();

@@ -6,6 +6,7 @@
     reason = "text for people is short; one that reads well counts for more than an allocation"
 )]
 
+mod accept;
 mod agent_token;
 mod apply;
 mod args;
@@ -118,6 +119,7 @@ async fn simple(global: &Global, command: Command) -> Outcome {
         Command::Firmware(args) => firmware::run(global, &args).await,
         Command::Explain(args) => explain::run(&args),
         Command::Token(args) => token::run(global, &args).await,
+        Command::Accept(args) => accept::run(global, &args).await,
         Command::AgentToken(args) => agent_token::run(global, &args).await,
         Command::BmcPassword(args) => bmc_password::run(&args).await,
         Command::Context(args) => context::run(global, &args),

@@ -44,6 +44,8 @@ pub enum Erased {
     Absent,
     /// Nothing was put on it in this use, so it is as it was before.
     Untouched,
+    /// It was in the machine before this use, and is in it no more: whoever took it out has what is on it.
+    Removed,
     /// It was not.
     NotErased {
         /// Why not.
@@ -117,6 +119,28 @@ impl Erasure {
     }
 }
 
+/// Adds the disks that were seen before and are not among those that were cleaned. One that the BMC still lists is in the machine and
+/// hides; of one that it does not, nothing can be said but that it is gone.
+pub fn add_unseen_disks(items: &mut Vec<Item>, before: &[String], listed: &[String]) {
+    let is = |one: &str, other: &str| one.trim().eq_ignore_ascii_case(other.trim());
+    for serial in before {
+        let seen = |item: &Item| {
+            item.part == Part::Disk && item.serial.as_deref().is_some_and(|own| is(own, serial))
+        };
+        if items.iter().any(seen) {
+            continue;
+        }
+        let erased = if listed.iter().any(|listed| is(listed, serial)) {
+            Erased::NotErased {
+                reason: "its BMC lists it, and who cleaned the machine did not see it".to_owned(),
+            }
+        } else {
+            Erased::Removed
+        };
+        items.push(Item { part: Part::Disk, serial: Some(serial.clone()), device: None, erased });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +185,23 @@ mod tests {
     fn a_machine_that_nothing_was_put_on_may_be_used_again() {
         let part = |part| Item { part, serial: None, device: None, erased: Erased::Untouched };
         assert_eq!(gap(vec![part(Part::Disk), part(Part::GpuMemory), part(Part::Tpm)]), None);
+    }
+
+    #[test]
+    fn a_disk_that_hides_from_cleaning_keeps_the_machine_and_one_that_was_taken_out_is_told() {
+        let parts = || vec![item(Part::Disk, true), item(Part::GpuMemory, true), item(Part::Tpm, true)];
+        let with = |before: &[&str], listed: &[&str]| {
+            let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let mut items = parts();
+            add_unseen_disks(&mut items, &texts(before), &texts(listed));
+            items
+        };
+        assert_eq!(with(&["s1"], &["S1"]), parts());
+        let hidden = with(&["S1", "S2"], &["S1", "S2"]);
+        assert_eq!(gap(hidden).as_deref(), Some("erasure.disk-not-erased"));
+        let removed = with(&["S1", "S2"], &["S1"]);
+        assert_eq!(removed.last().unwrap().erased, Erased::Removed);
+        assert_eq!(gap(removed), None);
     }
 
     #[test]

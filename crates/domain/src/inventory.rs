@@ -4,6 +4,7 @@
 //! and absent properties all mean "not known" (facts: redfish identity rule 7). Its JSON Schema is generated from these types
 //! into `docs/reference/inventory.schema.json`.
 
+use crate::name::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -239,6 +240,34 @@ pub struct ComponentIntegrity {
     pub enabled: Option<bool>,
     /// `TargetComponentURI`.
     pub target: Option<String>,
+    /// Redfish paths of what it protects (`Links.ComponentsProtected`), sorted.
+    #[serde(default)]
+    pub protects: Vec<String>,
+    /// The certificate that it proves itself with (SPDM); `null` where the BMC shows none.
+    #[serde(default)]
+    pub certificate: Option<ComponentCertificate>,
+}
+
+/// The certificate of a component.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentCertificate {
+    /// The Redfish path that showed its chain.
+    pub source: String,
+    /// The certificate itself, without those above it; `null` where the chain cannot be read.
+    pub leaf: Option<LeafCertificate>,
+}
+
+/// What a component's certificate says. Nobody has checked who signed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeafCertificate {
+    /// Common name of its subject.
+    pub subject: Option<String>,
+    /// Serial number of its subject (X.520 `serialNumber`), which is not that of the certificate.
+    pub serial: Option<String>,
+    /// Digest of its DER.
+    pub sha256: Digest,
 }
 
 /// Something odd met while reading, with a stable code (`docs/reference/codes.md`).

@@ -1,6 +1,9 @@
-//! What a BMC's certificate says, read tolerantly: odd certificates must be told apart, not just refused.
+//! What a BMC's certificate says, and those of its components, read tolerantly: odd certificates must be told apart, not just
+//! refused.
 
+use domain::inventory::LeafCertificate;
 use rustls::CertificateError;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use x509_cert::certificate::{CertificateInner, Profile, Version};
@@ -20,6 +23,18 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
 /// Sizes of an RSA modulus that ring verifies with.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const SERIAL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
+
+/// A chain in PEM is no longer: SPDM's are of 64 KiB at most (DSP0274, CertificateResponse).
+const LONGEST_CHAIN: usize = 128 << 10;
+
+/// Certificates of one chain at most.
+const MOST_CERTIFICATES: usize = 16;
+
+/// A value of a subject in characters at most; longer ones tell nobody anything.
+const LONGEST_VALUE: usize = 256;
 
 /// Takes what BMCs make: long serial numbers, times in the wrong ASN.1 type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +148,50 @@ impl Certificate {
     }
 }
 
+/// The certificate of a chain in PEM that none of the others is signed by: some put it last (SPDM), some first (TLS). That the
+/// chain holds is not checked. Fails with a sentence.
+pub(crate) fn leaf(pem: &str) -> Result<LeafCertificate, String> {
+    if pem.len() > LONGEST_CHAIN {
+        return Err(format!("it has more than {LONGEST_CHAIN} bytes"));
+    }
+    let mut chain = Vec::new();
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let der = der.map_err(|error| error.to_string())?;
+        let parsed = CertificateInner::<Tolerant>::from_der(&der).map_err(|error| error.to_string())?;
+        chain.push((der, parsed));
+        if chain.len() > MOST_CERTIFICATES {
+            return Err(format!("it has more than {MOST_CERTIFICATES} certificates"));
+        }
+    }
+    let issues = |at: usize| {
+        let subject = chain[at].1.tbs_certificate().subject();
+        chain
+            .iter()
+            .enumerate()
+            .any(|(of, (_, other))| of != at && other.tbs_certificate().issuer() == subject)
+    };
+    let mut leaves = (0..chain.len()).filter(|at| !issues(*at));
+    let (Some(at), None) = (leaves.next(), leaves.next()) else {
+        return Err("not one of its certificates is the last".to_owned());
+    };
+    let (der, parsed) = &chain[at];
+    Ok(LeafCertificate {
+        subject: of_subject(parsed, COMMON_NAME),
+        serial: of_subject(parsed, SERIAL_NUMBER),
+        sha256: domain::Digest::of(der),
+    })
+}
+
+/// A value of the subject.
+fn of_subject(certificate: &CertificateInner<Tolerant>, kind: ObjectIdentifier) -> Option<String> {
+    let mut attributes = certificate.tbs_certificate().subject().iter();
+    let value = &attributes.find(|attribute| attribute.oid == kind)?.value;
+    // All the kinds of string that a name has (RFC 5280 §4.1.2.4) and that are UTF-8 by their nature.
+    let text = std::str::from_utf8(value.value()).ok()?.trim();
+    (!text.is_empty() && text.chars().count() <= LONGEST_VALUE && !text.chars().any(char::is_control))
+        .then(|| text.to_owned())
+}
+
 /// The size of an RSA modulus: RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER } (RFC 8017 A.1.1).
 fn rsa_bits(key: &[u8]) -> Option<usize> {
     let mut reader = SliceReader::new(key).ok()?;
@@ -145,4 +204,47 @@ fn rsa_bits(key: &[u8]) -> Option<usize> {
         .ok()?;
     let leading = modulus.first()?.leading_zeros() as usize;
     Some(modulus.len() * 8 - leading)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+
+    fn params(name: &str, serial: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+        params
+    }
+
+    /// A root's certificate, and one that the root has signed.
+    fn chain() -> [rcgen::Certificate; 2] {
+        let (above, below) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let root = params("root", "R").self_signed(&above).unwrap();
+        let leaf =
+            params("device", "D1").signed_by(&below, &Issuer::new(params("root", "R"), above)).unwrap();
+        [root, leaf]
+    }
+
+    #[test]
+    fn the_leaf_of_a_chain_is_found_whichever_way_it_is_written() {
+        let [root, last] = chain();
+        for pem in [format!("{}{}", root.pem(), last.pem()), format!("{}\n{}", last.pem(), root.pem())] {
+            let found = leaf(&pem).unwrap();
+            assert_eq!((found.subject.as_deref(), found.serial.as_deref()), (Some("device"), Some("D1")));
+            assert_eq!(found.sha256, domain::Digest::of(last.der()));
+        }
+        assert_eq!(leaf(&root.pem()).unwrap().subject.as_deref(), Some("root"), "signed by itself");
+    }
+
+    #[test]
+    fn a_chain_that_is_none_is_refused_and_so_is_one_without_end() {
+        let [_, last] = chain();
+        let cut = last.pem().replace("-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA");
+        let long = last.pem().repeat(MOST_CERTIFICATES + 1);
+        for bad in [String::new(), "x".repeat(LONGEST_CHAIN + 1), cut, long, last.pem() + &last.pem()] {
+            assert!(leaf(&bad).is_err(), "{bad:.80}");
+        }
+    }
 }

@@ -11,6 +11,11 @@ use serde_json::Value;
 /// Every code that reading can put into `Inventory.diagnostics` besides those of [`crate::ReadError`]: code, meaning, hint.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
+        "redfish.certificate.malformed",
+        "A component's certificate chain cannot be read.",
+        "Update the firmware of the BMC and of the component. A GPU whose certificate cannot be read is kept out where its model has one.",
+    ),
+    (
         "redfish.collection.entry",
         "An entry of a collection is null or does not say which resource it is.",
         "Nothing to do; the entry is used if it is complete in place, else skipped. Some BMCs do so during a power transition.",

@@ -134,6 +134,53 @@ async fn a_dgx_h100_has_its_nics_drives_tpm_firmware_and_roots_of_trust() {
     );
 }
 
+/// The digest is that of `openssl x509 -outform der | sha256sum`.
+#[tokio::test]
+async fn the_certificates_beside_the_gpus_of_a_dgx_h100_are_told_with_what_they_protect() {
+    let Some(tree) = Tree::recorded("nvidia-dgx-h100") else { return };
+    let inventory = read(&tree).await;
+    let certificates = domain::gpu_views::certificates(&inventory.component_integrity, &inventory.gpus);
+    assert_eq!(certificates.len(), 8);
+    for (n, certificate) in (1..=8).zip(&certificates) {
+        assert_eq!(certificate.component, format!("/redfish/v1/Chassis/HGX_ERoT_GPU_SXM_{n}"));
+        let gpu = format!("/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU_SXM_{n}");
+        assert_eq!(certificate.protects, [gpu]);
+        assert_eq!(certificate.subject, text("CEC173x-S1 FMC LF"));
+        assert_eq!(certificate.uuid, None);
+    }
+    assert_eq!(certificates[0].serial, text("8236F9CD4708AEC420361FB2E732964F4375A234"));
+    assert_eq!(
+        certificates[0].sha256.map(|digest| digest.to_string()),
+        text("sha256:b6de749e20884de7a45fd91aae7c260945ceacd0e61075333b6f0cbd6a050097")
+    );
+    let leaves: BTreeSet<_> = certificates.iter().map(|certificate| certificate.sha256).collect();
+    assert_eq!(leaves.len(), 8);
+    let all = inventory.component_integrity.iter();
+    assert!(all.clone().all(|part| part.certificate.as_ref().is_some_and(|shown| shown.leaf.is_some())));
+    assert!(!codes(&inventory).contains(&"redfish.certificate.malformed"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_broken_or_gone_costs_a_diagnostic_and_nothing_else() {
+    let Some(mut tree) = Tree::recorded("nvidia-dgx-h100") else { return };
+    let chain = |n| format!("/redfish/v1/Chassis/HGX_ERoT_GPU_SXM_{n}/Certificates/CertChain");
+    let before = read(&tree).await;
+    tree.edit(&chain(1), |body| body["CertificateString"] = "-----BEGIN CERTIFICATE-----\nAAAA\n".into());
+    tree.edit(&chain(2), |body| body["CertificateString"] = 7.into());
+    tree.remove(&chain(3));
+    let after = read(&tree).await;
+    assert_eq!(after.gpus, before.gpus);
+    let leaf = |id: &str| {
+        let part = after.component_integrity.iter().find(|part| part.id == id).expect("a component");
+        part.certificate.as_ref().map(|shown| shown.leaf.is_some())
+    };
+    let found = [1, 2, 3, 4].map(|n| leaf(&format!("HGX_ERoT_GPU_SXM_{n}")));
+    assert_eq!(found, [Some(false), Some(false), Some(false), Some(true)]);
+    let malformed = codes(&after).into_iter().filter(|code| *code == "redfish.certificate.malformed");
+    assert_eq!(malformed.count(), 2);
+    assert!(codes(&after).contains(&"redfish.resource.not-found"));
+}
+
 #[tokio::test]
 async fn a_dgx_h100_takes_at_most_230_requests_of_its_4681_resources() {
     let Some(tree) = Tree::recorded("nvidia-dgx-h100") else { return };
@@ -311,6 +358,10 @@ async fn nothing_is_invented() {
         let mut document = serde_json::to_value(&inventory).expect("JSON");
         let object = document.as_object_mut().expect("an object");
         object.remove("diagnostics");
+        // what a certificate says stands in its DER
+        for part in object["componentIntegrity"].as_array_mut().expect("a list") {
+            part["certificate"] = Value::Null;
+        }
         let mut texts = BTreeSet::new();
         collect(&document, &mut texts);
         for text in texts {

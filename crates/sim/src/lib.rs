@@ -28,6 +28,7 @@ mod cluster;
 mod codes;
 pub mod decoy;
 mod der;
+mod device;
 mod error;
 mod expand;
 mod fault;

@@ -27,6 +27,11 @@ impl Seed {
         hash.finalize().into()
     }
 
+    /// A private key, worth nothing outside a simulation.
+    pub(crate) fn key(&self, label: &str) -> [u8; 32] {
+        self.bytes("key", label)
+    }
+
     /// `n` (at most 32) decimal digits, the first of them not zero.
     pub fn digits(&self, label: &str, n: usize) -> String {
         let bytes = self.bytes("digits", label);

@@ -1,10 +1,11 @@
 //! Bodies with places that each BMC fills from its own seed, so that a thousand BMCs share one tree.
 //!
-//! A place is written `{{digits LABEL N}}`, `{{alnum LABEL N}}`, `{{uuid LABEL}}`, `{{mac LABEL}}` or `{{name}}`. JSON itself
-//! never contains `{{` outside strings, so that a place cannot be mistaken for structure.
+//! A place is written `{{digits LABEL N}}`, `{{alnum LABEL N}}`, `{{uuid LABEL}}`, `{{mac LABEL}}`, `{{chain LABEL}}` or `{{name}}`.
+//! JSON itself never contains `{{` outside strings, so that a place cannot be mistaken for structure.
 
 use bytes::Bytes;
 
+use crate::device;
 use crate::seed::Seed;
 
 /// A parsed body.
@@ -23,6 +24,7 @@ pub(crate) enum Piece {
     Alphanumeric(Box<str>, usize),
     Uuid(Box<str>),
     Mac(Box<str>),
+    Chain(Box<str>),
     Name,
 }
 
@@ -75,6 +77,10 @@ impl Body {
                     out.extend_from_slice(seed.uuid(label).hyphenated().encode_lower(&mut buffer).as_bytes());
                 }
                 Piece::Mac(label) => out.extend_from_slice(seed.mac(label).as_bytes()),
+                // Line ends as JSON's strings have them.
+                Piece::Chain(label) => {
+                    out.extend_from_slice(device::chain(seed, label).replace('\n', "\\n").as_bytes());
+                }
                 Piece::Name => out.extend_from_slice(name.as_bytes()),
             }
         }
@@ -89,6 +95,7 @@ impl Piece {
             Self::Text(text) => text.len(),
             Self::Digits(_, n) | Self::Alphanumeric(_, n) => *n,
             Self::Uuid(_) | Self::Mac(_) => 36,
+            Self::Chain(_) => 1300,
             Self::Name => 63,
         }
     }
@@ -102,6 +109,7 @@ fn place(text: &[u8]) -> Option<Piece> {
         ["alnum", label, n] => Some(Piece::Alphanumeric((*label).into(), n.parse().ok()?)),
         ["uuid", label] => Some(Piece::Uuid((*label).into())),
         ["mac", label] => Some(Piece::Mac((*label).into())),
+        ["chain", label] => Some(Piece::Chain((*label).into())),
         ["name"] => Some(Piece::Name),
         _ => None,
     }

@@ -21,6 +21,9 @@ use zeroize::Zeroizing;
 /// Bytes that name an enrolment.
 const ENROLMENT_BYTES: usize = 8;
 
+/// What an agent says of a problem, in characters at most, where it is logged.
+const LONGEST_LOGGED: usize = 256;
+
 /// Why an agent is not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -130,6 +133,8 @@ pub struct Reported {
     pub probe_wanted: bool,
     /// Something that is published depends on what changed.
     pub changed: bool,
+    /// An event tells of it.
+    pub told: bool,
 }
 
 const COLUMNS: &str = "a.machine, a.enrolled_at, a.reported_at, a.alive, a.registered, a.report, \
@@ -163,6 +168,19 @@ impl Store {
         write.event("agent.token-created", &subject(machine), actor, &data).await?;
         write.commit().await?;
         Ok(secret)
+    }
+
+    /// Whose token this is, as long as it may be good: asked without waiting for anybody who writes.
+    pub async fn agent_token(&self, token: &Digest) -> Result<Name, StoreError> {
+        let row = sqlx::query(self.sql(
+            "SELECT machine, CASE WHEN expires_at <= NOW THEN 1 ELSE 0 END AS late FROM agent_tokens WHERE digest = $1",
+        ))
+        .bind(token.to_string())
+        .fetch_optional(&self.inner.readers)
+        .await?
+        .ok_or(AgentError::TokenUnknown)?;
+        let machine = row.name("machine")?;
+        if row.number("late")? == 0 { Ok(machine) } else { Err(AgentError::TokenLate(machine).into()) }
     }
 
     /// An agent comes with the digest of a token, of its public key, and the system UUID of its host. Gives the machine, and
@@ -230,20 +248,22 @@ impl Store {
     }
 
     /// Keeps what an agent said. While it goes on saying the same, only the time is written. From a silence of `patience` on,
-    /// its plugin counts as gone.
+    /// its plugin counts as gone. Unless it `may_tell`, a report that an event would tell of is taken for a sign of life alone: what it
+    /// says is kept from a later one.
     pub async fn record_report(
         &self,
         machine: &Name,
         enrolment: EnrolmentId,
         report: &Report,
         patience: Duration,
+        may_tell: bool,
     ) -> Result<Reported, StoreError> {
         let said = said(report)?;
         if self.repeat_report(machine, enrolment, &said, patience).await? {
             return Ok(Reported::default());
         }
         let mut write = self.write().await?;
-        let reported = write.report(machine, enrolment, report, &said, patience).await?;
+        let reported = write.report(machine, enrolment, report, &said, patience, may_tell).await?;
         write.commit().await?;
         Ok(reported)
     }
@@ -258,7 +278,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut writer = self.lease_writer().await?;
         let done = sqlx::query(self.sql(
-            "UPDATE agents SET reported_at = NOW, until = NOW + $1 \
+            "UPDATE agents SET reported_at = NOW, until = NOW + $1, probe_until = NOW + $1 \
              WHERE machine = $2 AND enrolment = $3 AND said = $4 AND alive = 1",
         ))
         .bind(millis(patience))
@@ -290,12 +310,40 @@ impl Store {
         Ok(silent)
     }
 
+    /// Forgets probes of agents that have said long enough that theirs is another one, and have not told it. Gives their machines.
+    pub async fn lapse_probes(&self) -> Result<Vec<Name>, StoreError> {
+        const OLD: &str = "SELECT a.machine FROM agents a JOIN probes p ON p.machine = a.machine \
+            WHERE a.alive = 1 AND a.probe_until <= NOW ORDER BY a.machine";
+        if sqlx::query(self.sql(OLD)).fetch_optional(&self.inner.readers).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut write = self.write().await?;
+        let rows = sqlx::query(self.sql(OLD)).fetch_all(write.connection()).await?;
+        let old: Vec<Name> = rows.iter().map(|row| row.name("machine")).collect::<Result<_, _>>()?;
+        for machine in &old {
+            for forget in
+                ["DELETE FROM probes WHERE machine = $1", "UPDATE agents SET said = NULL WHERE machine = $1"]
+            {
+                sqlx::query(forget).bind(machine.as_str()).execute(write.connection()).await?;
+            }
+            write.replace_facts_of(machine, Source::Nvml, &[]).await?;
+            write.event("agent.probe-ended", &subject(machine), CELL, &json!({})).await?;
+        }
+        write.commit().await?;
+        Ok(old)
+    }
+
     /// Gives all agents so long to report again: the cell was away, so their silence says nothing.
     pub async fn spare_agents(&self, patience: Duration) -> Result<(), StoreError> {
         sqlx::query(self.sql("UPDATE agents SET until = NOW + $1 WHERE alive = 1 AND until < NOW + $1"))
             .bind(millis(patience))
             .execute(&self.inner.writer)
             .await?;
+        sqlx::query(
+            self.sql("UPDATE agents SET probe_until = until WHERE alive = 1 AND probe_until < until"),
+        )
+        .execute(&self.inner.writer)
+        .await?;
         Ok(())
     }
 
@@ -364,7 +412,8 @@ impl Store {
         Ok(Some(probe))
     }
 
-    /// Who made a machine and what it is called, of its newest inventory: identity and BMC alone are filled in.
+    /// Who made a machine, what it is called, and which of its parts prove themselves, of its newest inventory; nothing else is
+    /// filled in.
     pub async fn model(&self, machine: &MachineRecord) -> Result<Option<Arc<Inventory>>, StoreError> {
         let Some(mark) = &machine.inventory else { return Ok(None) };
         let known = self.models().get(&machine.name).filter(|(known, _)| *known == mark.digest).cloned();
@@ -372,8 +421,12 @@ impl Store {
             return Ok(Some(model));
         }
         let Some((inventory, _)) = self.inventory(&machine.name).await? else { return Ok(None) };
-        let model =
-            Arc::new(Inventory { identity: inventory.identity, bmc: inventory.bmc, ..Inventory::default() });
+        let model = Arc::new(Inventory {
+            identity: inventory.identity,
+            bmc: inventory.bmc,
+            component_integrity: inventory.component_integrity,
+            ..Inventory::default()
+        });
         self.models().insert(machine.name.clone(), (mark.digest, Arc::clone(&model)));
         Ok(Some(model))
     }
@@ -444,6 +497,7 @@ impl Write {
         report: &Report,
         said: &Digest,
         patience: Duration,
+        may_tell: bool,
     ) -> Result<Reported, StoreError> {
         let row = sqlx::query(
             "SELECT a.enrolment, a.registered, a.report, a.alive, p.digest AS probe \
@@ -456,6 +510,17 @@ impl Write {
         let Some(row) = row else { return Err(AgentError::Ended(machine.clone()).into()) };
         let mut known: Option<Digest> = row.maybe_parsed("probe")?;
         let mut changed = row.number("alive")? == 0;
+        let earlier: Option<Value> = row.maybe_json("report")?;
+        let before = row.maybe_number("registered")?;
+        let registered = report.registered.map(Timestamp::as_millisecond);
+        let told = changed
+            || known != Some(report.digest)
+            || before != registered
+            || codes(&problems_of(earlier.as_ref())) != codes(&report.problems);
+        if told && !may_tell {
+            self.sign_of_life(machine, patience).await?;
+            return Ok(Reported::default());
+        }
         if changed {
             // What was read before it spoke again is told to nobody any more.
             self.event("agent.reporting", &subject(machine), CELL, &json!({ "bootId": report.boot_id }))
@@ -470,29 +535,38 @@ impl Write {
             changed = true;
         }
         let probe_wanted = known != Some(report.digest);
-        let before = row.maybe_number("registered")?;
-        let registered = report.registered.map(Timestamp::as_millisecond);
         if before != registered {
             changed = true;
             let kind = if registered.is_some() { "agent.registered" } else { "agent.unregistered" };
             self.event(kind, &subject(machine), CELL, &json!({ "bootId": report.boot_id })).await?;
         }
-        let earlier: Option<Value> = row.maybe_json("report")?;
         self.tell_problems(machine, report, earlier.as_ref()).await?;
         let update = timed(
             self.backend(),
             "UPDATE agents SET report = $1, said = $2, registered = $3, alive = 1, \
-             reported_at = NOW, until = NOW + $4 WHERE machine = $5",
+             reported_at = NOW, until = NOW + $4, \
+             probe_until = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NOW + $4 ELSE probe_until END WHERE machine = $6",
         );
         sqlx::query(update)
             .bind(clean(&to_json(&Report { probe: None, ..report.clone() })?).into_owned())
             .bind((!probe_wanted).then(|| said.to_string()))
             .bind(registered)
             .bind(millis(patience))
+            .bind(i64::from(!probe_wanted))
             .bind(machine.as_str())
             .execute(self.connection())
             .await?;
-        Ok(Reported { probe_wanted, changed })
+        Ok(Reported { probe_wanted, changed, told })
+    }
+
+    /// It came, whatever it says. One that was silent stays so until what it says is kept.
+    async fn sign_of_life(&mut self, machine: &Name, patience: Duration) -> Result<(), StoreError> {
+        let sql = timed(
+            self.backend(),
+            "UPDATE agents SET reported_at = NOW, until = NOW + $1 WHERE machine = $2 AND alive = 1",
+        );
+        sqlx::query(sql).bind(millis(patience)).bind(machine.as_str()).execute(self.connection()).await?;
+        Ok(())
     }
 
     async fn tell_problems(
@@ -501,14 +575,13 @@ impl Write {
         report: &Report,
         earlier: Option<&Value>,
     ) -> Result<(), StoreError> {
-        let codes = |problems: &[Problem]| {
-            problems.iter().map(|problem| problem.code.clone()).collect::<BTreeSet<_>>()
-        };
-        let earlier = earlier.and_then(|report| report.get("problems").cloned());
-        let earlier: Vec<Problem> =
-            earlier.and_then(|problems| serde_json::from_value(problems).ok()).unwrap_or_default();
-        if codes(&earlier) != codes(&report.problems) {
-            let data = json!({ "problems": report.problems });
+        if codes(&problems_of(earlier)) != codes(&report.problems) {
+            // The record of the agent has them whole; the log is kept for ever.
+            let brief = |problem: &Problem| {
+                let cut = |text: &str| text.chars().take(LONGEST_LOGGED).collect::<String>();
+                json!({ "code": cut(&problem.code), "message": cut(&problem.message) })
+            };
+            let data = json!({ "problems": report.problems.iter().map(brief).collect::<Vec<_>>() });
             self.event("agent.problems", &subject(machine), CELL, &data).await?;
         }
         Ok(())
@@ -549,6 +622,16 @@ fn is_current(machine: &Name, row: Option<&AnyRow>, enrolment: EnrolmentId) -> R
         return Ok(());
     }
     Err(AgentError::Ended(machine.clone()).into())
+}
+
+fn codes(problems: &[Problem]) -> BTreeSet<&str> {
+    problems.iter().map(|problem| problem.code.as_str()).collect()
+}
+
+/// The problems of a report as it was kept.
+fn problems_of(report: Option<&Value>) -> Vec<Problem> {
+    let problems = report.and_then(|report| report.get("problems").cloned());
+    problems.and_then(|problems| serde_json::from_value(problems).ok()).unwrap_or_default()
 }
 
 /// Digest of all of a report but the body of its probe, for which its digest stands.

@@ -5,6 +5,7 @@
 //! event *n* misses none by asking for those after *n*. Readers never wait. Passwords are sealed before they are written, the
 //! pending ones of plans too; tokens are kept as digests only.
 
+mod accepted;
 mod accounts;
 mod agents;
 mod authorities;

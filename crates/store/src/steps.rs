@@ -214,7 +214,8 @@ impl Write {
     ) -> Result<(), StoreError> {
         let now = self.now;
         sqlx::query(
-            "UPDATE machines SET state = $1, since = $2, waiting = NULL, work = NULL, instance = $3 WHERE name = $4",
+            "UPDATE machines SET state = $1, since = $2, waiting = NULL, instance = $3, \
+             work = CASE WHEN $1 = 'quarantined' THEN work ELSE NULL END WHERE name = $4",
         )
         .bind(to.as_str())
         .bind(now.as_millisecond())

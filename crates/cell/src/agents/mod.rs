@@ -26,6 +26,17 @@ pub(crate) use authority::Authority;
 /// An agent that has not reported for so many intervals is silent.
 const PATIENCE: u32 = 3;
 
+/// An agent calls once in so long, on average; so often at once, after a pause: a host whose GPUs, claims and registration change
+/// together.
+const CALLS: (Duration, u32) = (Duration::from_millis(500), 20);
+
+/// A machine's token is used once in so long: twice at most where all is well.
+const ENROLMENTS: (Duration, u32) = (Duration::from_secs(2), 20);
+
+/// An agent tells of so many changes. Each is an event, and has clusters written to; of more the last state is told once there is
+/// room again, since a report says how things are and not what changed.
+const CHANGES: (Duration, u32) = (Duration::from_secs(30), 40);
+
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -64,10 +75,15 @@ pub(crate) async fn start(
         snapshots,
         settings: settings.clone(),
         patience,
-        pace: pace::Pace::default(),
+        calls: pace::Pace::new(CALLS.0, CALLS.1),
+        enrolments: pace::Pace::new(ENROLMENTS.0, ENROLMENTS.1),
+        changes: pace::Pace::new(CHANGES.0, CHANGES.1),
         urgent: Arc::clone(&urgent),
     };
-    tasks.spawn(listen::serve(listener, listen::Door::Mutual(config, serve::router(agents)), stop.clone()));
+    let door = listen::Mutual::new(config, serve::router(agents), |certificate| {
+        authority::read(certificate).map(|named| *named.enrolment.bytes())
+    });
+    tasks.spawn(listen::serve(listener, listen::Door::Mutual(door), stop.clone()));
     tasks.spawn(listen_for_silence(store.clone(), urgent, stop.clone()));
     tracing::info!(%address, "serving agents");
     Ok(Service { address, authority })
@@ -88,6 +104,16 @@ async fn listen_for_silence(store: Store, urgent: Arc<Notify>, stop: Cancellatio
                 urgent.notify_one();
             }
             Err(error) => tracing::error!(code = error.code(), "cannot look for silent agents: {error}"),
+        }
+        match store.lapse_probes().await {
+            Ok(lapsed) if lapsed.is_empty() => {}
+            Ok(lapsed) => {
+                for machine in lapsed {
+                    tracing::warn!(%machine, "its agent says that its GPUs have changed, and not how");
+                }
+                urgent.notify_one();
+            }
+            Err(error) => tracing::error!(code = error.code(), "cannot look for old probes: {error}"),
         }
     }
 }

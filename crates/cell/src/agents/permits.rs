@@ -44,11 +44,12 @@ impl Signer {
     }
 }
 
-/// The permits of a machine: none unless it is in service, in good standing, and its agent reports; then one for each GPU that
-/// its views agree on. A machine that nobody knows has none.
+/// The permits of a machine: none unless it is in service, in good standing, its agent reports, and what it has is published
+/// (DESIGN §3.1: inside the cell's jurisdiction; by our own driver); then one for each GPU that its views agree on. A machine that
+/// nobody knows has none.
 pub(super) fn permits(world: &World, machine: &Name, now: Timestamp, life: Duration) -> Permits {
     let end = now.checked_add(life).unwrap_or(now);
-    let known = world.machines.get(machine).filter(|known| is_open(known));
+    let known = world.machines.get(machine).filter(|known| is_open(known) && world.publishes(known));
     let permits = known.into_iter().flat_map(|known| {
         let gpus = world.reconciled().of_machine(machine).iter();
         gpus.flat_map(|gpu| devices(gpu, &known.spec.partitions)).map(|(device, gpu, partition)| Permit {

@@ -6,6 +6,7 @@ use super::permits::{Signer, permits};
 use super::request::AgentKey;
 use crate::api::problem::{self, Refusal};
 use crate::error::{CellError, coded};
+use crate::gpus;
 use crate::listen::Peer;
 use crate::settings::AgentSettings;
 use crate::world::Snapshots;
@@ -13,11 +14,11 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use domain::Diagnose as _;
 use domain::agent::{
     self, AgentToken, EnrolAnswer, EnrolRequest, MOST_PREPARED, MOST_PROBLEMS, RenewAnswer, RenewRequest,
     Report, ReportAnswer,
 };
+use domain::{Diagnose as _, Name};
 use http::StatusCode;
 use http::request::Parts;
 use jiff::Timestamp;
@@ -29,6 +30,9 @@ use tokio::sync::Notify;
 /// How long after its end a certificate may still be renewed: a cell may be away for longer than certificates live.
 const GRACE: Duration = Duration::from_hours(30 * 24);
 
+/// A version, or a boot ID, in bytes at most.
+const LONGEST_TEXT: usize = 128;
+
 /// What the handlers share.
 pub(super) struct Agents {
     pub store: Store,
@@ -38,7 +42,12 @@ pub(super) struct Agents {
     pub settings: AgentSettings,
     /// Silence that counts.
     pub patience: Duration,
-    pub pace: Pace,
+    /// By enrolment: whoever has a certificate of an earlier one takes nothing from the agent that is there now.
+    pub calls: Pace<[u8; 8]>,
+    /// By machine.
+    pub enrolments: Pace<Name>,
+    /// Changes that reports tell of, by enrolment.
+    pub changes: Pace<[u8; 8]>,
     pub urgent: Arc<Notify>,
 }
 
@@ -83,14 +92,16 @@ impl FromRequestParts<Arc<Agents>> for Enrolled {
                 "the call comes without a certificate of an agent",
             )
         })?;
-        agents.pace.take(&named.machine, Instant::now()).map_err(|wait| {
-            let message = format!("the agent of {} calls too often", named.machine);
-            let refusal = refuse(StatusCode::TOO_MANY_REQUESTS, "agent.too-often", message);
-            refusal.retry_after(wait)
-        })?;
+        let calls = agents.calls.take(named.enrolment.bytes(), Instant::now());
+        calls.map_err(|wait| too_often(&named.machine, wait))?;
         let now = agents.store.admit_agent(&named.machine, named.enrolment).await?;
         Ok(Self { named, now })
     }
+}
+
+fn too_often(machine: &Name, wait: Duration) -> Refusal {
+    let message = format!("the agent of {machine} calls too often");
+    refuse(StatusCode::TOO_MANY_REQUESTS, "agent.too-often", message).retry_after(wait)
 }
 
 impl Enrolled {
@@ -128,6 +139,9 @@ async fn enrol(State(agents): Shared, body: Body<EnrolRequest>) -> Answer<EnrolA
     let Json(request) = body?;
     let unknown = |_| store::StoreError::from(store::AgentError::TokenUnknown);
     let token: AgentToken = request.token.parse().map_err(unknown)?;
+    // Who has no token that is good is refused before anything is computed, and before anybody waits for a place to write.
+    let machine = agents.store.agent_token(&token.digest()).await?;
+    agents.enrolments.take(&machine, Instant::now()).map_err(|wait| too_often(&machine, wait))?;
     let key = key(&request.csr)?;
     let uuid = request.system_uuid.as_deref();
     let (machine, enrolment) = agents.store.enrol_agent(&token.digest(), &key.digest(), uuid).await?;
@@ -156,12 +170,24 @@ async fn report(State(agents): Shared, Caller(enrolled): Caller, body: Body<Repo
     let Json(report) = body?;
     check(&report)?;
     let Enrolled { named, now } = enrolled;
-    let reported =
-        agents.store.record_report(&named.machine, named.enrolment, &report, agents.patience).await?;
+    let (who, present) = (named.enrolment.bytes(), Instant::now());
+    let may_tell = agents.changes.may(who, present).is_ok();
+    let reported = agents
+        .store
+        .record_report(&named.machine, named.enrolment, &report, agents.patience, may_tell)
+        .await?;
+    if reported.told {
+        // Whether there was room was asked before; calls that came at once may tell of one more.
+        let _ = agents.changes.take(who, present);
+    }
     if reported.changed {
         agents.urgent.notify_one();
     }
     let world = agents.snapshots.get().await?;
+    let seen = gpus::newly_seen(&world, &named.machine);
+    if !seen.is_empty() {
+        agents.store.accept_new_gpus(&named.machine, &seen).await?;
+    }
     let permits = permits(&world, &named.machine, now, agents.settings.permit_life);
     Ok(Json(ReportAnswer {
         probe_wanted: reported.probe_wanted,
@@ -179,6 +205,9 @@ fn check(report: &Report) -> Result<(), Refusal> {
     let malformed = |why: &str| {
         refuse(StatusCode::UNPROCESSABLE_ENTITY, "agent.report-malformed", format!("the report {why}"))
     };
+    if report.version.len() > LONGEST_TEXT || report.boot_id.len() > LONGEST_TEXT {
+        return Err(malformed("has a version or boot ID that is none"));
+    }
     if report.prepared.len() > MOST_PREPARED || report.problems.len() > MOST_PROBLEMS {
         return Err(malformed("lists more than an agent has to tell"));
     }

@@ -1,5 +1,6 @@
 //! The HTTP API under `/api/v1`: every route asks for a token, checks its role, and answers errors as problem details.
 
+mod accept;
 mod access;
 mod agents;
 mod events;
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(firmware::routes())
         .merge(tokens::routes())
         .merge(agents::routes())
+        .merge(accept::routes())
 }
 
 /// The description of the API (OpenAPI 3.1).

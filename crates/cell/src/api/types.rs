@@ -6,10 +6,10 @@ use domain::gpu_views::SpdmGpu;
 use domain::inventory::{Gpu, Inventory};
 use domain::plan::Plan;
 use domain::probe::{Finding, Probe, ProbedGpu};
-use domain::{Declaration, Kind, MachineState, Name, Problem, Waiting};
+use domain::{Declaration, Digest, Kind, MachineState, Name, Problem, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
@@ -320,6 +320,41 @@ pub struct GpuDetail {
     /// When the driver was asked.
     #[schema(value_type = Option<String>)]
     pub probed_at: Option<Timestamp>,
+}
+
+/// What accepting the GPUs that a machine shows comes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Acceptance {
+    /// The machine.
+    #[schema(value_type = String)]
+    pub machine: Name,
+    /// Names exactly this; to be sent back.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// GPUs that are accepted, by all that names them: `serial/…`, `uuid/…`, `certificate/…`.
+    pub accepted: Vec<BTreeSet<String>>,
+    /// GPUs that were accepted there so far.
+    pub forgotten: Vec<BTreeSet<String>>,
+    /// What is wrong with the machine's GPUs now. What accepting does not mend stays.
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub conflicts: Vec<Problem>,
+}
+
+impl Acceptance {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.accepted.is_empty() && self.forgotten.is_empty()
+    }
+}
+
+/// Accepts what was shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// The digest that was shown.
+    #[schema(value_type = String)]
+    pub digest: Digest,
 }
 
 /// A GPU class in a list.

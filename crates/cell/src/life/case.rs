@@ -175,7 +175,7 @@ impl<'a> Case<'a> {
             && self.record.state.is_handed_over()
         {
             let account = self.account().await?;
-            if let Err(trouble) = provisioner.hold(&self.subject(&account), Some(reason)).await {
+            if let Err(trouble) = provisioner.hold(&self.subject(&account), Some(reason), None).await {
                 tracing::warn!(machine = %self.machine(), "the provisioning service could not be told: {trouble:?}");
             }
         }

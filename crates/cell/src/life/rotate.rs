@@ -151,7 +151,7 @@ impl Case<'_> {
         if self.record.state == MachineState::Quarantined {
             return Ok(None);
         }
-        let held = provisioner.hold(&self.subject(account), reason).await?;
+        let held = provisioner.hold(&self.subject(account), reason, None).await?;
         Ok(self.go_on(held).await?.err())
     }
 

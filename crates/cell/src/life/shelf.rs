@@ -5,9 +5,10 @@ use crate::error::coded;
 use crate::provision::Use;
 use crate::trouble::Trouble;
 use domain::declaration::Spec;
+use domain::erasure::{self, Item};
 use domain::fact::Source;
 use domain::lifecycle::MachineState;
-use domain::{Erasure, Goal, Kind, Name, Outcome, firmware};
+use domain::{Erasure, Fact, Goal, Kind, Name, Outcome, firmware};
 use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
@@ -76,10 +77,13 @@ impl Case<'_> {
         if work != self.record.work {
             self.life.store.remember(self.machine(), self.guard, work.as_ref()).await?;
         }
-        let items = match self.go_on(progress?).await? {
+        let mut items = match self.go_on(progress?).await? {
             Ok(items) => items,
             Err(outcome) => return Ok(outcome),
         };
+        if instance.is_some() {
+            self.add_unseen_disks(&mut items).await?;
+        }
         let erasure = Erasure {
             machine: self.machine().clone(),
             instance: instance.map(|instance| instance.id),
@@ -97,6 +101,23 @@ impl Case<'_> {
             self.leave_cluster().await?;
         }
         self.advance(MachineState::Available, |advance| advance.erasure = Some(erasure)).await
+    }
+
+    /// Disks that the service saw when it first looked at the machine are accounted for too.
+    async fn add_unseen_disks(&self, items: &mut Vec<Item>) -> Result<(), Trouble> {
+        let facts = self.life.store.facts(self.machine()).await?;
+        let is_serial = |fact: &&Fact| {
+            fact.source == Source::Ironic && fact.key.starts_with("drives/") && fact.key.ends_with("/serial")
+        };
+        let before: Vec<_> = facts
+            .iter()
+            .filter(is_serial)
+            .filter_map(|fact| fact.value.as_str().map(str::to_owned))
+            .collect();
+        let drives = self.inventory.iter().flat_map(|inventory| &inventory.drives);
+        let listed: Vec<_> = drives.filter_map(|drive| drive.serial.clone()).collect();
+        erasure::add_unseen_disks(items, &before, &listed);
+        Ok(())
     }
 
     /// Names the cleaning before the first use: another one each time the machine comes to this state.
@@ -139,7 +160,8 @@ impl Case<'_> {
         }
         if let Some(provisioner) = self.provisioner() {
             let account = self.account().await?;
-            match self.go_on(provisioner.hold(&self.subject(&account), None).await?).await? {
+            let held = provisioner.hold(&self.subject(&account), None, self.record.work.as_ref()).await?;
+            match self.go_on(held).await? {
                 Ok(true) => {}
                 // Somebody took it from the service: it is made known there anew, looked at, and erased by what is found.
                 Ok(false) => return self.advance(MachineState::Discovered, |_| {}).await,

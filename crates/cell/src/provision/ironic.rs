@@ -204,8 +204,14 @@ impl Ironic {
         &self,
         subject: &Subject<'_>,
         reason: Option<&str>,
+        work: Option<&Value>,
     ) -> Result<Progress<bool>, Trouble> {
-        let registration = self.registration(subject, AutomatedClean::Kept);
+        let erasing = work.and_then(|work| Erasing::deserialize(work).ok());
+        let clean = match erasing.filter(|erasing| reason.is_none() && erasing.phase != Phase::Release) {
+            Some(erasing) => AutomatedClean::Set(erasing.automated_clean),
+            None => AutomatedClean::Kept,
+        };
+        let registration = self.registration(subject, clean);
         let identity = ironic::Identity::of(&registration);
         let found = ironic::find::find(&self.client, &identity, &self.directory).await.map_err(trouble)?;
         let node = match found {

@@ -252,15 +252,17 @@ impl Provisioner {
 
     /// The service leaves the machine alone, or takes it up again: maintenance in Ironic; in Metal3
     /// the host is detached, since Ironic goes on putting back the power of one that is paused only. Says
-    /// whether the service has the machine.
+    /// whether the service has the machine. `work` is what [`Self::erase`] had to remember when the machine was set aside: what that
+    /// had switched off is on again when the machine comes back.
     pub(crate) async fn hold(
         &self,
         subject: &Subject<'_>,
         reason: Option<&str>,
+        work: Option<&Value>,
     ) -> Result<Progress<bool>, Trouble> {
         let _place = self.place().await?;
         match &self.service {
-            Service::Ironic(ironic) => ironic.hold(subject, reason).await,
+            Service::Ironic(ironic) => ironic.hold(subject, reason, work).await,
             Service::Metal3(metal3) => metal3.hold(subject, reason.is_some()).await,
         }
     }

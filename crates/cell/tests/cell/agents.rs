@@ -25,11 +25,15 @@ struct Stage {
 impl Stage {
     /// A machine that is enrolled; nothing is done with it.
     async fn enrolled(change: impl FnOnce(&mut AgentSettings)) -> Self {
+        Self::of(Model::PowerEdgeXe, change).await
+    }
+
+    async fn of(model: Model, change: impl FnOnce(&mut AgentSettings)) -> Self {
         let mut agents = AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         agents.report_interval = Duration::from_secs(1);
         change(&mut agents);
         let settings = |settings: &mut bailiwick_cell::Settings| settings.agents = Some(agents);
-        let line = Line::of(Model::PowerEdgeXe, 1, |ironic| ironic, settings).await;
+        let line = Line::of(model, 1, |ironic| ironic, settings).await;
         line.declare().await;
         let (machine, uuid) = (line.site.machines()[0].name.clone(), line.site.machines()[0].uuid.clone());
         line.client.wait_for_event("machine.enrolled", &machine).await;
@@ -38,7 +42,11 @@ impl Stage {
     }
 
     async fn in_service(change: impl FnOnce(&mut AgentSettings)) -> Self {
-        let stage = Self::enrolled(change).await;
+        Self::in_service_of(Model::PowerEdgeXe, change).await
+    }
+
+    async fn in_service_of(model: Model, change: impl FnOnce(&mut AgentSettings)) -> Self {
+        let stage = Self::of(model, change).await;
         stage.line.arrive("available").await;
         stage.line.assign(json!({ "baseCluster": "pool" }), "in-service").await;
         stage
@@ -54,6 +62,28 @@ impl Stage {
 
     async fn agent(&self) -> Agent {
         Agent::start(self.client(), self.cell, &self.machine, &self.uuid, &self.path("agent")).await
+    }
+
+    async fn agent_of(&self, probe: domain::probe::Probe) -> Agent {
+        let dir = self.path("agent");
+        let (dir, _) = enrolled(self.client(), self.cell, &self.machine, &self.uuid, &dir).await.unwrap();
+        Agent::run(dir, host(probe))
+    }
+
+    /// What the probe reads of a library of NVML's form, on a host with the GPUs that the machine's BMC lists.
+    async fn by_driver(&self) -> domain::probe::Probe {
+        let described = self.client().probe_of(&self.machine, &self.uuid).await;
+        let text = serde_json::to_string(&described).unwrap();
+        let driver = self.path("driver");
+        std::fs::create_dir_all(&driver).unwrap();
+        let installed =
+            nvml_stand_in::Installed::into(&driver, &nvml_stand_in::Description::parse(&text).unwrap())
+                .unwrap();
+        let library = gpu::Nvml::open(Some(&installed.library())).unwrap();
+        let root = gpu::HostRoot::at(driver.join("root"));
+        let context = gpu::Context { host: &root, now: jiff::Timestamp::now(), previous: None };
+        let read = gpu::probe(&library, &context, &mut gpu::Xids::default()).unwrap();
+        domain::probe::Probe { host: described.host, ..read }
     }
 
     async fn gpus(&self) -> Vec<Value> {
@@ -75,6 +105,39 @@ impl Stage {
             assert!(tokio::time::Instant::now() < deadline, "not {state}: {gpus:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Its BMC is read again.
+    async fn refresh(&self) {
+        let path = format!("/api/v1/machines/{}/refresh", self.machine);
+        assert_eq!(self.client().call("POST", &path, None).await.0, 200);
+    }
+
+    /// Waits until a GPU has this conflict.
+    async fn conflict(&self, code: &str) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        loop {
+            let gpus = self.gpus().await;
+            let has = |gpu: &&Value| gpu["conflicts"].as_array().unwrap().iter().any(|it| it["code"] == code);
+            if let Some(gpu) = gpus.iter().find(has) {
+                return gpu.clone();
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no {code}: {gpus:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A person accepts the GPUs that the machine shows.
+    async fn accept(&self) -> Value {
+        let path = format!("/api/v1/machines/{}/accepted-gpus", self.machine);
+        let shown = self.client().get(&path).await;
+        let stale = json!({ "digest": Digest::of(b"").to_string() });
+        let (status, refused) = self.client().call("POST", &path, Some(stale)).await;
+        assert_eq!((status, refused["code"].as_str()), (409, Some("gpu.accept-stale")));
+        let request = json!({ "digest": shown["digest"] });
+        let (status, accepted) = self.client().call("POST", &path, Some(request)).await;
+        assert_eq!(status, 200, "{accepted}");
+        accepted
     }
 
     async fn enrol_with(&self, token: &str, uuid: &str, name: &str) -> Result<(), Error> {
@@ -362,4 +425,177 @@ async fn an_agent_that_falls_silent_is_told_and_confirms_no_gpu_any_more() {
     agent.stop().await;
     stage.client().wait_for_event("agent.silent", &stage.machine).await;
     stage.gpus_become("inventoried").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gpus_of_a_dgx_h100_are_probed_and_published_once_bmc_certificates_and_driver_agree() {
+    let stage = Stage::in_service_of(Model::DgxH100, |_| {}).await;
+    stage.gpus_become("inventoried").await;
+    let class = json!({ "jurisdiction": "eu", "requires": ["inventoried", "probed"] });
+    stage.client().apply(vec![crate::support::document("GpuClass", "probed", class)], &[]).await;
+    let agent = stage.agent_of(stage.by_driver().await).await;
+    stage.gpus_become("probed").await;
+    let devices = stage.devices().await;
+    assert_eq!(devices.len(), 8);
+    for device in &devices {
+        agent.until(device, None).await;
+    }
+    let gpu = stage.client().get(&format!("/api/v1/gpus/{}", devices[0])).await;
+    let component = gpu["spdm"]["component"].as_str().unwrap();
+    assert!(component.starts_with("/redfish/v1/Chassis/HGX_ERoT_GPU_SXM_"), "{gpu}");
+    assert!(gpu["redfish"]["sources"].as_array().unwrap().contains(&gpu["spdm"]["protects"][0]), "{gpu}");
+    assert!(gpu["spdm"]["sha256"].as_str().unwrap().starts_with("sha256:"), "{gpu}");
+    assert_ne!(gpu["spdm"]["serial"], gpu["redfish"]["serial"]);
+    assert_eq!(gpu["allocatableBy"], json!(["probed", "trial"]));
+    stage.client().wait_until_published().await;
+    let observed = crate::support::publish_dir(&stage.line.dir).join("observed");
+    let published: String = std::fs::read_dir(observed)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(devices.iter().all(|device| published.contains(device)), "{published}");
+
+    // One certificate is gone: that GPU alone is kept out.
+    let bmc = stage.line.site.bmc(&stage.machine).unwrap();
+    let chain = format!("{component}/Certificates/CertChain");
+    let whole = bmc.resource(&chain).unwrap();
+    assert!(bmc.merge_resource(&chain, &json!({ "CertificateString": "none" })));
+    stage.refresh().await;
+    assert_eq!(stage.conflict("gpu.conflict.unreadable").await["device"], devices[0].as_str());
+    agent.until(&devices[0], Some("permit.none")).await;
+    agent.until(&devices[1], None).await;
+    bmc.set_resource(&chain, whole);
+    stage.refresh().await;
+    agent.until(&devices[0], None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_with_another_certificate_or_in_the_place_of_another_is_kept_out_until_a_person_accepts_it() {
+    let stage = Stage::in_service_of(Model::DgxH100, |_| {}).await;
+    let agent = stage.agent().await;
+    stage.gpus_become("probed").await;
+    let seen = stage.client().wait_for_event("gpu.accepted", &stage.machine).await;
+    assert_eq!(seen["actor"], "cell");
+    let bmc = stage.line.site.bmc(&stage.machine).unwrap();
+    let chain = |id: &str| format!("/redfish/v1/Chassis/{id}/Certificates/CertChain");
+    let other = bmc.resource(&chain("EROT_BIOS_0")).unwrap()["CertificateString"].clone();
+    assert!(bmc.merge_resource(&chain("HGX_ERoT_GPU_SXM_1"), &json!({ "CertificateString": other })));
+    stage.refresh().await;
+    let gpu = stage.conflict("gpu.conflict.changed").await;
+    agent.until(gpu["device"].as_str().unwrap(), Some("permit.none")).await;
+    let accepted = stage.accept().await;
+    assert_eq!(accepted["accepted"].as_array().unwrap().len(), 1);
+    stage.gpus_become("probed").await;
+
+    // The board in SXM 2 is exchanged, as BMC and driver both see.
+    let (serial, uuid) = ("1650000000000", "00000000-0000-4000-8000-00000000beef");
+    let before = gpu_at(&stage, "SXM2").await;
+    let chassis = "/redfish/v1/Chassis/HGX_GPU_SXM_2";
+    for path in [
+        "/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU_SXM_2".to_owned(),
+        chassis.to_owned(),
+        format!("{chassis}/PCIeDevices/GPU_SXM_2"),
+    ] {
+        assert!(bmc.merge_resource(&path, &json!({ "SerialNumber": serial, "UUID": uuid })));
+    }
+    agent.host.send_modify(|host| {
+        let gpus = &mut std::sync::Arc::make_mut(&mut host.probe).gpus;
+        let gpu =
+            gpus.iter_mut().find(|gpu| gpu.serial.as_deref() == before["gpu"]["serial"].as_str()).unwrap();
+        (gpu.serial, gpu.uuid) = (Some(serial.to_owned()), Some(format!("GPU-{uuid}")));
+    });
+    stage.refresh().await;
+    // Its certificate is that of the root of trust beside it, which stayed.
+    stage.conflict("gpu.conflict.changed").await;
+    let after = gpu_at(&stage, "SXM2").await;
+    let forgotten = stage.accept().await["forgotten"].clone();
+    assert_eq!(forgotten.as_array().unwrap().len(), 1, "{forgotten}");
+    assert!(forgotten.to_string().contains(before["gpu"]["serial"].as_str().unwrap()), "{forgotten}");
+    stage.gpus_become("probed").await;
+    agent.until(after["device"].as_str().unwrap(), None).await;
+}
+
+async fn gpu_at(stage: &Stage, location: &str) -> Value {
+    stage.gpus().await.into_iter().find(|gpu| gpu["gpu"]["location"] == location).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_published_by_our_driver_has_no_permits_either() {
+    let stage = Stage::in_service(|_| {}).await;
+    let agent = stage.agent().await;
+    let device = stage.devices().await.remove(0);
+    agent.until(&device, None).await;
+    let mut pool = crate::line::pool();
+    pool["spec"]["gpuDriver"] = json!("nvidia");
+    stage.client().apply(vec![pool], &[]).await;
+    agent.until(&device, Some("permit.none")).await;
+    stage.client().apply(vec![crate::line::pool()], &[]).await;
+    agent.until(&device, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_connect_and_say_nothing_keep_no_agent_out() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(stage.cell).await.unwrap());
+    }
+    let _agent = stage.agent().await;
+    stage.gpus_become("probed").await;
+    // The oldest of them gave way, long before its time was over.
+    let ended = async {
+        let mut byte = [0];
+        tokio::io::AsyncReadExt::read(&mut silent[0], &mut byte).await
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_an_earlier_enrolment_takes_no_calls_from_the_agent_that_is_there_now() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let enrolled = async |dir| {
+        let (_, identity) =
+            enrolled(stage.client(), stage.cell, &stage.machine, &stage.uuid, &stage.path(dir))
+                .await
+                .unwrap();
+        format!("{}{}", identity.key, identity.certificate)
+    };
+    let (old, new) = (enrolled("old").await, enrolled("new").await);
+    for _ in 0..30 {
+        let (status, _) = stage.call("/agent/v1/report", b"{}".to_vec(), Some(&old)).await;
+        assert!(status == 403 || status == 429, "{status}");
+    }
+    let (status, _) = stage.call("/agent/v1/report", b"{}".to_vec(), Some(&new)).await;
+    assert_eq!(status, 422, "let in, and the report is none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_says_something_else_each_time_fills_no_log() {
+    let stage = Stage::enrolled(|_| {}).await;
+    let (_, identity) =
+        enrolled(stage.client(), stage.cell, &stage.machine, &stage.uuid, &stage.path("a")).await.unwrap();
+    let pem = format!("{}{}", identity.key, identity.certificate);
+    let digest = Digest::of(b"").to_string();
+    let report = |registered: Option<&str>| {
+        json!({ "version": "1", "digest": digest, "registered": registered, "bootId": "b" }).to_string()
+    };
+    let mut taken = 0;
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(2);
+    while taken < 60 {
+        let registered = (taken % 2 == 0).then_some("2026-11-21T00:00:00Z");
+        let (status, _) = stage.call("/agent/v1/report", report(registered).into(), Some(&pem)).await;
+        taken += usize::from(status == 200);
+        assert!(tokio::time::Instant::now() < deadline, "only {taken}");
+        if status == 429 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    let events = stage.client().get("/api/v1/events?limit=1000").await;
+    let told =
+        events["items"].as_array().unwrap().iter().filter(|event| {
+            ["agent.registered", "agent.unregistered"].iter().any(|kind| event["kind"] == *kind)
+        });
+    let told = told.count();
+    assert!((20..=42).contains(&told), "{told} of 60");
 }

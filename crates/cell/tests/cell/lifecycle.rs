@@ -72,8 +72,31 @@ async fn a_disk_that_was_put_in_during_a_use_is_in_the_record_of_its_erasure() {
     let erasures = line.client.get(&format!("/api/v1/machines/{name}/erasures")).await;
     let items = erasures[0]["items"].as_array().unwrap().iter().filter(|item| item["part"] == "disk");
     let found: Vec<_> = items.map(|item| (item["serial"].as_str(), item["result"].as_str())).collect();
-    assert_eq!(found, [(Some("S2"), Some("erased")), (Some("S3"), Some("erased"))]);
+    let expected =
+        [(Some("S2"), Some("erased")), (Some("S3"), Some("erased")), (Some("S1"), Some("removed"))];
+    assert_eq!(found, expected);
     assert_eq!(automated_clean(&line, name).await, before, "Ironic cleans by itself as it did");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ironic_cleans_by_itself_again_after_a_machine_was_set_aside_while_it_was_wiped() {
+    let line = Line::start(1).await;
+    line.declare().await;
+    line.arrive("available").await;
+    let name = &line.names()[0];
+    let before = automated_clean(&line, name).await;
+    assert_ne!(before, json!(false));
+    line.assign(json!({ "baseCluster": "pool" }), "in-service").await;
+    line.unassign().await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(2);
+    while automated_clean(&line, name).await != json!(false) {
+        assert!(tokio::time::Instant::now() < deadline, "it was never switched off");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    line.want(name, json!({ "quarantine": { "reason": "smoke" } })).await;
+    line.until(name, |machine| machine["state"] == "quarantined").await;
+    line.release().await;
+    assert_eq!(automated_clean(&line, name).await, before);
 }
 
 async fn automated_clean(line: &Line, node: &str) -> Value {

@@ -152,6 +152,12 @@ impl Line {
 
     /// Takes all assignments away, and waits until the machines are on the shelf.
     pub(crate) async fn release(&self) {
+        self.unassign().await;
+        self.arrive("available").await;
+    }
+
+    /// Takes all assignments away.
+    pub(crate) async fn unassign(&self) {
         let delete: Vec<_> =
             self.names().iter().map(|name| json!({ "kind": "Assignment", "name": name })).collect();
         let (status, plan) =
@@ -161,7 +167,6 @@ impl Line {
         let (status, applied) =
             self.client.call("POST", &format!("/api/v1/plans/{digest}/apply"), None).await;
         assert_eq!(status, 200, "{applied}");
-        self.arrive("available").await;
     }
 
     /// Waits until every machine is in this state.
@@ -256,5 +261,6 @@ fn profiles() -> Vec<Value> {
         let read = domain::manifest::read(file, &text).unwrap();
         read.iter().map(|one| one.declaration.to_json()).collect::<Vec<_>>()
     };
-    ["simulated-sn-2u-epyc.yaml", "simulated-poweredge-xe7740.yaml"].into_iter().flat_map(read).collect()
+    let files = ["simulated-sn-2u-epyc.yaml", "simulated-poweredge-xe7740.yaml", "nvidia-dgx-h100.yaml"];
+    files.into_iter().flat_map(read).collect()
 }

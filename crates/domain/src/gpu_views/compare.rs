@@ -25,8 +25,15 @@ pub(super) fn conflicts(
     views: &MachineViews<'_>,
     same_kind: &BTreeSet<View>,
 ) -> Vec<Conflict> {
+    let repeated = repeated(group, views);
     let mut found = presence(group, views);
-    found.extend(repeated(group, views));
+    // Two certificates that say they are its: none is, and that is the matter.
+    found.retain(|conflict| match conflict {
+        Conflict::Missing { view } => !repeated.contains(&Conflict::Repeated { view: *view }),
+        _ => true,
+    });
+    found.extend(repeated);
+    found.extend(certificate(group));
     let said = |told: Vec<(View, String)>| -> Vec<Said> {
         told.into_iter().map(|(view, value)| Said { view, value }).collect()
     };
@@ -52,6 +59,22 @@ pub(super) fn conflicts(
     }
     found.extend(unidentified(group, views, &uuids, &serials));
     found
+}
+
+/// A certificate that cannot be read, or that is for something else by what its BMC says.
+fn certificate(group: &Group<'_>) -> Option<Conflict> {
+    let spdm = group.spdm?;
+    if spdm.sha256.is_none() {
+        return Some(Conflict::Unreadable { view: View::Spdm });
+    }
+    let redfish = group.redfish.filter(|redfish| !redfish.sources.is_empty())?;
+    if spdm.protects.is_empty() || group.is_certified() {
+        return None;
+    }
+    let said = |view, paths: &[String]| Said { view, value: paths.join(" ") };
+    Some(Conflict::PathDiffers {
+        said: vec![said(View::Redfish, &redfish.sources), said(View::Spdm, &spdm.protects)],
+    })
 }
 
 fn differ(said: &[(View, String)]) -> bool {
@@ -102,14 +125,17 @@ fn unidentified(
         (View::Redfish, given.redfish, group.redfish.is_some()),
         (View::Spdm, given.spdm, group.spdm.is_some()),
     ];
+    // The certificate of a root of trust says nothing of the GPU; the BMC, which does, says that it is the GPU's.
+    let vouched = |view| view == View::Spdm && group.is_certified() && confirmed.contains(&View::Redfish);
     let silent = outside.into_iter().filter(|(view, given, there)| {
-        *given == Given::Expected && *there && !confirmed.contains(view) && !contradicts(*view)
+        let must_confirm = *given == Given::Expected && *there;
+        must_confirm && !confirmed.contains(view) && !contradicts(*view) && !vouched(*view)
     });
     silent.map(|(view, ..)| Conflict::Unidentified { view }).collect()
 }
 
 /// Entries of one view that share a UUID: none of them can be told from the others. (Serial numbers are shared by the GPUs of one
-/// board.)
+/// board.) And certificates of which one GPU has several, or several GPUs one.
 fn repeated(group: &Group<'_>, views: &MachineViews<'_>) -> Vec<Conflict> {
     let redfish = || {
         views.redfish.unwrap_or_default().iter().map(|gpu| Group { redfish: Some(gpu), ..Group::default() })
@@ -123,7 +149,15 @@ fn repeated(group: &Group<'_>, views: &MachineViews<'_>) -> Vec<Conflict> {
         let same = all.iter().filter(|other| other.uuids().contains(&own)).count();
         (same > 1).then_some(Conflict::Repeated { view })
     };
+    let paths = group.paths();
+    let digest = group.spdm.and_then(|own| own.sha256);
+    let of_it = spdm().filter(|other| {
+        let same = digest.is_some() && other.spdm.and_then(|other| other.sha256) == digest;
+        same || other.paths().iter().any(|path| paths.contains(path))
+    });
+    let several = (of_it.count() > 1).then_some(Conflict::Repeated { view: View::Spdm });
     [
+        several,
         of(View::Redfish, redfish().collect()),
         of(View::Spdm, spdm().collect()),
         of(View::Nvml, nvml().collect()),

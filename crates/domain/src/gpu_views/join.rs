@@ -93,7 +93,8 @@ impl<'a> Group<'a> {
             let lower = known(uuid)?.to_ascii_lowercase();
             Some(lower.strip_prefix("gpu-").map(str::to_owned).unwrap_or(lower))
         };
-        self.each(|gpu| bare(gpu.uuid.as_ref()), |gpu| bare(gpu.uuid.as_ref()), |gpu| bare(gpu.uuid.as_ref()))
+        let own = |gpu: &SpdmGpu| bare(gpu.uuid.as_ref()).filter(|_| self.has_own_certificate());
+        self.each(|gpu| bare(gpu.uuid.as_ref()), own, |gpu| bare(gpu.uuid.as_ref()))
     }
 
     /// Serial numbers by view, in lower case.
@@ -101,7 +102,7 @@ impl<'a> Group<'a> {
         let lower = |serial: Option<&String>| known(serial).map(str::to_ascii_lowercase);
         self.each(
             |gpu| lower(gpu.serial.as_ref()),
-            |gpu| lower(gpu.serial.as_ref()),
+            |gpu| lower(gpu.serial.as_ref()).filter(|_| self.has_own_certificate()),
             |gpu| lower(gpu.serial.as_ref()),
         )
     }
@@ -118,10 +119,30 @@ impl<'a> Group<'a> {
         self.each(|gpu| own(gpu.model.as_ref()), |_| None, |gpu| own(gpu.model.as_ref()))
     }
 
+    /// Whether its certificate is its own, and not that of a root of trust beside it: the part that has it is the GPU, or the
+    /// subject is who another view says that the GPU is. Where the BMC says nothing else, the subject is taken at its word.
+    fn has_own_certificate(&self) -> bool {
+        let (Some(spdm), Some(redfish)) = (self.spdm, self.redfish) else { return true };
+        let same = |one: &Option<String>, other: &Option<String>| {
+            known(one.as_ref()).zip(known(other.as_ref())).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+        };
+        let is = |serial, uuid| same(&spdm.serial, serial) || same(&spdm.uuid, uuid);
+        redfish.sources.contains(&spdm.component)
+            || (known(redfish.serial.as_ref()).is_none() && known(redfish.uuid.as_ref()).is_none())
+            || is(&redfish.serial, &redfish.uuid)
+            || self.nvml.is_some_and(|nvml| same(&spdm.serial, &nvml.serial))
+    }
+
     /// Redfish paths.
-    fn paths(&self) -> Vec<String> {
+    pub(super) fn paths(&self) -> Vec<String> {
         let redfish = self.redfish.into_iter().flat_map(|gpu| gpu.sources.iter().cloned());
-        redfish.chain(self.spdm.map(|gpu| gpu.component.clone())).collect()
+        redfish.chain(self.spdm.into_iter().flat_map(SpdmGpu::paths)).collect()
+    }
+
+    /// Whether the BMC says that its certificate, by what has it or what that protects, is this GPU's.
+    pub(super) fn is_certified(&self) -> bool {
+        let (Some(spdm), Some(redfish)) = (self.spdm, self.redfish) else { return false };
+        spdm.paths().any(|path| redfish.sources.contains(&path))
     }
 
     /// Its number on the baseboard: what the driver calls module, and the number at the end of `GPU_SXM_3`. The first that is known.
@@ -133,8 +154,7 @@ impl<'a> Group<'a> {
                 .and_then(number)
                 .or_else(|| gpu.sources.iter().find_map(|path| number(path)))
         };
-        let spdm = || self.spdm.and_then(|gpu| number(&gpu.component));
-        redfish().or_else(spdm).or_else(|| self.nvml?.module_id)
+        redfish().or_else(|| self.nvml?.module_id)
     }
 
     fn each(
@@ -149,6 +169,13 @@ impl<'a> Group<'a> {
             (View::Nvml, self.nvml.and_then(nvml)),
         ];
         told.into_iter().filter_map(|(view, value)| Some((view, value?))).collect()
+    }
+}
+
+impl SpdmGpu {
+    /// Redfish paths of what has the certificate, and of what that protects.
+    fn paths(&self) -> impl Iterator<Item = String> {
+        std::iter::once(&self.component).chain(&self.protects).cloned()
     }
 }
 

@@ -6,14 +6,19 @@
 //! order; each step joins only what its key names once on either side, so the order of the entries does not matter. Joining by
 //! address or position proves nothing: it finds what to compare.
 
+mod accepted;
+mod certificates;
 mod compare;
 mod join;
 #[cfg(test)]
 mod tests;
 
+pub use accepted::{Accepted, AcceptedGpu};
+pub use certificates::certificates;
+
 use crate::firmware::{GpuViews, View as Given};
 use crate::inventory::Gpu;
-use crate::name::Name;
+use crate::name::{Digest, Name};
 use crate::probe::ProbedGpu;
 use crate::problem::Problem;
 use schemars::JsonSchema;
@@ -36,16 +41,26 @@ pub struct MachineViews<'a> {
     pub nvml: Option<&'a [ProbedGpu]>,
 }
 
-/// What a GPU's own certificate says: its subject alone. Whether the chain is to be believed is the work of attestation.
+/// What a certificate says of a GPU: who its subject is, and what it protects. It is the GPU's own, or that of a root of trust
+/// beside it, whose serial number is another one. Whether the chain is to be believed is the work of attestation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpdmGpu {
     /// Redfish path of what it certifies (`TargetComponentURI`).
     pub component: String,
+    /// Redfish paths of what that protects.
+    #[serde(default)]
+    pub protects: Vec<String>,
+    /// Common name of the subject.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// Serial number in the subject.
     pub serial: Option<String>,
     /// UUID in the subject.
     pub uuid: Option<String>,
+    /// Digest of the certificate; `null` where its chain cannot be read.
+    #[serde(default)]
+    pub sha256: Option<Digest>,
 }
 
 /// One of the three views.
@@ -143,20 +158,40 @@ pub enum Conflict {
         /// What each says.
         said: Vec<Said>,
     },
+    /// The certificate that names it is, as its BMC has it, for another part of the machine.
+    PathDiffers {
+        /// What each says.
+        said: Vec<Said>,
+    },
+    /// This view has a certificate of it that cannot be read.
+    Unreadable {
+        /// The view.
+        view: View,
+    },
     /// Another machine shows it too, or is where it was accepted.
     Moved {
         /// The other machine.
         machine: Name,
     },
+    /// It has another serial number, UUID or certificate than when it was accepted, by the views from outside its host.
+    Changed {
+        /// The identities of that kind that were accepted.
+        accepted: BTreeSet<String>,
+        /// Those that it has.
+        found: BTreeSet<String>,
+    },
+    /// It was not accepted in its machine, and one that was is not there any more.
+    Replaced {
+        /// By what the missing ones were accepted.
+        missing: BTreeSet<String>,
+    },
 }
-
-/// Where each GPU was accepted, by [`identities`]: one that shows elsewhere has been moved.
-pub type Accepted = BTreeMap<String, Name>;
 
 /// Joins and compares the views of all machines. Sorted by machine, then identity.
 pub fn reconcile(machines: &[MachineViews<'_>], accepted: &Accepted) -> Vec<ReconciledGpu> {
     let mut gpus: Vec<ReconciledGpu> = machines.iter().flat_map(of_machine).collect();
-    moved(&mut gpus, accepted);
+    moved(&mut gpus);
+    accepted.judge(&mut gpus);
     gpus.sort_by_cached_key(|gpu| (gpu.machine.clone(), gpu.order()));
     gpus
 }
@@ -199,31 +234,30 @@ fn state(group: &join::Group<'_>, views: &MachineViews<'_>, conflicts: &[Conflic
     if all_asked && inside && outside { GpuState::Probed } else { GpuState::Inventoried }
 }
 
-/// A GPU that several machines show, or that was accepted in another one, is kept out of all of them.
-fn moved(gpus: &mut [ReconciledGpu], accepted: &Accepted) {
+/// A GPU that another machine shows too is kept out. What a driver says makes its own machine's GPUs doubtful and nobody else's:
+/// whoever is root on a host writes what it likes there.
+fn moved(gpus: &mut [ReconciledGpu]) {
     let mut seen: BTreeMap<String, BTreeSet<Name>> = BTreeMap::new();
     for gpu in gpus.iter() {
-        for identity in gpu.identities() {
+        for identity in gpu.outside() {
             seen.entry(identity).or_default().insert(gpu.machine.clone());
         }
     }
     for gpu in gpus {
-        let identities = gpu.identities();
-        let shown = identities.iter().filter_map(|identity| seen.get(identity)).flatten();
-        let others: BTreeSet<Name> = shown
-            .chain(identities.iter().filter_map(|identity| accepted.get(identity)))
+        let shown: BTreeSet<Name> = gpu
+            .identities()
+            .iter()
+            .filter_map(|identity| seen.get(identity))
+            .flatten()
             .filter(|machine| **machine != gpu.machine)
             .cloned()
             .collect();
-        if !others.is_empty() {
-            gpu.conflicts.extend(others.into_iter().map(|machine| Conflict::Moved { machine }));
-            gpu.conflicts.sort();
-            gpu.state = GpuState::Conflicting;
-        }
+        gpu.keep_out(shown.into_iter().map(|machine| Conflict::Moved { machine }));
     }
 }
 
-/// Every identity that a GPU's views tell: `uuid/…` without NVML's prefix, and `serial/…`, in lower case.
+/// Every identity that a GPU's views tell: `uuid/…` without NVML's prefix, `serial/…`, and `certificate/…` with the certificate's
+/// digest, in lower case.
 pub fn identities(
     redfish: Option<&Gpu>,
     spdm: Option<&SpdmGpu>,
@@ -232,13 +266,30 @@ pub fn identities(
     let group = join::Group { redfish, spdm, nvml };
     let uuids = group.uuids().into_iter().map(|(_, uuid)| format!("uuid/{uuid}"));
     let serials = group.serials().into_iter().map(|(_, serial)| format!("serial/{serial}"));
-    uuids.chain(serials).collect()
+    let certificate = spdm.and_then(|spdm| spdm.sha256).map(|digest| format!("certificate/{digest}"));
+    uuids.chain(serials).chain(certificate).collect()
 }
 
 impl ReconciledGpu {
     /// Every identity that its views tell.
     pub fn identities(&self) -> BTreeSet<String> {
         identities(self.redfish.as_ref(), self.spdm.as_ref(), self.nvml.as_ref())
+    }
+
+    /// Those that views from outside its host tell.
+    fn outside(&self) -> BTreeSet<String> {
+        identities(self.redfish.as_ref(), self.spdm.as_ref(), None)
+    }
+
+    /// Adds conflicts that others than its own machine's views tell of.
+    fn keep_out(&mut self, conflicts: impl IntoIterator<Item = Conflict>) {
+        let before = self.conflicts.len();
+        self.conflicts.extend(conflicts);
+        if self.conflicts.len() > before {
+            self.conflicts.sort();
+            self.conflicts.dedup();
+            self.state = GpuState::Conflicting;
+        }
     }
 
     /// By what GPUs of one machine are sorted; none of it depends on the order of a view's entries.
@@ -279,7 +330,11 @@ impl Conflict {
             Self::UuidDiffers { .. } => "gpu.conflict.uuid-differs",
             Self::AddressDiffers { .. } => "gpu.conflict.address-differs",
             Self::ModelDiffers { .. } => "gpu.conflict.model-differs",
+            Self::PathDiffers { .. } => "gpu.conflict.path-differs",
+            Self::Unreadable { .. } => "gpu.conflict.unreadable",
             Self::Moved { .. } => "gpu.conflict.moved",
+            Self::Changed { .. } => "gpu.conflict.changed",
+            Self::Replaced { .. } => "gpu.conflict.replaced",
         }
     }
 
@@ -311,7 +366,19 @@ impl Conflict {
                 format!("its views tell different PCI addresses: {}", said(all))
             }
             Self::ModelDiffers { said: all } => format!("its views tell different models: {}", said(all)),
+            Self::PathDiffers { said: all } => {
+                format!("its certificate is for another part of the machine: {}", said(all))
+            }
+            Self::Unreadable { view } => {
+                format!("the {} view has a certificate of it that cannot be read", view.as_str())
+            }
             Self::Moved { machine } => format!("machine {machine} shows it too, or is where it was accepted"),
+            Self::Changed { accepted, found } => {
+                format!("it was accepted as {}, and is {}", listed(accepted), listed(found))
+            }
+            Self::Replaced { missing } => {
+                format!("it is new in its machine, where {} was accepted and is missing", listed(missing))
+            }
         };
         let problem = Problem::new(self.code(), message).at(at);
         match CODES.iter().find(|(code, ..)| *code == self.code()) {
@@ -321,12 +388,21 @@ impl Conflict {
     }
 }
 
+fn listed(identities: &BTreeSet<String>) -> String {
+    identities.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 /// The codes of this part: code, meaning, what to do next.
 pub const CODES: &[(&str, &str, &str)] = &[
     (
         "gpu.conflict.address-differs",
         "A GPU's views tell different PCI addresses.",
         "Restart the host and read its BMC again; where it stays, boards were exchanged.",
+    ),
+    (
+        "gpu.conflict.changed",
+        "A GPU has another serial number, UUID or certificate than when it was accepted.",
+        "Where its firmware was updated or its board repaired: `bailiwick accept gpus MACHINE`; else it was exchanged, or a view is forged.",
     ),
     (
         "gpu.conflict.missing",
@@ -341,12 +417,22 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "gpu.conflict.moved",
         "A GPU shows in two machines, or was accepted in another one.",
-        "Find out who moved it; read both machines again.",
+        "Find out who moved it; read both machines again. Where it is to stay: `bailiwick accept gpus MACHINE`.",
+    ),
+    (
+        "gpu.conflict.path-differs",
+        "The certificate that names a GPU protects, as the BMC has it, another part of the machine.",
+        "Read the BMC again; where it stays, boards were exchanged or the BMC's firmware mixes them up.",
     ),
     (
         "gpu.conflict.repeated",
-        "Several GPUs of one view have one identity.",
+        "Several GPUs of one view have one identity, or one GPU has several certificates.",
         "Compare boards; update the firmware that repeats itself.",
+    ),
+    (
+        "gpu.conflict.replaced",
+        "A GPU is new in its machine, and one that was accepted there is missing.",
+        "Where it was exchanged on purpose: `bailiwick accept gpus MACHINE`; else find out who did it.",
     ),
     (
         "gpu.conflict.serial-differs",
@@ -362,6 +448,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "gpu.conflict.unidentified",
         "A view shows a GPU without its serial number and UUID, so it confirms nothing.",
         "Update the BMC's firmware, or say in the profile that the model does not give this view.",
+    ),
+    (
+        "gpu.conflict.unreadable",
+        "A GPU's certificate cannot be read.",
+        "Read the BMC again (`bailiwick refresh`); see its diagnostics. Where it stays, update the BMC's firmware.",
     ),
     (
         "gpu.conflict.uuid-differs",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::inventory::{ComponentCertificate, ComponentIntegrity};
 use crate::probe::Pci;
 use proptest::prelude::*;
 
@@ -41,12 +42,33 @@ fn driver(n: u32) -> ProbedGpu {
     }
 }
 
-fn certificate(n: u32) -> SpdmGpu {
+/// The certificate of the root of trust beside a GPU: its serial number is its own.
+fn guardian(n: u32) -> SpdmGpu {
     SpdmGpu {
         component: format!("/redfish/v1/Chassis/HGX_ERoT_GPU_SXM_{n}"),
-        serial: Some(format!("S{n}")),
-        uuid: None,
+        protects: bmc(n).sources,
+        serial: Some(format!("E{n}")),
+        sha256: Some(Digest::of(&n.to_be_bytes())),
+        ..SpdmGpu::default()
     }
+}
+
+/// A GPU's own certificate, of which the BMC says that the GPU has it.
+fn certificate(n: u32) -> SpdmGpu {
+    SpdmGpu {
+        component: bmc(n).sources[0].clone(),
+        protects: Vec::new(),
+        serial: Some(format!("S{n}")),
+        ..guardian(n)
+    }
+}
+
+/// One machine whose model gives all views.
+fn with_certificates(redfish: &[Gpu], spdm: Option<&[SpdmGpu]>, nvml: &[ProbedGpu]) -> Vec<ReconciledGpu> {
+    let machine = name("m");
+    let given = Some(given(Given::Expected, Given::Expected, Given::Expected));
+    let views = MachineViews { machine: &machine, given, redfish: Some(redfish), spdm, nvml: Some(nvml) };
+    reconcile(&[views], &Accepted::new())
 }
 
 /// One machine that shows no certificates.
@@ -154,19 +176,76 @@ fn a_model_that_no_profile_tells_of_is_never_probed() {
 }
 
 #[test]
-fn a_certificate_joins_by_what_it_certifies_and_is_waited_for_where_the_model_has_one() {
-    let (machine, redfish, nvml, spdm) = (name("m"), [bmc(1)], [driver(1)], [certificate(1)]);
-    let all = Some(given(Given::Expected, Given::Expected, Given::Expected));
-    let with = |spdm| {
-        let views =
-            MachineViews { machine: &machine, given: all, redfish: Some(&redfish), spdm, nvml: Some(&nvml) };
-        reconcile(&[views], &Accepted::new()).remove(0)
-    };
-    assert_eq!(with(Some(&spdm[..])).state, GpuState::Probed);
+fn a_certificate_of_its_own_joins_by_its_subject_and_one_beside_it_by_what_that_protects() {
+    for certificates in [[certificate(2), certificate(1)], [guardian(2), guardian(1)]] {
+        let gpus = with_certificates(&[bmc(1), bmc(2)], Some(&certificates), &[driver(1), driver(2)]);
+        assert_eq!(gpus.len(), 2);
+        assert!(gpus.iter().all(|gpu| gpu.state == GpuState::Probed), "{gpus:?}");
+        let digests: Vec<_> = gpus.iter().map(|gpu| gpu.spdm.as_ref().unwrap().sha256).collect();
+        assert_eq!(digests, [guardian(1).sha256, guardian(2).sha256]);
+    }
+}
+
+#[test]
+fn a_certificate_is_waited_for_and_then_missed_where_the_model_has_one() {
+    let with = |spdm| with_certificates(&[bmc(1)], spdm, &[driver(1)]).remove(0);
     assert_eq!(with(None).state, GpuState::Inventoried, "not asked yet");
     assert_eq!(codes(&with(Some(&[]))), ["gpu.conflict.missing"]);
-    let forged = [SpdmGpu { serial: Some("X".into()), ..certificate(1) }];
-    assert_eq!(codes(&with(Some(&forged))), ["gpu.conflict.serial-differs"]);
+}
+
+#[test]
+fn a_certificate_that_names_somebody_else_or_cannot_be_read_is_a_conflict() {
+    let with = |spdm: SpdmGpu| codes(&with_certificates(&[bmc(1)], Some(&[spdm]), &[driver(1)])[0]);
+    let forged = SpdmGpu { serial: Some("X".into()), ..certificate(1) };
+    assert_eq!(with(forged), ["gpu.conflict.serial-differs"]);
+    let broken = SpdmGpu { serial: None, sha256: None, ..guardian(1) };
+    assert_eq!(with(broken), ["gpu.conflict.unreadable"]);
+    let elsewhere = SpdmGpu { protects: bmc(2).sources, component: "/other".into(), ..certificate(1) };
+    assert_eq!(with(elsewhere), ["gpu.conflict.path-differs"]);
+}
+
+#[test]
+fn two_certificates_of_one_gpu_and_one_of_two_gpus_are_conflicts() {
+    let two = SpdmGpu { component: "/other".into(), sha256: Some(Digest::of(b"x")), ..guardian(1) };
+    let gpus = with_certificates(&[bmc(1)], Some(&[guardian(1), two]), &[driver(1)]);
+    let gpu = gpus.iter().find(|gpu| gpu.redfish.is_some()).unwrap();
+    assert_eq!(codes(gpu), ["gpu.conflict.repeated"]);
+    let shared = SpdmGpu { sha256: guardian(1).sha256, ..guardian(2) };
+    let gpus = with_certificates(&[bmc(1), bmc(2)], Some(&[guardian(1), shared]), &[driver(1), driver(2)]);
+    assert!(gpus.iter().all(|gpu| codes(gpu) == ["gpu.conflict.repeated"]), "{gpus:?}");
+}
+
+#[test]
+fn the_certificate_of_a_root_of_trust_confirms_nothing_where_the_bmc_does_not_either() {
+    let (machine, nvml, spdm) = (name("m"), [driver(1)], [guardian(1)]);
+    let given = Some(given(Given::NotAvailable, Given::Expected, Given::Expected));
+    let bare = [Gpu { serial: None, uuid: None, ..bmc(1) }];
+    let views =
+        MachineViews { machine: &machine, given, redfish: Some(&bare), spdm: Some(&spdm), nvml: Some(&nvml) };
+    assert_ne!(reconcile(&[views], &Accepted::new())[0].state, GpuState::Probed);
+}
+
+#[test]
+fn of_all_certificates_of_a_machine_those_count_that_speak_of_its_gpus() {
+    let part = |id: &str, protects: &str| ComponentIntegrity {
+        id: id.into(),
+        kind: Some("SPDM".into()),
+        enabled: Some(true),
+        target: Some(format!("/redfish/v1/Chassis/{id}")),
+        protects: vec![protects.into()],
+        certificate: Some(ComponentCertificate::default()),
+        ..ComponentIntegrity::default()
+    };
+    let of_gpu = part("HGX_ERoT_GPU_SXM_1", &bmc(1).sources[0]);
+    let off = ComponentIntegrity { enabled: Some(false), ..part("x", &bmc(1).sources[0]) };
+    let tpm = ComponentIntegrity { kind: Some("TPM".into()), ..part("y", &bmc(1).sources[0]) };
+    let switch = part("HGX_ERoT_NVSwitch_0", "/redfish/v1/Fabrics/HGX_NVLinkFabric_0/Switches/NVSwitch_0");
+    let found = certificates(&[of_gpu, off, tpm, switch], &[bmc(1)]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].component.as_str(), found[0].sha256),
+        ("/redfish/v1/Chassis/HGX_ERoT_GPU_SXM_1", None)
+    );
 }
 
 #[test]
@@ -178,7 +257,7 @@ fn certificates_alone_confirm_where_the_bmc_tells_nothing_of_its_gpus() {
     assert_eq!(reconcile(&[views], &Accepted::new())[0].state, GpuState::Probed);
 }
 
-/// Two machines whose GPU 1 and 2 were exchanged, seen by the drivers only, and by the BMCs too.
+/// Two machines whose GPU 1 and 2 were exchanged, as the drivers see and the BMCs do not yet.
 #[test]
 fn gpus_swapped_between_two_machines_are_found_in_both() {
     let (a, b) = (name("a"), name("b"));
@@ -194,7 +273,7 @@ fn gpus_swapped_between_two_machines_are_found_in_both() {
     for machine in [&a, &b] {
         let moved =
             gpus.iter().filter(|gpu| gpu.machine == *machine && codes(gpu).contains(&"gpu.conflict.moved"));
-        assert_eq!(moved.count(), 2, "{gpus:?}");
+        assert_eq!(moved.count(), 1, "{gpus:?}");
     }
     assert!(gpus.iter().all(|gpu| gpu.state == GpuState::Conflicting));
 }
@@ -209,11 +288,118 @@ fn a_gpu_that_was_accepted_elsewhere_is_kept_out_though_all_its_views_agree() {
         spdm: None,
         nvml: Some(&nvml),
     };
-    let accepted = |machine: &str| Accepted::from([(format!("uuid/{}", uuid(1)), name(machine))]);
+    let accepted = |machine: &str| Accepted::from_iter([accepted(machine, &bmc(1), None)]);
     assert_eq!(reconcile(&[views], &accepted("b"))[0].state, GpuState::Probed);
     let elsewhere = reconcile(&[views], &accepted("a")).remove(0);
     assert_eq!(elsewhere.conflicts, [Conflict::Moved { machine: name("a") }]);
     assert_eq!(elsewhere.state, GpuState::Conflicting);
+}
+
+fn accepted(machine: &str, gpu: &Gpu, spdm: Option<&SpdmGpu>) -> AcceptedGpu {
+    AcceptedGpu { machine: name(machine), identities: identities(Some(gpu), spdm, None) }
+}
+
+#[test]
+fn what_a_driver_alone_says_makes_no_other_machines_gpu_doubtful() {
+    let (a, b, of_a, in_a, in_b) = (name("a"), name("b"), [bmc(1)], [driver(1)], [driver(1)]);
+    let views = |machine, redfish, nvml| MachineViews {
+        machine,
+        given: REDFISH_AND_NVML,
+        redfish: Some(redfish),
+        spdm: None,
+        nvml: Some(nvml),
+    };
+    let own = accepted("a", &bmc(1), None);
+    for accepted in [Accepted::new(), Accepted::from_iter([own])] {
+        let gpus = reconcile(&[views(&a, &of_a[..], &in_a[..]), views(&b, &[], &in_b)], &accepted);
+        let states: Vec<_> = gpus.iter().map(|gpu| (gpu.machine.as_str(), gpu.state)).collect();
+        assert_eq!(states, [("a", GpuState::Probed), ("b", GpuState::Conflicting)], "{gpus:?}");
+        assert!(codes(&gpus[1]).contains(&"gpu.conflict.moved"));
+    }
+}
+
+#[test]
+fn what_a_driver_alone_says_is_not_written_down() {
+    let own = Gpu { uuid: None, ..bmc(1) };
+    let claimed = ProbedGpu { uuid: driver(2).uuid, ..driver(1) };
+    let gpu = one(&[own], Some(&[claimed])).remove(0);
+    assert_eq!(gpu.state, GpuState::Probed, "its serial number agrees");
+    assert_eq!(AcceptedGpu::of(&gpu).identities, BTreeSet::from(["serial/s1".to_owned()]));
+}
+
+#[test]
+fn a_gpu_in_the_place_of_one_that_was_accepted_is_kept_out_and_one_more_is_not() {
+    let machine = name("m");
+    let with = |redfish: &[Gpu], nvml: &[ProbedGpu], there: &[u32]| {
+        let views = MachineViews {
+            machine: &machine,
+            given: REDFISH_AND_NVML,
+            redfish: Some(redfish),
+            spdm: None,
+            nvml: Some(nvml),
+        };
+        let accepted = there.iter().map(|n| accepted("m", &bmc(*n), None)).collect();
+        reconcile(&[views], &accepted).iter().map(codes).collect::<Vec<_>>()
+    };
+    let (redfish, nvml) = ([bmc(1), bmc(3)], [driver(1), driver(3)]);
+    assert_eq!(with(&redfish, &nvml, &[1, 2]), [vec![], vec!["gpu.conflict.replaced"]]);
+    assert_eq!(with(&redfish, &nvml, &[1]), [Vec::<&str>::new(), vec![]]);
+    // A host that invents the missing one does not bring it back.
+    let invented = with(&redfish, &[driver(1), driver(2), driver(3)], &[1, 2]);
+    assert!(invented.iter().flatten().any(|code| *code == "gpu.conflict.replaced"), "{invented:?}");
+}
+
+#[test]
+fn a_gpu_with_another_certificate_than_was_accepted_is_kept_out() {
+    let machine = name("m");
+    let (redfish, nvml, spdm) = ([bmc(1)], [driver(1)], [guardian(1)]);
+    let views = MachineViews {
+        machine: &machine,
+        given: Some(given(Given::Expected, Given::Expected, Given::Expected)),
+        redfish: Some(&redfish),
+        spdm: Some(&spdm),
+        nvml: Some(&nvml),
+    };
+    let same = Accepted::from_iter([accepted("m", &bmc(1), Some(&guardian(1)))]);
+    assert_eq!(reconcile(&[views], &same)[0].state, GpuState::Probed);
+    let other = SpdmGpu { sha256: Some(Digest::of(b"other")), ..guardian(1) };
+    let changed = reconcile(&[views], &Accepted::from_iter([accepted("m", &bmc(1), Some(&other))]));
+    assert_eq!(codes(&changed[0]), ["gpu.conflict.changed"]);
+}
+
+#[test]
+fn a_person_accepts_what_agrees_and_what_does_not_stays_as_it_was() {
+    let machine = name("m");
+    let (redfish, nvml) = ([bmc(1), bmc(2), bmc(3)], [driver(1), driver(3)]);
+    let views = MachineViews {
+        machine: &machine,
+        given: REDFISH_AND_NVML,
+        redfish: Some(&redfish),
+        spdm: None,
+        nvml: Some(&nvml),
+    };
+    let before: Accepted = [2, 3, 4].iter().map(|n| accepted("m", &bmc(*n), None)).collect();
+    let gpus = reconcile(&[views], &before);
+    let news: Vec<_> = gpus.iter().filter_map(|gpu| before.news(gpu)).collect();
+    assert_eq!(news, [], "1 took the place of 4, 2 is not shown by the driver, 3 is known");
+    // 2 has a conflict of its own; 4 is gone.
+    let renewed = before.renewed(&machine, &reconcile(&[views], &Accepted::new()));
+    let expected = [1, 2, 3].map(|n| accepted("m", &bmc(n), None));
+    assert_eq!(renewed, expected);
+    let after = reconcile(&[views], &renewed.into_iter().collect());
+    assert_eq!(after.iter().map(|gpu| gpu.state).filter(|state| *state == GpuState::Probed).count(), 2);
+}
+
+#[test]
+fn a_gpu_is_written_down_when_it_is_first_probed_and_again_when_more_is_known_of_it() {
+    let probed = with_certificates(&[bmc(1)], Some(&[guardian(1)]), &[driver(1)]).remove(0);
+    let full = AcceptedGpu::of(&probed);
+    assert_eq!(Accepted::new().news(&probed).as_ref(), Some(&full));
+    let without = Accepted::from_iter([accepted("m", &bmc(1), None)]);
+    assert_eq!(without.news(&probed).as_ref(), Some(&full), "its certificate was not known");
+    assert_eq!(Accepted::from_iter([full]).news(&probed), None);
+    let inventoried = with_certificates(&[bmc(1)], None, &[driver(1)]).remove(0);
+    assert_eq!(Accepted::new().news(&inventoried), None);
 }
 
 #[test]
@@ -244,6 +430,8 @@ fn some_gpus() -> impl Strategy<Value = (Vec<Gpu>, Vec<SpdmGpu>, Vec<ProbedGpu>)
         component: format!("/c/GPU_{place}"),
         serial: serial.map(|n| format!("S{n}")),
         uuid: uuid_of.map(uuid),
+        sha256: Some(Digest::of(&place.to_be_bytes())),
+        ..SpdmGpu::default()
     });
     let nvml = (id(), id(), id(), id()).prop_map(|(serial, uuid_of, module_id, address)| ProbedGpu {
         serial: serial.map(|n| format!("S{n}")),

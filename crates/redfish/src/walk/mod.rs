@@ -3,6 +3,7 @@
 
 mod drives;
 mod gpus;
+mod integrity;
 mod nics;
 mod pci;
 mod services;

@@ -1,11 +1,10 @@
-//! What services and single resources tell: firmware inventory, component integrity, Secure Boot, TPMs, the BMC's own
-//! interfaces.
+//! What services and single resources tell: firmware inventory, Secure Boot, TPMs, the BMC's own interfaces.
 
 use std::collections::BTreeMap;
 
-use domain::inventory::{Bmc, ComponentIntegrity, Firmware, Tpm};
+use domain::inventory::{Bmc, Firmware, Tpm};
 
-use crate::decode::{Node, source_path};
+use crate::decode::source_path;
 use crate::gpu::Natural;
 use crate::identity;
 use crate::reader::Reader;
@@ -41,25 +40,6 @@ impl<R: Reader> Walk<'_, R> {
                 name: node.text("Name"),
                 version: node.text("Version"),
                 sources: vec![source_path(node.path()).to_owned()],
-            };
-            by_id.entry(Natural(entry.id.clone())).or_insert(entry);
-        }
-        by_id.into_values().collect()
-    }
-
-    /// Components that can prove what they are.
-    pub(crate) async fn component_integrity(&self, landscape: &Landscape) -> Vec<ComponentIntegrity> {
-        let Some(uri) = self.node(&landscape.root).link("ComponentIntegrity") else { return Vec::new() };
-        let mut by_id: BTreeMap<Natural, ComponentIntegrity> = BTreeMap::new();
-        for resource in self.members(&uri).await {
-            let node = self.node(&resource);
-            let entry = ComponentIntegrity {
-                id: node.id(),
-                kind: node.text("ComponentIntegrityType"),
-                // the literal "unknown" on HGX (§8 of the facts)
-                type_version: node.text("ComponentIntegrityTypeVersion"),
-                enabled: node.truth("ComponentIntegrityEnabled"),
-                target: target(&node),
             };
             by_id.entry(Natural(entry.id.clone())).or_insert(entry);
         }
@@ -110,14 +90,5 @@ impl<R: Reader> Walk<'_, R> {
             mebibytes = mebibytes.checked_add(module.whole("CapacityMiB")?)?;
         }
         Some(mebibytes / 1024).filter(|gib| *gib > 0)
-    }
-}
-
-/// `TargetComponentURI` is a string in the schema; a link is seen as well.
-fn target(node: &Node<'_>) -> Option<String> {
-    let field = "TargetComponentURI";
-    match node.body().get(field) {
-        Some(serde_json::Value::Object(_)) => node.link(field),
-        _ => node.text(field),
     }
 }

@@ -302,18 +302,27 @@ fn component_integrity(tree: &mut Resources) {
     for (id, version, protected) in components {
         let path = format!("/redfish/v1/ComponentIntegrity/{id}");
         let target = format!("/redfish/v1/Chassis/{id}");
+        let chain = format!("{target}/Certificates/CertChain");
         tree.put(
             &path,
             "ComponentIntegrity.v1_0_0.ComponentIntegrity",
             json!({"ComponentIntegrityEnabled": true, "ComponentIntegrityType": "SPDM", "ComponentIntegrityTypeVersion": version,
                 "TargetComponentURI": target, "Links": {"ComponentsProtected": links(protected)},
+                "SPDM": {"IdentityAuthentication": {"ResponderAuthentication": {"ComponentCertificate": link(&chain)}}},
                 "Actions": {"#ComponentIntegrity.SPDMGetSignedMeasurements": {
                     "target": format!("{path}/Actions/SPDMGetSignedMeasurements")}}}),
         );
         tree.put(
             &target,
             "Chassis.v1_17_0.Chassis",
-            json!({"ChassisType": "Component", "Manufacturer": "NVIDIA", "SerialNumber": format!("{{{{alnum {id} 14}}}}"), "Status": well()}),
+            json!({"ChassisType": "Component", "Manufacturer": "NVIDIA", "SerialNumber": format!("{{{{alnum {id} 14}}}}"), "Status": well(),
+                "Certificates": link(&format!("{target}/Certificates"))}),
         );
+        tree.put(
+            &chain,
+            "Certificate.v1_5_0.Certificate",
+            json!({"CertificateString": format!("{{{{chain {id}}}}}"), "CertificateType": "PEMchain", "SPDM": {"SlotId": 0}}),
+        );
+        tree.collection(&format!("{target}/Certificates"), "CertificateCollection");
     }
 }

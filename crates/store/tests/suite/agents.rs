@@ -4,6 +4,7 @@ use crate::bench::{Bench, at, name, server};
 use crate::faults::dump;
 use bailiwick_store::{Authority, AuthorityKey, EnrolmentId, StoreError, Zeroizing};
 use domain::agent::Report;
+use domain::gpu_views::AcceptedGpu;
 use domain::probe::{Host, Probe, ProbedGpu};
 use domain::{Digest, Problem, fact};
 use jiff::Timestamp;
@@ -118,7 +119,7 @@ pub(crate) async fn a_new_enrolment_ends_the_one_before(bench: Bench) {
     let first = enrol(&bench).await;
     let second = enrol(&bench).await;
     assert_eq!(code(bench.store.admit_agent(&name("m1"), first).await), "agent.ended");
-    let said = bench.store.record_report(&name("m1"), first, &report(&probe(&[]), None), LONG).await;
+    let said = bench.store.record_report(&name("m1"), first, &report(&probe(&[]), None), LONG, true).await;
     assert_eq!(code(said), "agent.ended");
     bench.store.admit_agent(&name("m1"), second).await.unwrap();
 }
@@ -127,7 +128,7 @@ pub(crate) async fn a_machine_that_is_set_aside_ends_its_agent_and_what_it_said(
     machine(&bench).await;
     let enrolment = enrol(&bench).await;
     let probe = probe(&["GPU-1"]);
-    bench.store.record_report(&name("m1"), enrolment, &with_body(&probe, None), LONG).await.unwrap();
+    bench.store.record_report(&name("m1"), enrolment, &with_body(&probe, None), LONG, true).await.unwrap();
     let generation = bench.generation("m1").await;
     bench.store.set_aside(&name("m1"), generation, &Problem::new("x.y", "odd")).await.unwrap();
     assert_eq!(code(bench.store.admit_agent(&name("m1"), enrolment).await), "agent.ended");
@@ -154,13 +155,16 @@ pub(crate) async fn the_body_of_a_probe_is_asked_for_once(bench: Bench) {
     let (m1, enrolment) = (name("m1"), enrol(&bench).await);
     let probe = probe(&["GPU-1"]);
     for _ in 0..2 {
-        let reported = bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG).await.unwrap();
+        let reported =
+            bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG, true).await.unwrap();
         assert!(reported.probe_wanted);
     }
-    let reported = bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG).await.unwrap();
+    let reported =
+        bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG, true).await.unwrap();
     assert!(!reported.probe_wanted && reported.changed);
     let before = bench.last().await;
-    let reported = bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG).await.unwrap();
+    let reported =
+        bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG, true).await.unwrap();
     assert_eq!(reported, bailiwick_store::Reported::default());
     assert_eq!(bench.last().await, before, "an agent that says the same again is no event");
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
@@ -173,10 +177,10 @@ pub(crate) async fn the_body_of_a_probe_is_asked_for_once(bench: Bench) {
 pub(crate) async fn registering_leaving_and_registering_anew_are_each_an_event(bench: Bench) {
     machine(&bench).await;
     let (m1, enrolment, probe) = (name("m1"), enrol(&bench).await, probe(&[]));
-    bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG).await.unwrap();
+    bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG, true).await.unwrap();
     let before = bench.last().await;
     for registered in [Some(at(1)), Some(at(1)), Some(at(2)), None] {
-        bench.store.record_report(&m1, enrolment, &report(&probe, registered), LONG).await.unwrap();
+        bench.store.record_report(&m1, enrolment, &report(&probe, registered), LONG, true).await.unwrap();
         assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().registered, registered);
     }
     assert_eq!(bench.kinds(before).await, ["agent.registered", "agent.registered", "agent.unregistered"]);
@@ -186,15 +190,15 @@ pub(crate) async fn silence_ends_a_registration_once_and_the_next_report_mends_i
     machine(&bench).await;
     let (m1, enrolment, probe) = (name("m1"), enrol(&bench).await, probe(&[]));
     let report = with_body(&probe, Some(at(1)));
-    bench.store.record_report(&m1, enrolment, &report, LONG).await.unwrap();
+    bench.store.record_report(&m1, enrolment, &report, LONG, true).await.unwrap();
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
-    bench.store.record_report(&m1, enrolment, &report, Duration::ZERO).await.unwrap();
+    bench.store.record_report(&m1, enrolment, &report, Duration::ZERO, true).await.unwrap();
     assert_eq!(bench.store.lapse_agents().await.unwrap(), std::slice::from_ref(&m1));
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
     assert!(!agent.alive && agent.registered.is_none());
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
     let before = bench.last().await;
-    let reported = bench.store.record_report(&m1, enrolment, &report, LONG).await.unwrap();
+    let reported = bench.store.record_report(&m1, enrolment, &report, LONG, true).await.unwrap();
     assert!(reported.changed);
     // Told, so that nobody goes on with what was read while it was silent.
     assert!(bench.kinds(before).await.contains(&"agent.reporting".to_owned()));
@@ -205,9 +209,100 @@ pub(crate) async fn agents_are_spared_the_silence_of_the_cell(bench: Bench) {
     machine(&bench).await;
     let (m1, enrolment, probe) = (name("m1"), enrol(&bench).await, probe(&[]));
     let report = with_body(&probe, Some(at(1)));
-    bench.store.record_report(&m1, enrolment, &report, Duration::ZERO).await.unwrap();
+    bench.store.record_report(&m1, enrolment, &report, Duration::ZERO, true).await.unwrap();
     bench.store.spare_agents(LONG).await.unwrap();
     assert_eq!(bench.store.lapse_agents().await.unwrap(), []);
+}
+
+pub(crate) async fn a_probe_that_its_agent_says_is_another_by_now_is_forgotten_and_asked_for(bench: Bench) {
+    machine(&bench).await;
+    let (m1, enrolment, first, next) =
+        (name("m1"), enrol(&bench).await, probe(&["GPU-1"]), probe(&["GPU-2"]));
+    let short = Duration::ZERO;
+    bench.store.record_report(&m1, enrolment, &with_body(&first, None), LONG, true).await.unwrap();
+    assert_eq!(bench.store.lapse_probes().await.unwrap(), []);
+    // The time of the probe that is here is not renewed by a report of another one.
+    bench.store.record_report(&m1, enrolment, &report(&first, None), short, true).await.unwrap();
+    bench.store.record_report(&m1, enrolment, &report(&next, None), LONG, true).await.unwrap();
+    assert!(bench.store.agent(&m1).await.unwrap().unwrap().probe.is_some());
+    assert_eq!(bench.store.lapse_probes().await.unwrap(), std::slice::from_ref(&m1));
+    assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().probe, None);
+    assert_eq!(bench.store.lapse_probes().await.unwrap(), []);
+    let reported =
+        bench.store.record_report(&m1, enrolment, &report(&first, None), LONG, true).await.unwrap();
+    assert!(reported.probe_wanted);
+}
+
+pub(crate) async fn a_report_that_may_not_be_told_is_a_sign_of_life_and_kept_from_a_later_one(bench: Bench) {
+    machine(&bench).await;
+    let (m1, enrolment, probe) = (name("m1"), enrol(&bench).await, probe(&[]));
+    bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG, true).await.unwrap();
+    let before = bench.last().await;
+    let registered = report(&probe, Some(at(1)));
+    for _ in 0..2 {
+        let reported = bench.store.record_report(&m1, enrolment, &registered, LONG, false).await.unwrap();
+        assert_eq!(reported, bailiwick_store::Reported::default());
+    }
+    assert_eq!(
+        (bench.last().await, bench.store.agent(&m1).await.unwrap().unwrap().registered),
+        (before, None)
+    );
+    let reported = bench.store.record_report(&m1, enrolment, &registered, LONG, true).await.unwrap();
+    assert!(reported.told && reported.changed);
+    // What no event tells of is kept either way.
+    let mut prepared = registered.clone();
+    prepared.version = "2".into();
+    bench.store.record_report(&m1, enrolment, &prepared, LONG, false).await.unwrap();
+    assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().version.as_deref(), Some("2"));
+}
+
+pub(crate) async fn what_an_agent_says_of_its_problems_is_cut_in_the_log(bench: Bench) {
+    machine(&bench).await;
+    let (enrolment, probe) = (enrol(&bench).await, probe(&[]));
+    let mut long = with_body(&probe, None);
+    long.problems = vec![Problem::new("agent.plugin", "x".repeat(100_000))];
+    bench.store.record_report(&name("m1"), enrolment, &long, LONG, true).await.unwrap();
+    let events = bench.store.events_about("Machine/m1", 10).await.unwrap();
+    let told = events.iter().find(|event| event.kind == "agent.problems").unwrap();
+    assert!(told.data.to_string().len() < 1000);
+}
+
+pub(crate) async fn whose_token_it_is_is_told_before_it_is_used_and_of_one_that_nobody_made_nothing(
+    bench: Bench,
+) {
+    machine(&bench).await;
+    let token = token(&bench, LONG).await;
+    assert_eq!(bench.store.agent_token(&token).await.unwrap(), name("m1"));
+    assert_eq!(code(bench.store.agent_token(&key(9)).await), "agent.token-unknown");
+}
+
+pub(crate) async fn gpus_are_accepted_where_they_are_first_seen_and_by_people(bench: Bench) {
+    machine(&bench).await;
+    let gpu = |machine: &str, identities: &[&str]| AcceptedGpu {
+        machine: name(machine),
+        identities: identities.iter().map(|identity| (*identity).to_owned()).collect(),
+    };
+    let first = gpu("m1", &["serial/g1", "uuid/u1"]);
+    // m1 is enrolled and not in service: nothing is written by itself.
+    bench.store.accept_new_gpus(&name("m1"), std::slice::from_ref(&first)).await.unwrap();
+    assert_eq!(bench.store.accepted_gpus().await.unwrap(), []);
+    let in_service = "UPDATE machines SET state = 'in-service' WHERE name = 'm1'";
+    bench.raw().await.execute(in_service).await.unwrap();
+    let before = bench.last().await;
+    bench.store.accept_new_gpus(&name("m1"), std::slice::from_ref(&first)).await.unwrap();
+    assert_eq!(bench.store.accepted_gpus().await.unwrap(), std::slice::from_ref(&first));
+    bench.store.accept_new_gpus(&name("m1"), std::slice::from_ref(&first)).await.unwrap();
+    assert_eq!(bench.kinds(before).await, ["gpu.accepted"], "once");
+
+    bench.declare(&["m1", "m2"]).await;
+    let moved = gpu("m2", &["serial/g1", "uuid/u1"]);
+    bench.raw().await.execute("UPDATE machines SET state = 'in-service' WHERE name = 'm2'").await.unwrap();
+    bench.store.accept_new_gpus(&name("m2"), std::slice::from_ref(&moved)).await.unwrap();
+    assert_eq!(bench.store.accepted_gpus().await.unwrap(), [first], "accepted elsewhere");
+    bench.store.accept_gpus(&name("m2"), std::slice::from_ref(&moved), "ada").await.unwrap();
+    assert_eq!(bench.store.accepted_gpus().await.unwrap(), [moved]);
+    bench.store.accept_gpus(&name("m2"), &[], "ada").await.unwrap();
+    assert_eq!(bench.store.accepted_gpus().await.unwrap(), []);
 }
 
 pub(crate) async fn a_probe_of_another_host_is_refused(bench: Bench) {
@@ -215,7 +310,7 @@ pub(crate) async fn a_probe_of_another_host_is_refused(bench: Bench) {
     let enrolment = enrol(&bench).await;
     let mut copied = probe(&["GPU-1"]);
     copied.host.system_uuid = Some("00000000-0000-0000-0000-0000000000s2".into());
-    let said = bench.store.record_report(&name("m1"), enrolment, &with_body(&copied, None), LONG).await;
+    let said = bench.store.record_report(&name("m1"), enrolment, &with_body(&copied, None), LONG, true).await;
     assert_eq!(code(said), "agent.other-machine");
     assert_eq!(bench.store.agent(&name("m1")).await.unwrap().unwrap().probe, None);
 }
