@@ -54,8 +54,8 @@ impl Reconciled {
 
 /// GPUs of a machine in service on which all views agree, and of which nobody has written down yet that they are there.
 pub(crate) fn newly_seen(world: &World, machine: &Name) -> Vec<AcceptedGpu> {
-    let in_service = |known: &&KnownMachine| known.record.state == MachineState::InService;
-    if world.machines.get(machine).filter(in_service).is_none() {
+    let in_service = |known: &KnownMachine| known.record.state == MachineState::InService;
+    if !world.machines.get(machine).is_some_and(in_service) {
         return Vec::new();
     }
     world.reconciled().of_machine(machine).iter().filter_map(|gpu| world.accepted.news(gpu)).collect()

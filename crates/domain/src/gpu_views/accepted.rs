@@ -113,12 +113,11 @@ impl Accepted {
                 places.filter(|machine| **machine != gpu.machine).cloned().collect();
             let mut found: Vec<_> =
                 elsewhere.into_iter().map(|machine| Conflict::Moved { machine }).collect();
-            match self.find(&gpu.machine, &outside) {
-                Some(accepted) => found.extend(changed(accepted, &outside)),
-                None => {
-                    let missing = missing(&gpu.machine);
-                    found.extend((!missing.is_empty()).then_some(Conflict::Replaced { missing }));
-                }
+            if let Some(accepted) = self.find(&gpu.machine, &outside) {
+                found.extend(changed(accepted, &outside));
+            } else {
+                let missing = missing(&gpu.machine);
+                found.extend((!missing.is_empty()).then_some(Conflict::Replaced { missing }));
             }
             gpu.keep_out(found);
         }
