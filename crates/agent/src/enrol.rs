@@ -52,13 +52,28 @@ pub fn run(args: &EnrolArgs) -> Result<(), Error> {
     let uuid = gpu::HostRoot::at(&args.host_root).host().system_uuid;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::Output)?;
-    let identity = runtime.block_on(cell::enrol(&dir, &args.cell, token.trim(), uuid))?;
+    let enrolled = runtime.block_on(cell::enrol(&dir, &args.cell, token.trim(), uuid));
+    let identity = enrolled.map_err(|error| used_here(error, &dir))?;
     match args.output {
         Format::Json => output::json(&serde_json::json!({
             "machine": identity.machine, "cell": identity.cell, "stateDir": args.state_dir,
         })),
         Format::Table => output::text(&format!("This is the agent of {} now.\n", identity.machine)),
     }
+}
+
+/// A token that was used before, by this very agent perhaps: no reason to be alarmed.
+fn used_here(error: cell::Error, dir: &StateDir) -> cell::Error {
+    let cell::Error::Refused { mut problem, retry_after } = error else { return error };
+    if problem.code == "agent.token-used"
+        && let Ok(identity) = dir.identity()
+    {
+        problem.hint = Some(format!(
+            "This host is enrolled as the agent of {} already: unless `bailiwick-agent run` is refused, nothing needs to be done.",
+            identity.machine
+        ));
+    }
+    cell::Error::Refused { problem, retry_after }
 }
 
 fn read_token(path: &Path) -> Result<String, Error> {
@@ -68,6 +83,6 @@ fn read_token(path: &Path) -> Result<String, Error> {
     } else {
         std::fs::File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text))
     };
-    read.map_err(|source| cell::Error::State { path: path.to_owned(), source })?;
+    read.map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
     Ok(text)
 }

@@ -20,6 +20,15 @@ pub enum Error {
     /// How to reach the API server is not known.
     #[error("how to reach the API server is not known: {0}")]
     Kubernetes(String),
+    /// A file that was named on the command line.
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread or runtime cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -53,6 +62,7 @@ impl Error {
             Self::ApiServer(error) => error.code(),
             Self::Kubernetes(_) => "agent.kubernetes",
             Self::Thread(_) => "agent.thread",
+            Self::Unreadable { .. } => "input.unreadable",
             Self::Output(_) => "output.write",
         }
     }
@@ -67,6 +77,7 @@ impl Error {
             | Self::ApiServer(_)
             | Self::Kubernetes(_)
             | Self::Thread(_)
+            | Self::Unreadable { .. }
             | Self::Output(_) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
             Self::Gpu(_) => Exit::Unusable,
@@ -79,17 +90,17 @@ impl Diagnose for Error {
         match self {
             Self::Gpu(error) => error.problem(),
             Self::Cell(error) => error.problem(),
-            Self::Plugin(_) | Self::ApiServer(_) => {
+            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
                 let problem = Problem::new(self.code(), self.to_string());
-                match dra::CODES.iter().find(|(code, ..)| *code == self.code()) {
+                let mut codes = dra::CODES.iter().chain(domain::agent::CODES);
+                match codes.find(|(code, ..)| *code == self.code()) {
                     Some((_, _, hint)) => problem.hint(*hint),
                     None => problem,
                 }
             }
-            Self::Kubernetes(_) => Problem::new("agent.kubernetes", self.to_string())
-                .hint("Give --kubeconfig, or run the agent as a pod of the cluster."),
-            Self::Thread(_) => Problem::new("agent.thread", self.to_string())
-                .hint("Look at the limits of the agent's unit or pod."),
+            Self::Unreadable { .. } => {
+                Problem::new(self.code(), self.to_string()).hint("Check the path and its permissions.")
+            }
             Self::Output(_) => Problem::new("output.write", self.to_string())
                 .hint("Check the disk and where the output goes."),
         }

@@ -233,6 +233,13 @@ impl World {
         territory && model && zone && class.partition.is_none()
     }
 
+    /// Whether nothing contradicts that it is there, and it is not parted.
+    fn is_whole(&self, machine: &KnownMachine, gpu: &Gpu) -> bool {
+        let Some(reconciled) = self.reconciled().find(&machine.record.name, gpu) else { return true };
+        let mig = reconciled.nvml.as_ref().and_then(|probed| probed.mig.as_ref());
+        reconciled.state != GpuState::Conflicting && mig.is_none_or(|mig| !mig.enabled)
+    }
+
     /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
     pub(crate) fn allocatable(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         self.matches(class, machine, gpu)
@@ -240,6 +247,7 @@ impl World {
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
             && !self.is_double(gpu)
+            && self.is_whole(machine, gpu)
             && class.requires.iter().all(|requirement| match requirement {
                 Requirement::Inventoried => true,
                 Requirement::Probed => {

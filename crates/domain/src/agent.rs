@@ -214,14 +214,24 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Read the message; enrol the agent again if its state is damaged.",
     ),
     (
+        "agent.kubernetes",
+        "How the agent reaches the API server is not known.",
+        "Give --kubeconfig a file with a certificate authority and either a client certificate or a tokenFile, or run the agent as a pod.",
+    ),
+    (
         "agent.not-enrolled",
         "The agent is not enrolled with a cell.",
-        "`bailiwick-agent enrol --cell URL --token TOKEN`.",
+        "`bailiwick-agent enrol --cell URL --token-file FILE`, with a token of `bailiwick agent-token MACHINE`.",
     ),
     (
         "agent.state",
         "The agent's state directory cannot be used.",
         "Make it writable for the agent alone, and free disk space.",
+    ),
+    (
+        "agent.thread",
+        "A thread of the agent cannot be started.",
+        "Look at the limits of the agent's unit or pod.",
     ),
     (
         "agent.token-malformed",

@@ -37,7 +37,7 @@ pub enum AgentError {
     #[error("the token of {0} has ended")]
     TokenLate(Name),
     /// The host is another machine than the one that the token, or the certificate, is for.
-    #[error("this is the agent of {machine}, and it runs on another machine")]
+    #[error("this is the agent of {machine}, and its host does not show that it is that machine")]
     OtherMachine {
         /// Whose agent it is.
         machine: Name,

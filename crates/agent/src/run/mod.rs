@@ -199,6 +199,9 @@ impl Work<'_> {
     async fn follow(&mut self) {
         let Some(sight) = self.known.sight.borrow().clone() else { return };
         let mut problems = Vec::new();
+        if sight.probe.driver.is_none() {
+            problems.push(Problem::new("gpu.no-driver", "no NVIDIA driver answers on this host"));
+        }
         // Without a permit or a driver there is nothing to hand out, and the kubelet withdraws the slices.
         if sight.probe.driver.is_some() && !self.known.permits.lasts().is_zero() {
             if let Err(error) = self.plugin.registration().open() {

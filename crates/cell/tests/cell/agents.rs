@@ -206,6 +206,10 @@ async fn a_gpu_whose_views_contradict_or_that_is_unfit_loses_its_permit_until_th
         (&json!("conflicting"), &json!("gpu.conflict.serial-differs"))
     );
     assert_ne!(gpu["redfish"]["serial"], gpu["nvml"]["serial"]);
+    // No class counts on it, not even one for a trial that asks for no views.
+    let sound = stage.client().get(&format!("/api/v1/gpus/{}", devices[1])).await;
+    assert_eq!(gpu["allocatableBy"], json!([]));
+    assert_ne!(sound["allocatableBy"], json!([]));
     let why = stage.client().get(&format!("/api/v1/machines/{}/why", stage.machine)).await;
     assert!(why["gpus"].to_string().contains("gpu.conflict.serial-differs"), "{why}");
 

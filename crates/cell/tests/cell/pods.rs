@@ -1,12 +1,13 @@
 //! The whole way: a simulated machine with GPUs becomes a real node, its agent sees them, the cell publishes what all views agree on, the
-//! real scheduler gives one to a claim, and the pod sees that one and no other.
+//! real scheduler gives one, or a part of one, to a claim, and the pod sees that one and no other.
 
 use crate::agent::enrolled;
 use crate::node::{CELL_USER, Real, kubectl};
 use crate::support::document;
 use agent::run::{DeviceRoot, Options, ScrubMode};
 use bailiwick_cell::{AgentSettings, SinkSettings};
-use nvml_stand_in::{Description, Installed};
+use domain::probe::{Mig, MigProfile, Placement};
+use nvml_stand_in::{Description, Installed, mig_minors};
 use serde_json::{Value, json};
 use sim::Model;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Generous: the machine may be compiling at the same time.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Half of a GPU.
+const PROFILE: &str = "3g.40gb";
 
 /// Waits until an object is so; fails with what the cell says of its publishing too.
 async fn until(real: &Real, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -24,24 +27,36 @@ async fn until(real: &Real, kind: &str, name: &str, wanted: impl Fn(&Value) -> b
     found.unwrap_or_else(|error| panic!("{error}\n{published:#}"))
 }
 
-/// A host on which the driver tells what the machine's BMC does, with device files like `/dev/null`.
+/// A host on which the driver tells what the machine's BMC does, with device files like `/dev/null`. Its first GPU is in MIG mode.
 async fn host(real: &Real, machine: &str, uuid: &str, files: &Path) -> Installed {
     let mut probe = real.line.client.probe_of(machine, uuid).await;
     for (minor, gpu) in (0..).zip(&mut probe.gpus) {
         gpu.minor = Some(minor);
     }
+    let profile = MigProfile {
+        id: 9,
+        name: PROFILE.to_owned(),
+        slices: 3,
+        memory_bytes: 40 << 30,
+        multiprocessors: 60,
+        max_instances: 2,
+        placements: vec![Placement { start: 0, size: 4 }, Placement { start: 4, size: 4 }],
+        ..MigProfile::default()
+    };
+    probe.gpus[0].mig =
+        Some(Mig { enabled: true, pending: true, profiles: vec![profile], instances: vec![] });
     testbed::make_gpu_files(&files.join("dev"), probe.gpus.len()).unwrap();
     let described = Description::parse(&serde_json::to_string(&probe).unwrap()).unwrap();
     Installed::into(&files.join("driver"), &described).unwrap()
 }
 
-fn claim_and_pod(name: &str) -> [Value; 2] {
-    let command = "env | grep ^BAILIWICK_GPU; ls /dev | grep nvidia; echo end; trap 'exit 0' TERM; while :; do sleep 1; done";
+fn claim_and_pod(name: &str, class: &str) -> [Value; 2] {
+    let command = "env | grep ^BAILIWICK_GPU; ls /dev /dev/nvidia-caps 2>&1 | grep ^nvidia; echo end; trap 'exit 0' TERM; while :; do sleep 1; done";
     [
         json!({
             "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
             "metadata": { "name": name, "namespace": "default" },
-            "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": "probed" } }] } },
+            "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": class } }] } },
         }),
         json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
@@ -57,15 +72,15 @@ fn claim_and_pod(name: &str) -> [Value; 2] {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
-    let mut real = Real::of(Model::PowerEdgeXe, 1, |settings, plane| {
+/// A cell whose agents report often, publishing to the real cluster.
+async fn cell_with_agents() -> Real {
+    let real = Real::of(Model::PowerEdgeXe, 1, |settings, plane| {
         let mut agents = AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         agents.report_interval = Duration::from_secs(1);
         settings.agents = Some(agents);
         let kubeconfig = Some(plane.kubeconfig_for(CELL_USER, &[]).unwrap());
         settings.sinks = vec![SinkSettings::Cluster { kubeconfig, context: None }];
-        settings.cluster_user = CELL_USER.to_owned();
+        CELL_USER.clone_into(&mut settings.cluster_user);
     })
     .await;
     for (role, user) in [("cell", CELL_USER), ("agent", "agent")] {
@@ -78,28 +93,74 @@ async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
         let (name, user) = (format!("--clusterrole=bailiwick-{role}"), format!("--user={user}"));
         kubectl(&real.plane, &["create", "clusterrolebinding", &format!("gpu-{role}"), &name, &user]).await;
     }
-    let class = document("GpuClass", "probed", json!({ "jurisdiction": "de", "requires": ["probed"] }));
-    real.line.client.apply(vec![class], &[]).await;
+    real
+}
 
+/// Classes of whole GPUs and of parts, and a machine whose GPUs may be parted.
+async fn declare(real: &Real) {
+    let whole = document("GpuClass", "probed", json!({ "jurisdiction": "de", "requires": ["probed"] }));
+    let spec = json!({ "jurisdiction": "de", "requires": ["probed"], "partition": PROFILE });
+    let machine = &real.line.site.machines()[0];
+    let bmc = json!({
+        "address": format!("{}:{}", machine.address, machine.port), "username": machine.username,
+        "passwordFile": "pw",
+    });
+    let parted = json!({ "site": "fra1", "bmc": bmc, "partitions": [PROFILE] });
+    let all = vec![whole, document("GpuClass", "parts", spec), document("Machine", &machine.name, parted)];
+    real.line.client.apply(all, &[(machine.name.clone(), machine.password.clone())]).await;
+}
+
+/// What the kernel says of the machine that this one stands for.
+fn write_host(files: &Path, uuid: &str) {
+    for name in ["dev", "driver", "static-cdi"] {
+        std::fs::create_dir(files.join(name)).unwrap();
+    }
+    let minors = mig_minors(1);
+    let said = [
+        ("proc/sys/kernel/random", "boot_id", "7e57ab1e-0000-4000-8000-000000000001"),
+        ("sys/class/dmi/id", "product_uuid", uuid),
+        ("proc", "devices", "Character devices:\n  1 mem\n510 nvidia-caps\n"),
+        ("proc/driver/nvidia-caps", "mig-minors", &minors),
+    ];
+    for (folder, file, text) in said {
+        let folder = files.join("host").join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+}
+
+/// A claim's device, as it is published.
+async fn given(real: &Real, claim: &str) -> (String, Value) {
+    let claim = real.plane.object("resourceclaim", claim).await.unwrap();
+    let device = claim["status"]["allocation"]["devices"]["results"][0]["device"].as_str().unwrap();
+    let slices = kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await;
+    let slices: Value = serde_json::from_str(&slices).unwrap();
+    let all =
+        slices["items"].as_array().unwrap().iter().filter_map(|slice| slice["spec"]["devices"].as_array());
+    let found = all.flatten().find(|given| given["name"] == device).cloned();
+    (device.to_owned(), found.unwrap_or_else(|| panic!("{device} is not in {slices:#}")))
+}
+
+/// What the container of a pod sees of GPUs: the UUID in its environment, and files below `/dev`.
+async fn seen(node: &testbed::Node, pod: &Value) -> (String, Vec<String>) {
+    let lines = node.output(pod).await.unwrap();
+    let mut variables = lines.iter().filter_map(|line| line.strip_prefix("BAILIWICK_GPU_"));
+    let uuid = variables.next().unwrap().split_once('=').unwrap().1.to_owned();
+    assert_eq!(variables.next(), None, "{lines:?}");
+    (uuid, lines.into_iter().filter(|line| line.starts_with("nvidia") && line != "nvidiactl").collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_on() {
+    let mut real = cell_with_agents().await;
+    declare(&real).await;
     let (machine, uuid) = (real.line.names()[0].clone(), real.line.site.machines()[0].uuid.clone());
     let user_data = real.deploy(&machine).await;
     let node = real.boot(&machine, &uuid, &user_data).await;
     real.line.until(&machine, |machine| machine["state"] == "in-service").await;
 
     let files = tempfile::tempdir().unwrap();
-    for name in ["dev", "driver", "static-cdi"] {
-        std::fs::create_dir(files.path().join(name)).unwrap();
-    }
-    // What the kernel says of the machine that this one stands for.
-    let said = [
-        ("proc/sys/kernel/random", "boot_id", "7e57ab1e-0000-4000-8000-000000000001"),
-        ("sys/class/dmi/id", "product_uuid", uuid.as_str()),
-    ];
-    for (folder, file, text) in said {
-        let folder = files.path().join("host").join(folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(file), text).unwrap();
-    }
+    write_host(files.path(), &uuid);
     let installed = host(&real, &machine, &uuid, files.path()).await;
     let cell = real.line.cell.agents_address().unwrap();
     let (dir, _) =
@@ -123,31 +184,17 @@ async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
         async move { agent::run::run(&options, claims, dir, stop).await.unwrap() }
     });
 
-    for object in claim_and_pod("trains") {
+    for object in [claim_and_pod("trains", "probed"), claim_and_pod("infers", "parts")].into_iter().flatten()
+    {
         real.plane.apply(&object).await.unwrap();
     }
     let pod = until(&real, "pod", "trains", |pod| pod["status"]["phase"] == "Running").await;
-    let claim = real.plane.object("resourceclaim", "trains").await.unwrap();
-    let device =
-        claim["status"]["allocation"]["devices"]["results"][0]["device"].as_str().unwrap().to_owned();
-    let slices: Value =
-        serde_json::from_str(&kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await).unwrap();
-    let devices = slices["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|slice| slice["spec"]["devices"].as_array().unwrap());
-    let given = devices.clone().find(|given| given["name"] == device.as_str()).unwrap();
-    assert_eq!(devices.count(), Model::PowerEdgeXe.gpu_count());
-    assert_eq!(given["attributes"]["jurisdiction"]["string"], "de");
-    assert_eq!(given["attributes"]["machine"]["string"], machine.as_str());
-
-    let seen = node.output(&pod).await.unwrap();
-    let variables: Vec<_> = seen.iter().filter_map(|line| line.strip_prefix("BAILIWICK_GPU_")).collect();
-    let uuid = given["attributes"]["uuid"]["string"].as_str().unwrap();
-    assert!(matches!(variables[..], [only] if only.ends_with(&format!("={uuid}"))), "{uuid} in {seen:?}");
-    let nodes = seen.iter().filter(|line| line.starts_with("nvidia") && *line != "nvidiactl");
-    assert_eq!(nodes.count(), 1, "{seen:?}");
+    let (device, whole) = given(&real, "trains").await;
+    assert_eq!(whole["attributes"]["jurisdiction"]["string"], "de");
+    assert_eq!(whole["attributes"]["machine"]["string"], machine.as_str());
+    let (uuid, nodes) = seen(&node, &pod).await;
+    assert_eq!(whole["attributes"]["uuid"]["string"], uuid.as_str());
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
     let deadline = Instant::now() + PATIENCE;
     loop {
         let told = real.line.client.get("/api/v1/gpus").await;
@@ -161,8 +208,24 @@ async fn a_pod_sees_the_gpu_of_its_claim_which_bmc_and_driver_agree_on() {
         assert!(Instant::now() < deadline, "nobody is told to have {device}: {told:#}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    kubectl(&real.plane, &["delete", "pod", "trains", "--wait=false"]).await;
-    until(&real, "pod", "trains", Value::is_null).await;
+
+    // The part did not exist before its claim, and does not after it.
+    let pod = until(&real, "pod", "infers", |pod| pod["status"]["phase"] == "Running").await;
+    let (_, part) = given(&real, "infers").await;
+    assert_eq!(part["attributes"]["profile"]["string"], PROFILE);
+    let (uuid, nodes) = seen(&node, &pod).await;
+    let instances = || {
+        let text = std::fs::read_to_string(installed.description()).unwrap();
+        Description::parse(&text).unwrap().gpus[0]["mig"]["instances"].clone()
+    };
+    assert!(uuid.starts_with("MIG-") && instances()[0]["uuid"] == uuid.as_str(), "{uuid} {}", instances());
+    let caps = nodes.iter().filter(|node| node.starts_with("nvidia-cap") && *node != "nvidia-caps").count();
+    assert!(nodes.contains(&"nvidia0".to_owned()) && caps == 2 && nodes.len() == 4, "{nodes:?}");
+    for pod in ["trains", "infers"] {
+        kubectl(&real.plane, &["delete", "pod", pod, "--wait=false"]).await;
+        until(&real, "pod", pod, Value::is_null).await;
+    }
+    assert_eq!(instances(), json!([]));
     stop.cancel();
     agent.await.unwrap();
 }
