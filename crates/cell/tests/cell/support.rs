@@ -186,11 +186,13 @@ impl Client {
     pub(crate) async fn wait_until_published(&self) -> Value {
         let events = self.get("/api/v1/events?limit=1000").await;
         let last = events["items"].as_array().unwrap().last().unwrap()["id"].as_i64().unwrap();
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
         loop {
             let publications = self.get("/api/v1/publications").await;
             if publications[0]["through"].as_i64().unwrap_or(0) >= last {
                 return publications;
             }
+            assert!(tokio::time::Instant::now() < deadline, "nothing is published: {publications:#}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
