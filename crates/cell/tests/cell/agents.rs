@@ -113,13 +113,15 @@ impl Stage {
         assert_eq!(self.client().call("POST", &path, None).await.0, 200);
     }
 
-    /// Waits until a GPU has this conflict.
+    /// Waits until all views are in, and of all that could contradict this alone is left.
     async fn conflict(&self, code: &str) -> Value {
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         loop {
             let gpus = self.gpus().await;
-            let has = |gpu: &&Value| gpu["conflicts"].as_array().unwrap().iter().any(|it| it["code"] == code);
-            if let Some(gpu) = gpus.iter().find(has) {
+            let mut doubtful = gpus.iter().filter(|gpu| gpu["conflicts"] != json!([]));
+            if let (Some(gpu), None) = (doubtful.next(), doubtful.next())
+                && gpu["conflicts"].as_array().unwrap().iter().all(|conflict| conflict["code"] == code)
+            {
                 return gpu.clone();
             }
             assert!(tokio::time::Instant::now() < deadline, "no {code}: {gpus:?}");

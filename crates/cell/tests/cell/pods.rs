@@ -7,7 +7,7 @@ use crate::support::document;
 use agent::run::{DeviceRoot, Options, ScrubMode};
 use bailiwick_cell::{AgentSettings, SinkSettings};
 use domain::probe::{Mig, MigProfile, Placement};
-use nvml_stand_in::{Description, Installed, mig_minors};
+use nvml_stand_in::{Description, Event, Installed, mig_minors};
 use serde_json::{Value, json};
 use sim::Model;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -150,6 +150,29 @@ async fn seen(node: &testbed::Node, pod: &Value) -> (String, Vec<String>) {
     (uuid, lines.into_iter().filter(|line| line.starts_with("nvidia") && line != "nvidiactl").collect())
 }
 
+/// Has the driver tell of an XID error; how long until the device is tainted, and how many objects were written for that.
+async fn an_xid_is_published(real: &Real, installed: &Installed) -> (Duration, u64) {
+    let events = async || real.line.client.get("/api/v1/events?limit=1000").await["items"].clone();
+    let last = events().await.as_array().unwrap().last().unwrap()["id"].as_i64();
+    let mut host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
+    host.events.push(Event { gpu: 1, xid: 119 });
+    installed.describe(&host).unwrap();
+    let began = Instant::now();
+    while !kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await.contains("gpu.health.xid") {
+        assert!(began.elapsed() < PATIENCE, "{:#}", events().await);
+    }
+    let took = began.elapsed();
+    loop {
+        let all = events().await;
+        let mut since = all.as_array().unwrap().iter().filter(|event| event["id"].as_i64() > last);
+        if let Some(published) = since.find(|event| event["kind"] == "publication.written") {
+            return (took, published["data"]["written"].as_u64().unwrap());
+        }
+        assert!(began.elapsed() < PATIENCE, "{all:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_on() {
     let mut real = cell_with_agents().await;
@@ -226,6 +249,11 @@ async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_
         until(&real, "pod", pod, Value::is_null).await;
     }
     assert_eq!(instances(), json!([]));
+
+    let (took, written) = an_xid_is_published(&real, &installed).await;
+    println!("a GPU's XID error is a taint in the API server after {took:?}, {written} objects written");
+    // Its pool has two: that of the counters, and that of the devices.
+    assert_eq!(written, 2);
     stop.cancel();
     agent.await.unwrap();
 }

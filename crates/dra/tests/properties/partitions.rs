@@ -2,7 +2,7 @@
 
 use crate::h100::{h100, in_mig_mode};
 use crate::limits::{codes, devices, fra1, machine, serial, slices};
-use bailiwick_dra::{GpuKey, Input, Object, devices as devices_of, publish};
+use bailiwick_dra::{GpuKey, Input, Object, Step, devices as devices_of, publish, reconcile};
 use domain::probe::{Driver, Finding, Mig, NvLink, Severity};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -236,6 +236,30 @@ fn a_finding_taints_by_how_bad_it_is_and_the_taint_goes_with_it() {
     assert_eq!(taint(Some(Severity::Warning)), health("NoSchedule"));
     assert_eq!(taint(Some(Severity::Notice)), None);
     assert_eq!(taint(None), None);
+}
+
+#[test]
+fn a_change_of_one_gpus_health_is_one_slice_to_write_in_a_fleet() {
+    let of_machine =
+        |machine: usize| (0..8).map(|at| serial(&format!("G{machine}x{at}"))).collect::<Vec<_>>();
+    let mut input = fra1((0..20).map(|at| machine(&format!("m{at}"), of_machine(at))).collect());
+    let keys = input.machines.iter().flat_map(|machine| &machine.gpus).filter_map(GpuKey::of);
+    input.probed = keys.map(|key| (key, h100(None))).collect();
+    let written = |before: &[Object], after: &[Object]| -> Vec<String> {
+        let there: Vec<_> = before.iter().map(Object::json).collect();
+        let steps = reconcile(&there, after).into_iter();
+        let applied = steps.map(|step| match step {
+            Step::Apply(object) => object.name.clone(),
+            Step::Delete { name } => panic!("{name} is deleted"),
+        });
+        applied.collect()
+    };
+    let before = publish(&input).observed;
+    let ill = GpuKey::of(&of_machine(7)[3]).unwrap();
+    input.probed.insert(ill, h100(Some(Severity::Warning)));
+    let after = publish(&input).observed;
+    assert_eq!(written(&before, &after), ["m7-gpu-00"]);
+    assert_eq!(written(&after, &before), ["m7-gpu-00"]);
 }
 
 #[test]
