@@ -233,11 +233,15 @@ impl World {
         territory && model && zone && class.partition.is_none()
     }
 
-    /// Whether nothing contradicts that it is there, and it is not parted.
-    fn is_whole(&self, machine: &KnownMachine, gpu: &Gpu) -> bool {
+    /// Whether it is published as a whole GPU, as far as its views go: nothing contradicts, and its MIG mode allows it.
+    fn is_offered_whole(&self, machine: &KnownMachine, gpu: &Gpu) -> bool {
         let Some(reconciled) = self.reconciled().find(&machine.record.name, gpu) else { return true };
-        let mig = reconciled.nvml.as_ref().and_then(|probed| probed.mig.as_ref());
-        reconciled.state != GpuState::Conflicting && mig.is_none_or(|mig| !mig.enabled)
+        let whole = |probed| {
+            let key = GpuKey::of(gpu)?;
+            dra::devices(&key, probed, &machine.spec.partitions).into_iter().find(|(_, part)| part.is_none())
+        };
+        reconciled.state != GpuState::Conflicting
+            && gpus::confirmed(reconciled).is_none_or(|probed| whole(probed).is_some())
     }
 
     /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
@@ -247,7 +251,7 @@ impl World {
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
             && !self.is_double(gpu)
-            && self.is_whole(machine, gpu)
+            && self.is_offered_whole(machine, gpu)
             && class.requires.iter().all(|requirement| match requirement {
                 Requirement::Inventoried => true,
                 Requirement::Probed => {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sim::{Action, Fault, Model, RunningSite, Site};
-use support::{Desk, Run};
+use support::{Desk, PLACES, Run};
 use tokio::process::{Child, Command};
 
 /// A site of two machines whose BMCs take a moment for each answer, and a desk with their declarations.
@@ -46,34 +46,20 @@ impl Stage {
     }
 
     fn write_declarations(&self) {
-        let mut text = "
-apiVersion: bailiwick.dev/v1alpha1
-kind: Jurisdiction
-metadata: {name: eu}
-spec: {}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: LegalEntity
-metadata: {name: acme}
-spec: {legalName: Acme, country: DE}
----
-apiVersion: bailiwick.dev/v1alpha1
-kind: Site
-metadata: {name: fra1}
-spec: {jurisdiction: eu, operator: acme, country: DE, bmcNetworks: [127.0.0.0/8]}
----
+        let mut text = format!(
+            "{PLACES}---
 apiVersion: bailiwick.dev/v1alpha1
 kind: GpuClass
-metadata: {name: trial}
-spec: {jurisdiction: eu, requires: [inventoried]}
+metadata: {{name: trial}}
+spec: {{jurisdiction: eu, requires: [inventoried]}}
 "
-        .to_owned();
+        );
         for machine in self.site.machines() {
             let (name, address, port, username) =
                 (&machine.name, machine.address, machine.port, &machine.username);
             text += &format!(
                 "---\napiVersion: bailiwick.dev/v1alpha1\nkind: Machine\nmetadata: {{name: {name}}}\n\
-                 spec: {{site: fra1, bmc: {{address: '{address}:{port}', username: {username}, passwordFile: bmc.password}}}}\n"
+                 spec: {{site: lab, bmc: {{address: '{address}:{port}', username: {username}, passwordFile: bmc.password}}}}\n"
             );
             self.desk.write("inventory/bmc.password", &machine.password);
         }

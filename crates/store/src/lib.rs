@@ -20,6 +20,7 @@ mod open;
 mod place;
 mod plans;
 mod queue;
+mod reports;
 mod rows;
 mod seal;
 mod steps;
@@ -27,7 +28,7 @@ mod tokens;
 mod write;
 
 pub use accounts::{BmcAccount, Holder, Phase};
-pub use agents::{AgentError, AgentRecord, EnrolmentId, ProbeRecord, Reported};
+pub use agents::{AgentError, AgentRecord, EnrolmentId, ProbeRecord};
 pub use authorities::{Authority, AuthorityKey};
 pub use enrolment::Enrolment;
 pub use error::{CODES, StoreError};
@@ -37,6 +38,7 @@ pub use machines::{InventoryMark, MachineRecord};
 pub use open::{SCHEMA_VERSION, Store, StoreOptions};
 pub use plans::{Applied, AppliedChange, StoredPlan};
 pub use queue::{Guard, Lease, Turn};
+pub use reports::Reported;
 pub use steps::Advance;
 pub use tokens::TokenRecord;
 

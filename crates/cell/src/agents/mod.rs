@@ -95,25 +95,22 @@ async fn listen_for_silence(store: Store, urgent: Arc<Notify>, stop: Cancellatio
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        match store.lapse_agents().await {
-            Ok(silent) if silent.is_empty() => {}
-            Ok(silent) => {
-                for machine in silent {
-                    tracing::warn!(%machine, "its agent is silent");
+        let silent = store.lapse_agents().await.map(|machines| (machines, "its agent is silent"));
+        let untold = store.lapse_probes().await;
+        let untold =
+            untold.map(|machines| (machines, "its agent says that its GPUs have changed, and not how"));
+        for lapsed in [silent, untold] {
+            match lapsed {
+                Ok((machines, what)) => {
+                    for machine in &machines {
+                        tracing::warn!(%machine, "{what}");
+                    }
+                    if !machines.is_empty() {
+                        urgent.notify_one();
+                    }
                 }
-                urgent.notify_one();
+                Err(error) => tracing::error!(code = error.code(), "cannot look for silent agents: {error}"),
             }
-            Err(error) => tracing::error!(code = error.code(), "cannot look for silent agents: {error}"),
-        }
-        match store.lapse_probes().await {
-            Ok(lapsed) if lapsed.is_empty() => {}
-            Ok(lapsed) => {
-                for machine in lapsed {
-                    tracing::warn!(%machine, "its agent says that its GPUs have changed, and not how");
-                }
-                urgent.notify_one();
-            }
-            Err(error) => tracing::error!(code = error.code(), "cannot look for old probes: {error}"),
         }
     }
 }

@@ -71,6 +71,11 @@ fn with_certificates(redfish: &[Gpu], spdm: Option<&[SpdmGpu]>, nvml: &[ProbedGp
     reconcile(&[views], &Accepted::new())
 }
 
+/// What BMC and driver of a machine show that has no certificates.
+fn views<'a>(machine: &'a Name, redfish: &'a [Gpu], nvml: &'a [ProbedGpu]) -> MachineViews<'a> {
+    MachineViews { machine, given: REDFISH_AND_NVML, redfish: Some(redfish), spdm: None, nvml: Some(nvml) }
+}
+
 /// One machine that shows no certificates.
 fn one(redfish: &[Gpu], nvml: Option<&[ProbedGpu]>) -> Vec<ReconciledGpu> {
     let machine = name("m");
@@ -262,13 +267,6 @@ fn certificates_alone_confirm_where_the_bmc_tells_nothing_of_its_gpus() {
 fn gpus_swapped_between_two_machines_are_found_in_both() {
     let (a, b) = (name("a"), name("b"));
     let (of_a, of_b, in_a, in_b) = ([bmc(1)], [bmc(2)], [driver(2)], [driver(1)]);
-    let views = |machine, redfish, nvml| MachineViews {
-        machine,
-        given: REDFISH_AND_NVML,
-        redfish: Some(redfish),
-        spdm: None,
-        nvml: Some(nvml),
-    };
     let gpus = reconcile(&[views(&a, &of_a, &in_a), views(&b, &of_b, &in_b)], &Accepted::new());
     for machine in [&a, &b] {
         let moved =
@@ -281,13 +279,7 @@ fn gpus_swapped_between_two_machines_are_found_in_both() {
 #[test]
 fn a_gpu_that_was_accepted_elsewhere_is_kept_out_though_all_its_views_agree() {
     let (machine, redfish, nvml) = (name("b"), [bmc(1)], [driver(1)]);
-    let views = MachineViews {
-        machine: &machine,
-        given: REDFISH_AND_NVML,
-        redfish: Some(&redfish),
-        spdm: None,
-        nvml: Some(&nvml),
-    };
+    let views = views(&machine, &redfish, &nvml);
     let accepted = |machine: &str| Accepted::from_iter([accepted(machine, &bmc(1), None)]);
     assert_eq!(reconcile(&[views], &accepted("b"))[0].state, GpuState::Probed);
     let elsewhere = reconcile(&[views], &accepted("a")).remove(0);
@@ -302,13 +294,6 @@ fn accepted(machine: &str, gpu: &Gpu, spdm: Option<&SpdmGpu>) -> AcceptedGpu {
 #[test]
 fn what_a_driver_alone_says_makes_no_other_machines_gpu_doubtful() {
     let (a, b, of_a, in_a, in_b) = (name("a"), name("b"), [bmc(1)], [driver(1)], [driver(1)]);
-    let views = |machine, redfish, nvml| MachineViews {
-        machine,
-        given: REDFISH_AND_NVML,
-        redfish: Some(redfish),
-        spdm: None,
-        nvml: Some(nvml),
-    };
     let own = accepted("a", &bmc(1), None);
     for accepted in [Accepted::new(), Accepted::from_iter([own])] {
         let gpus = reconcile(&[views(&a, &of_a[..], &in_a[..]), views(&b, &[], &in_b)], &accepted);
@@ -331,13 +316,7 @@ fn what_a_driver_alone_says_is_not_written_down() {
 fn a_gpu_in_the_place_of_one_that_was_accepted_is_kept_out_and_one_more_is_not() {
     let machine = name("m");
     let with = |redfish: &[Gpu], nvml: &[ProbedGpu], there: &[u32]| {
-        let views = MachineViews {
-            machine: &machine,
-            given: REDFISH_AND_NVML,
-            redfish: Some(redfish),
-            spdm: None,
-            nvml: Some(nvml),
-        };
+        let views = views(&machine, redfish, nvml);
         let accepted = there.iter().map(|n| accepted("m", &bmc(*n), None)).collect();
         reconcile(&[views], &accepted).iter().map(codes).collect::<Vec<_>>()
     };
@@ -371,13 +350,7 @@ fn a_gpu_with_another_certificate_than_was_accepted_is_kept_out() {
 fn a_person_accepts_what_agrees_and_what_does_not_stays_as_it_was() {
     let machine = name("m");
     let (redfish, nvml) = ([bmc(1), bmc(2), bmc(3)], [driver(1), driver(3)]);
-    let views = MachineViews {
-        machine: &machine,
-        given: REDFISH_AND_NVML,
-        redfish: Some(&redfish),
-        spdm: None,
-        nvml: Some(&nvml),
-    };
+    let views = views(&machine, &redfish, &nvml);
     let before: Accepted = [2, 3, 4].iter().map(|n| accepted("m", &bmc(*n), None)).collect();
     let gpus = reconcile(&[views], &before);
     let news: Vec<_> = gpus.iter().filter_map(|gpu| before.news(gpu)).collect();

@@ -1,8 +1,11 @@
 //! Parts of GPUs are made when they are prepared, and whoever ends in between leaves nothing that nobody knows of.
 
 use crate::node::{Host, POOL, code, part, prepare, unprepare, until};
+use bailiwick_dra::plugin::wire::Device;
 use bailiwick_dra::plugin::{Held, HeldState, Refusal};
 use domain::permit::PermitError;
+use tokio::sync::MutexGuard;
+use tokio::task::JoinHandle;
 
 const LOW: &str = "gpu-0-mig-0-4";
 const HIGH: &str = "gpu-0-mig-4-4";
@@ -34,15 +37,19 @@ fn killed_while_making(host: &Host) {
     drop(making);
 }
 
+/// Has the part of claim `low` made; it is not done before the guard is dropped.
+async fn being_made(host: &Host) -> (MutexGuard<'_, ()>, JoinHandle<Result<Vec<Device>, Refusal>>) {
+    let making = host.world.making.lock().await;
+    let preparer = host.preparer.clone();
+    let preparing = tokio::spawn(async move { prepare(&preparer, "low").await });
+    until(|| !host.world.parts.lock().unwrap().is_empty()).await;
+    (making, preparing)
+}
+
 #[tokio::test]
 async fn a_part_is_known_to_be_held_before_it_is_made_and_answered_after_that() {
     let host = host();
-    let making = host.world.making.lock().await;
-    let preparing = tokio::spawn({
-        let preparer = host.preparer.clone();
-        async move { prepare(&preparer, "low").await }
-    });
-    until(|| !host.world.parts.lock().unwrap().is_empty()).await;
+    let (making, preparing) = being_made(&host).await;
     let held = only(&host).await;
     assert_eq!(
         (held.state.clone(), uuid(&held), &held.devices[0].access),
@@ -187,12 +194,7 @@ async fn parts_that_overlap_are_refused_also_within_one_claim() {
 #[tokio::test]
 async fn a_claim_that_is_given_back_while_its_part_is_made_leaves_nothing() {
     let host = host();
-    let making = host.world.making.lock().await;
-    let preparing = tokio::spawn({
-        let preparer = host.preparer.clone();
-        async move { prepare(&preparer, "low").await }
-    });
-    until(|| !host.world.parts.lock().unwrap().is_empty()).await;
+    let (making, preparing) = being_made(&host).await;
     assert_eq!(code(unprepare(&host.hurried(), "low").await), "plugin.scrub.under-way");
     assert_eq!(
         host.world.asked.load(std::sync::atomic::Ordering::Relaxed),
@@ -209,12 +211,7 @@ async fn a_claim_that_is_given_back_while_its_part_is_made_leaves_nothing() {
 #[tokio::test]
 async fn a_permit_that_ends_while_a_part_is_made_is_no_permit() {
     let host = host();
-    let making = host.world.making.lock().await;
-    let preparing = tokio::spawn({
-        let preparer = host.preparer.clone();
-        async move { prepare(&preparer, "low").await }
-    });
-    until(|| !host.world.parts.lock().unwrap().is_empty()).await;
+    let (making, preparing) = being_made(&host).await;
     let none = PermitError::None { device: LOW.to_owned() };
     *host.world.refused.lock().unwrap() = Some(Refusal::NoPermit(none));
     drop(making);
