@@ -6,6 +6,7 @@ use crate::assignment::AssignmentSpec;
 use crate::base_cluster::BaseClusterSpec;
 use crate::firmware::FirmwareProfileSpec;
 use crate::name::Name;
+use crate::partition::Partitions;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -244,10 +245,11 @@ pub struct MachineSpec {
     pub mac: Option<String>,
     /// How to reach its management controller.
     pub bmc: BmcSpec,
-    /// Profiles of Multi-Instance GPU, such as `1g.10gb`, that its GPUs may be parted into when somebody claims one; `*` means all
-    /// that a GPU has. Absent: its GPUs are given out whole.
+    /// What its GPUs may be parted into when somebody claims a part: profiles of Multi-Instance GPU such as `1g.10gb`, each at every
+    /// place, or at the one that begins at a memory slice (`3g.40gb@4`); `*` means all that a GPU has. Where all of them fit on a GPU
+    /// at once, the scheduler needs no counters. Absent: its GPUs are given out whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub partitions: Vec<String>,
+    pub partitions: Vec<Partitions>,
 }
 
 /// A position in a rack.

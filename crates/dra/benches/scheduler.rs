@@ -45,8 +45,12 @@ async fn main() {
         &[PART, WHOLE],
     )
     .await;
-    measure("a tenth of the machines in all partitions", &probed(tenth, &["*"]), &[PART]).await;
     measure("all machines in partitions of one profile", &probed(MACHINES, &["1g.10gb"]), &[PART]).await;
+    measure("all machines in a layout of three sizes", &probed(MACHINES, LAYOUT), &[PART]).await;
+    // What overlaps has counters.
+    measure("a hundredth of the machines in all partitions", &probed(MACHINES / 100, &["*"]), &[PART, WHOLE])
+        .await;
+    measure("a tenth of the machines in all partitions", &probed(tenth, &["*"]), &[PART]).await;
 }
 
 /// A class's name and its profile.
@@ -54,6 +58,9 @@ type Class = (&'static str, Option<&'static str>);
 
 const WHOLE: Class = ("whole", None);
 const PART: Class = ("part", Some("1g.10gb"));
+
+/// Fits on a GPU at once.
+const LAYOUT: &[&str] = &["3g.40gb@0", "2g.20gb@4", "1g.10gb@6"];
 
 async fn measure(kind: &str, fleet: &Input, classes: &[Class]) {
     let plane = ControlPlane::start().await.unwrap();

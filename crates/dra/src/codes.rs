@@ -80,7 +80,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "dra.partition.unknown-profile",
-        "A machine declares a MIG profile that one of its GPUs has not.",
+        "A machine declares a MIG profile, or a place for one, that one of its GPUs has not.",
         "Correct `spec.partitions` of the Machine; `bailiwick-agent probe -o json` shows what its GPUs have.",
     ),
     (

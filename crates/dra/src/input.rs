@@ -5,7 +5,7 @@ use domain::base_cluster::GpuDriver;
 use domain::declaration::{GpuClassSpec, RackPosition, SiteSpec, Zone};
 use domain::inventory::Gpu;
 use domain::probe::{Driver, ProbedGpu};
-use domain::{Containment, Name, Problem};
+use domain::{Containment, Name, Partitions, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that [`crate::publish`] depends on.
@@ -77,8 +77,8 @@ pub struct PublishedMachine {
     pub driver: Option<Driver>,
     /// Whose DRA driver gives its GPUs out.
     pub gpu_driver: GpuDriver,
-    /// MIG profiles that its GPUs may be parted into ([`domain::declaration::MachineSpec::partitions`]).
-    pub partitions: Vec<String>,
+    /// What its GPUs may be parted into ([`domain::declaration::MachineSpec::partitions`]).
+    pub partitions: Vec<Partitions>,
 }
 
 /// What the API server can do, found by discovery.

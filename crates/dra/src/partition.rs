@@ -3,14 +3,15 @@
 //! A GPU whose MIG mode is on has no whole to give out, and one whose mode is off has no partitions: never are both devices, and
 //! neither while the mode changes or cannot be told. Of a parted one every declared partition at every place where it fits is a
 //! device, which the agent makes when it is prepared. Each takes what it needs of the GPU's counter set, so that the scheduler gives
-//! out what fits together. The names are those of NVIDIA's driver.
+//! out what fits together. Where all of them fit at once there is nothing to count, and a counter set would only cost: the scheduler
+//! of 1.36 looks into every pool with counters for every Node (docs/decisions/0019). The names are those of NVIDIA's driver.
 
 use crate::attribute;
 use crate::device::{self, GpuKey, Place, Shared};
 use crate::json::Text;
-use domain::Problem;
 use domain::permit::Partition;
 use domain::probe::{MigProfile, Placement, ProbedGpu};
+use domain::{Partitions, Problem};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -20,8 +21,8 @@ const MAX_COUNTERS: usize = 32;
 /// What a kind of GPU may be parted into: the same text for every GPU of the kind.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    /// What its counter set holds.
-    pub(crate) counters: Text,
+    /// What its counter set holds; none where all its parts fit at once.
+    pub(crate) counters: Option<Text>,
     pub(crate) parts: Vec<Part>,
     trouble: Vec<Trouble>,
 }
@@ -41,19 +42,19 @@ pub(crate) struct Part {
 /// Why a GPU of the kind is parted otherwise than declared.
 #[derive(Debug)]
 enum Trouble {
-    UnknownProfile { declared: String, has: String },
+    Unknown { declared: Partitions, has: String },
     TooManyCounters(usize),
 }
 
 /// The kinds of GPUs met so far: a fleet has few, and many GPUs of each.
 #[derive(Default)]
-pub(crate) struct Kinds<'a>(Vec<(&'a [MigProfile], &'a [String], Rc<Kind>)>);
+pub(crate) struct Kinds<'a>(Vec<(&'a [MigProfile], &'a [Partitions], Rc<Kind>)>);
 
 /// More are not remembered: a fleet of nothing but exceptions is not to be searched from end to end for each GPU.
 const MOST_KINDS: usize = 32;
 
 impl<'a> Kinds<'a> {
-    pub(crate) fn of(&mut self, probed: &'a ProbedGpu, declared: &'a [String]) -> Rc<Kind> {
+    pub(crate) fn of(&mut self, probed: &'a ProbedGpu, declared: &'a [Partitions]) -> Rc<Kind> {
         let profiles = probed.mig.as_ref().map(|mig| mig.profiles.as_slice()).unwrap_or_default();
         let known = self.0.iter().find(|(these, so, _)| *these == profiles && *so == declared);
         if let Some((_, _, kind)) = known {
@@ -69,30 +70,21 @@ impl<'a> Kinds<'a> {
 }
 
 impl Kind {
-    fn of(profiles: &[MigProfile], declared: &[String]) -> Self {
+    fn of(profiles: &[MigProfile], declared: &[Partitions]) -> Self {
         let offered = offered(profiles);
-        let is_there = |name: &&String| *name == "*" || offered.iter().any(|profile| profile.name == **name);
-        let has = || match &offered[..] {
-            [] => "no profiles".to_owned(),
-            _ => offered.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>().join(", "),
-        };
-        let unknown = declared.iter().filter(|name| !is_there(name));
-        let unknown = unknown.map(|name| Trouble::UnknownProfile { declared: name.clone(), has: has() });
-        let mut trouble: Vec<_> = unknown.collect();
-        let total = total(&offered);
-        let wanted: Vec<_> = offered.into_iter().filter(|profile| is_declared(profile, declared)).collect();
-        if wanted.is_empty() || total.len() > MAX_COUNTERS {
-            if !wanted.is_empty() {
-                trouble.push(Trouble::TooManyCounters(total.len()));
-            }
-            return Self { counters: Text::default(), parts: Vec::new(), trouble };
-        }
-        let places =
-            wanted.iter().flat_map(|profile| profile.placements.iter().map(move |at| (*profile, *at)));
+        let mut trouble: Vec<_> = declared.iter().filter_map(|wish| Trouble::of(wish, &offered)).collect();
         // By name, and each once.
-        let parts: BTreeMap<_, _> =
-            places.map(|(profile, at)| (ending(profile.id, at.start), Part::of(profile, at))).collect();
-        Self { counters: written(&total), parts: parts.into_values().collect(), trouble }
+        let wanted = wanted(&offered, declared);
+        let wanted: BTreeMap<_, _> =
+            wanted.map(|(profile, at)| (ending(profile.id, at.start), (profile, at))).collect();
+        let total = total(&offered);
+        let counted = !fit_at_once(wanted.values().copied(), &total);
+        if counted && total.len() > MAX_COUNTERS {
+            trouble.push(Trouble::TooManyCounters(total.len()));
+            return Self { counters: None, parts: Vec::new(), trouble };
+        }
+        let parts = wanted.into_values().map(|(profile, at)| Part::of(profile, at)).collect();
+        Self { counters: counted.then(|| written(&total)), parts, trouble }
     }
 
     /// Tells why a GPU is parted otherwise than declared.
@@ -102,11 +94,30 @@ impl Kind {
 }
 
 impl Trouble {
+    /// Why a GPU with these profiles has nothing of what is wished, if so.
+    fn of(wish: &Partitions, offered: &[&MigProfile]) -> Option<Self> {
+        let Partitions::Of { profile: wished, .. } = wish else { return None };
+        let (names, places): (Vec<_>, Vec<_>) = offered
+            .iter()
+            .flat_map(|profile| profile.placements.iter().map(|at| (profile.name.as_str(), at.start)))
+            .partition(|(name, _)| name != wished);
+        if places.iter().any(|(name, start)| wish.include(name, *start)) {
+            return None;
+        }
+        let mut has: Vec<_> = places.iter().map(|(name, start)| format!("{name}@{start}")).collect();
+        if has.is_empty() {
+            has = names.iter().map(|(name, _)| (*name).to_owned()).collect();
+            has.dedup();
+        }
+        let has = if has.is_empty() { "no profiles".to_owned() } else { has.join(", ") };
+        Some(Self::Unknown { declared: wish.clone(), has })
+    }
+
     fn problem(&self, place: &Place<'_>) -> Problem {
         match self {
-            Self::UnknownProfile { declared, has } => {
-                let message = format!("{place} is not parted into {declared}: it has no such profile");
-                Problem::new("dra.partition.unknown-profile", message).difference(declared, has).hint(
+            Self::Unknown { declared, has } => {
+                let message = format!("{place} is not parted into {declared}: it has no such profile there");
+                Problem::new("dra.partition.unknown-profile", message).difference(declared.to_string(), has).hint(
                     "correct `spec.partitions` of the Machine; `bailiwick-agent probe -o json` shows what its GPUs have",
                 )
             }
@@ -125,24 +136,20 @@ impl Part {
         let (mut attributes, mut capacity) = (Text::default(), Text::default());
         attributes.object("type", |text| text.string("string", "mig"));
         attributes.object("profile", |text| text.string("string", &profile.name));
-        device::capacity(
-            &mut capacity,
-            [
-                ("memory", profile.memory_bytes),
-                ("multiprocessors", profile.multiprocessors.into()),
-                ("copyEngines", profile.copy_engines.into()),
-                ("decoders", profile.decoders.into()),
-                ("encoders", profile.encoders.into()),
-                ("jpegEngines", profile.jpegs.into()),
-                ("ofaEngines", profile.ofas.into()),
-            ],
-        );
+        device::capacity(&mut capacity, engines(profile).map(|(capacity, _, amount)| (capacity, amount)));
         let counters = written(&counters(profile, placement));
         Self { ending: ending(profile.id, placement.start), attributes, capacity, counters }
     }
 
-    /// The device. `parent` are the attributes that tell of which GPU it is a part.
-    pub(crate) fn write(&self, device: &mut Text, gpu: &str, set: &str, parent: &Text, shared: &Shared) {
+    /// The device. `set` is the counter set that it takes of, `parent` the attributes that tell of which GPU it is a part.
+    pub(crate) fn write(
+        &self,
+        device: &mut Text,
+        gpu: &str,
+        set: Option<&str>,
+        parent: &Text,
+        shared: &Shared,
+    ) {
         device.strings("name", &[gpu, &self.ending]);
         device.object("attributes", |attributes| {
             attributes.extend(parent);
@@ -150,12 +157,14 @@ impl Part {
             attributes.extend(&shared.attributes);
         });
         device.extend(&self.capacity);
-        device.array("consumesCounters", |list| {
-            list.item(|of| {
-                of.string("counterSet", set);
-                of.object("counters", |counters| counters.extend(&self.counters));
+        if let Some(set) = set {
+            device.array("consumesCounters", |list| {
+                list.item(|of| {
+                    of.string("counterSet", set);
+                    of.object("counters", |counters| counters.extend(&self.counters));
+                });
             });
-        });
+        }
         device.extend(&shared.taints);
     }
 }
@@ -186,24 +195,55 @@ impl Mode {
 
 /// The devices that a probed GPU is, as [`crate::publish`] names them: the whole of it, or its declared partitions. What an agent may be
 /// permitted to hand out.
-pub fn devices(key: &GpuKey, probed: &ProbedGpu, declared: &[String]) -> Vec<(String, Option<Partition>)> {
+pub fn devices(
+    key: &GpuKey,
+    probed: &ProbedGpu,
+    declared: &[Partitions],
+) -> Vec<(String, Option<Partition>)> {
     let gpu = key.device_name();
     match Mode::of(probed) {
         Mode::Whole => vec![(gpu, None)],
         Mode::Unsettled => Vec::new(),
         Mode::Parted => {
             let profiles = probed.mig.as_ref().map(|mig| mig.profiles.as_slice()).unwrap_or_default();
-            let wanted = offered(profiles).into_iter().filter(|profile| is_declared(profile, declared));
-            let places = wanted.flat_map(|profile| {
-                profile.placements.iter().map(|at| Partition { profile: profile.id, start: at.start })
-            });
-            places.map(|part| (format!("{gpu}{}", ending(part.profile, part.start)), Some(part))).collect()
+            let offered = offered(profiles);
+            let parts = wanted(&offered, declared)
+                .map(|(profile, at)| Partition { profile: profile.id, start: at.start });
+            parts.map(|part| (format!("{gpu}{}", ending(part.profile, part.start)), Some(part))).collect()
         }
     }
 }
 
-fn is_declared(profile: &MigProfile, declared: &[String]) -> bool {
-    declared.iter().any(|name| name == "*" || *name == profile.name)
+/// The declared partitions at each place.
+fn wanted<'a>(
+    offered: &[&'a MigProfile],
+    declared: &[Partitions],
+) -> impl Iterator<Item = (&'a MigProfile, Placement)> {
+    let is_declared =
+        |profile: &MigProfile, start| declared.iter().any(|wish| wish.include(&profile.name, start));
+    let places = offered.iter().flat_map(|&profile| profile.placements.iter().map(move |at| (profile, *at)));
+    places.filter(move |(profile, at)| is_declared(profile, at.start))
+}
+
+/// Whether a GPU can be all of these parts at the same time.
+fn fit_at_once<'a>(
+    parts: impl Iterator<Item = (&'a MigProfile, Placement)>,
+    total: &BTreeMap<String, u64>,
+) -> bool {
+    let mut taken = BTreeMap::<_, u64>::new();
+    let mut instances = BTreeMap::<_, u32>::new();
+    for (profile, at) in parts {
+        let count = instances.entry(profile.id).or_default();
+        *count += 1;
+        if *count > profile.max_instances {
+            return false;
+        }
+        for (counter, amount) in counters(profile, at) {
+            let sum = taken.entry(counter).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    taken.iter().all(|(counter, amount)| total.get(counter).is_some_and(|there| amount <= there))
 }
 
 /// The profile and the first memory slice, after the GPU's name, as NVIDIA's driver names such devices.
@@ -217,18 +257,22 @@ fn offered(profiles: &[MigProfile]) -> Vec<&MigProfile> {
     profiles.iter().filter(|profile| !profile.placements.is_empty() && is_named(profile)).collect()
 }
 
+/// How much of each engine a partition has: as NVIDIA's driver names the capacity and the counter, and the amount.
+fn engines(profile: &MigProfile) -> [(&'static str, &'static str, u64); 7] {
+    [
+        ("memory", "memory", profile.memory_bytes),
+        ("multiprocessors", "multiprocessors", profile.multiprocessors.into()),
+        ("copyEngines", "copy-engines", profile.copy_engines.into()),
+        ("decoders", "decoders", profile.decoders.into()),
+        ("encoders", "encoders", profile.encoders.into()),
+        ("jpegEngines", "jpeg-engines", profile.jpegs.into()),
+        ("ofaEngines", "ofa-engines", profile.ofas.into()),
+    ]
+}
+
 /// What a partition takes: of each engine so many, and the memory slices that it covers.
 fn counters(profile: &MigProfile, placement: Placement) -> BTreeMap<String, u64> {
-    let amounts = [
-        ("memory", profile.memory_bytes),
-        ("multiprocessors", profile.multiprocessors.into()),
-        ("copy-engines", profile.copy_engines.into()),
-        ("decoders", profile.decoders.into()),
-        ("encoders", profile.encoders.into()),
-        ("jpeg-engines", profile.jpegs.into()),
-        ("ofa-engines", profile.ofas.into()),
-    ];
-    let amounts = amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount));
+    let amounts = engines(profile).into_iter().map(|(_, counter, amount)| (counter.to_owned(), amount));
     let covered = placement.start..placement.start.saturating_add(placement.size);
     let slices = covered.map(|slice| (format!("memory-slice-{slice}"), 1));
     amounts.chain(slices).filter(|(_, amount)| *amount > 0).collect()

@@ -341,7 +341,7 @@ impl<'a> Pool<'a> {
                     }
                     self.whole(&name, &known, &place, host, problems);
                 }
-                (Mode::Parted, Some(kind)) if input.server.counters => {
+                (Mode::Parted, Some(kind)) if input.server.counters || kind.counters.is_none() => {
                     self.parts(&name, &known, &place, host, &kind, problems);
                 }
                 (Mode::Parted, Some(_)) => problems.push(unusable(&place, "the server keeps no counters")),
@@ -363,7 +363,7 @@ impl<'a> Pool<'a> {
         self.devices.push(|device| whole(device, name, known, &shared, place, problems));
     }
 
-    /// The partitions of one GPU, and the counters that they share.
+    /// The partitions of one GPU, and the counters that they share, if they do.
     fn parts(
         &mut self,
         name: &str,
@@ -374,16 +374,19 @@ impl<'a> Pool<'a> {
         problems: &mut Vec<Problem>,
     ) {
         let shared = Shared::of(host, known, place, problems);
-        let set = format!("{name}-counters");
-        self.counters.push(|text| {
-            text.string("name", &set);
-            text.object("counters", |counters| counters.extend(&kind.counters));
-        });
+        let set = kind.counters.as_ref().map(|total| (format!("{name}-counters"), total));
+        if let Some((set, total)) = &set {
+            self.counters.push(|text| {
+                text.string("name", set);
+                text.object("counters", |counters| counters.extend(total));
+            });
+        }
+        let set = set.as_ref().map(|(set, _)| set.as_str());
         let mut parent = Attributes::new(place, problems);
         parent.text("parentUUID", known.probed.and_then(|gpu| gpu.uuid.as_deref()));
         let parent = parent.done();
         for part in &kind.parts {
-            self.devices.push(|device| part.write(device, name, &set, &parent, &shared));
+            self.devices.push(|device| part.write(device, name, set, &parent, &shared));
         }
     }
 }

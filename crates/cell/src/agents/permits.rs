@@ -6,7 +6,7 @@ use crate::gpus;
 use crate::world::{KnownMachine, World};
 use domain::gpu_views::ReconciledGpu;
 use domain::permit::{Partition, Permit, Permits, PublicKey, SignedPermits};
-use domain::{MachineState, Name};
+use domain::{MachineState, Name, Partitions};
 use dra::GpuKey;
 use jiff::Timestamp;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
@@ -71,7 +71,7 @@ fn is_open(known: &KnownMachine) -> bool {
 
 /// The devices that a GPU is, whole or in its declared partitions, with its UUID as NVML writes it; none unless all views of it
 /// agree and it is fit for use.
-fn devices(gpu: &ReconciledGpu, declared: &[String]) -> Vec<(Name, String, Option<Partition>)> {
+fn devices(gpu: &ReconciledGpu, declared: &[Partitions]) -> Vec<(Name, String, Option<Partition>)> {
     let Some(probed) = gpus::confirmed(gpu).filter(|probed| !gpus::is_unfit(probed)) else {
         return Vec::new();
     };

@@ -105,7 +105,7 @@ async fn declare(real: &Real) {
         "address": format!("{}:{}", machine.address, machine.port), "username": machine.username,
         "passwordFile": "pw",
     });
-    let parted = json!({ "site": "fra1", "bmc": bmc, "partitions": [PROFILE] });
+    let parted = json!({ "site": "fra1", "bmc": bmc, "partitions": ["*"] });
     let all = vec![whole, document("GpuClass", "parts", spec), document("Machine", &machine.name, parted)];
     real.line.client.apply(all, &[(machine.name.clone(), machine.password.clone())]).await;
 }

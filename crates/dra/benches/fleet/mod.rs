@@ -55,7 +55,7 @@ pub(crate) fn probed(parted: usize, partitions: &[&str]) -> Input {
             cuda: Some("13.0".to_owned()),
         });
         if is_parted {
-            machine.partitions = partitions.iter().map(|&profile| profile.to_owned()).collect();
+            machine.partitions = partitions.iter().map(|wish| wish.parse().unwrap()).collect();
         }
         for (at, gpu) in machine.gpus.iter().enumerate() {
             input.probed.insert(GpuKey::of(gpu).unwrap(), as_probed(gpu, at, is_parted));

@@ -183,7 +183,7 @@ pub(crate) fn probed(input: &mut Input, at: &str, gpus: usize) -> PublishedMachi
     let driver = Driver { version: Some("580.95.05".into()), nvml: None, cuda: Some("13.0".into()) };
     let parted = PublishedMachine {
         driver: Some(driver),
-        partitions: vec!["*".to_owned()],
+        partitions: vec![domain::Partitions::All],
         ..machine(at, "de", gpus)
     };
     input.probed.extend(parted.gpus.iter().filter_map(GpuKey::of).map(|key| (key, in_mig_mode(h100(None)))));

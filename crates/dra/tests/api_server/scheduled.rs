@@ -130,6 +130,26 @@ async fn a_gpu_in_mig_mode_is_given_out_in_two_halves_and_neither_in_a_third_nor
 }
 
 #[tokio::test]
+async fn a_layout_is_given_out_part_by_part_though_nothing_is_counted() {
+    let mut input = input("layout", &["de"]);
+    let parted = probed(&mut input, "layout-de", 1);
+    let partitions = ["4g.40gb@0", "3g.40gb@4"].map(|part| part.parse().unwrap()).to_vec();
+    input.machines = vec![PublishedMachine { partitions, ..parted }];
+    let slices = publish(&input).observed;
+    assert!(slices.iter().all(|slice| slice.json()["spec"].get("sharedCounters").is_none()));
+    let class = |partition| json!({ "jurisdiction": "eu", "partition": partition, "requires": ["probed"] });
+    let classes = [("four", class("4g.40gb")), ("three", class("3g.40gb"))];
+    let cluster = published(input, &classes).await;
+    for class in ["four", "three"] {
+        let (first, second) = (format!("layout-{class}-1"), format!("layout-{class}-2"));
+        ask(&cluster, &first, class, Some("layout-")).await;
+        assert_eq!(got(&cluster, &first).await, "layout-de");
+        ask(&cluster, &second, class, Some("layout-")).await;
+        refused(&cluster, &second).await;
+    }
+}
+
+#[tokio::test]
 async fn a_class_gives_out_what_nvidias_driver_published_of_the_gpus_that_it_names() {
     let mut input = input("theirs", &["de"]);
     let known = PublishedMachine { gpu_driver: GpuDriver::Nvidia, ..probed(&mut input, "theirs-de", 1) };

@@ -77,7 +77,7 @@ fn machine() -> impl Strategy<Value = PublishedMachine> {
     let names = prop_oneof!["m[0-9]{1,2}", "[a-z]{63}"];
     let gpus = prop_oneof![9 => vec(gpu(), 0..10), 1 => vec(gpu(), 100..300)];
     let alarms = vec(prop_oneof![Just("bmc.pin-mismatch".to_owned()), word()], 0..3);
-    let partitions = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["3g.40gb".to_owned(), "9g".to_owned()])];
+    let partitions = prop_oneof![3 => Just(vec![]), 1 => Just(["3g.40gb", "9g", "1g.10gb@2"].map(|wish| wish.parse().unwrap()).to_vec())];
     (names, "s[0-3]", option::of(zone()), gpus, partitions, alarms).prop_map(
         |(machine, site, zone, gpus, partitions, alarms)| PublishedMachine {
             name: name(&machine),

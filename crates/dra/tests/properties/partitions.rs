@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 fn parted(gpus: usize, partitions: &[&str]) -> Input {
     let gpus: Vec<_> = (0..gpus).map(|at| serial(&format!("G{at}"))).collect();
     let mut input = fra1(vec![machine("m1", gpus.clone())]);
-    input.machines[0].partitions = partitions.iter().map(|&name| name.to_owned()).collect();
+    input.machines[0].partitions = partitions.iter().map(|wish| wish.parse().unwrap()).collect();
     let gpu = if partitions.is_empty() { h100(None) } else { in_mig_mode(h100(None)) };
     input.probed = gpus.iter().filter_map(GpuKey::of).map(|key| (key, gpu.clone())).collect();
     input
@@ -153,11 +153,63 @@ fn a_gpu_that_somebody_parted_is_no_whole_one() {
 }
 
 #[test]
-fn a_server_without_counters_is_told_of_no_partitions() {
+fn a_place_that_a_gpu_has_not_is_told_with_those_that_it_has() {
+    let output = publish(&parted(1, &["3g.40gb@4", "3g.40gb@1"]));
+    let [problem] = &output.diagnostics[..] else { panic!("{:?}", output.diagnostics) };
+    assert_eq!(problem.code, "dra.partition.unknown-profile");
+    assert_eq!(problem.expected.as_deref(), Some("3g.40gb@0, 3g.40gb@4"));
+}
+
+#[test]
+fn a_server_without_counters_is_told_of_no_partitions_that_need_them() {
     let mut input = parted(1, &["*"]);
     input.server.counters = false;
     assert!(all_devices(&input).is_empty());
     assert_eq!(codes(&input), ["dra.gpu.mig-mode"]);
+    input.machines[0].partitions = vec!["1g.10gb".parse().unwrap()];
+    assert_eq!(all_devices(&input).len(), 7);
+    assert!(codes(&input).is_empty());
+}
+
+/// Whether anything of it is counted; never a part of it alone.
+fn is_counted(input: &Input) -> bool {
+    let takes = all_devices(input)
+        .iter()
+        .map(|device| device.get("consumesCounters").is_some())
+        .collect::<BTreeSet<_>>();
+    let sets = publish(input).observed.iter().any(|slice| slice.json()["spec"]["sharedCounters"].is_array());
+    assert_eq!(takes.into_iter().collect::<Vec<_>>(), [sets]);
+    sets
+}
+
+#[test]
+fn parts_of_one_size_and_a_layout_need_no_counters() {
+    let layouts: [&[&str]; 6] = [
+        &["1g.10gb"],
+        &["1g.20gb"],
+        &["3g.40gb"],
+        &["7g.80gb"],
+        &["4g.40gb@0", "3g.40gb@4"],
+        &["3g.40gb@0", "1g.10gb@4", "1g.10gb@5", "2g.20gb@6"],
+    ];
+    // The last has no place at 6: what is left fits.
+    for layout in layouts {
+        assert!(!is_counted(&parted(2, layout)), "{layout:?}");
+    }
+    for overlapping in [&["1g.10gb", "2g.20gb"][..], &["4g.40gb", "3g.40gb"], &["*"]] {
+        assert!(is_counted(&parted(2, overlapping)), "{overlapping:?}");
+    }
+}
+
+#[test]
+fn more_instances_of_a_profile_than_a_gpu_takes_are_counted() {
+    let mut input = parted(1, &["1g.10gb"]);
+    for profile in
+        input.probed.values_mut().filter_map(|gpu| gpu.mig.as_mut()).flat_map(|mig| &mut mig.profiles)
+    {
+        profile.max_instances = 6;
+    }
+    assert!(is_counted(&input));
 }
 
 #[test]
@@ -179,6 +231,23 @@ fn each_partition_fits_and_seven_of_the_smallest_fit_together() {
 }
 
 proptest! {
+    #[test]
+    fn whatever_is_declared_is_counted_unless_all_of_it_fits_at_once(
+        chosen in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+    ) {
+        let all = parted(1, &["*"]);
+        let (devices, counters) = (all_devices(&all), counters(&all));
+        let chosen: BTreeSet<_> = chosen.iter().map(|at| at.index(devices.len())).collect();
+        let chosen: Vec<_> = chosen.into_iter().map(|at| &devices[at]).collect();
+        let layout: Vec<_> = chosen.iter().map(|device| {
+            let start = device["name"].as_str().unwrap().rsplit_once('-').unwrap().1;
+            format!("{}@{start}", device["attributes"]["profile"]["string"].as_str().unwrap())
+        }).collect();
+        let input = parted(1, &layout.iter().map(String::as_str).collect::<Vec<_>>());
+        prop_assert_eq!(all_devices(&input).len(), chosen.len());
+        prop_assert_eq!(is_counted(&input), !fit(&counters, &chosen), "{:?}", layout);
+    }
+
     #[test]
     fn partitions_that_share_a_memory_slice_never_fit_together(
         one in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(),
