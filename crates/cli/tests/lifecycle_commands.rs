@@ -137,3 +137,22 @@ async fn history_tells_the_whole_life_in_its_order() {
     interrupt(&rack.child);
     assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_base_cluster_is_rendered_as_objects_for_a_repository() {
+    let mut rack = Rack::start().await;
+    let yaml = rack.run("render basecluster fra1-official --workers 3").await.ends(0).stdout;
+    let kinds = yaml.lines().filter_map(|line| line.strip_prefix("kind: "));
+    let kinds: Vec<_> = kinds.map(|kind| kind.trim_matches('\'')).collect();
+    for kind in ["Cluster", "Metal3Cluster", "MachineDeployment", "Metal3MachineTemplate"] {
+        assert!(kinds.contains(&kind), "{kind} is missing in {kinds:?}");
+    }
+    let json = rack.run("render basecluster fra1-official --workers 3 -o json").await.ends(0).json();
+    let items = json["items"].as_array().unwrap();
+    assert_eq!(items.iter().map(|item| item["kind"].as_str().unwrap()).collect::<Vec<_>>(), kinds);
+    let workers = items.iter().find(|item| item["kind"] == "MachineDeployment").unwrap();
+    assert_eq!(workers["spec"]["replicas"], 3);
+    rack.run("render basecluster nowhere").await.ends(4);
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}

@@ -12,44 +12,14 @@ mod support;
 
 use std::cell::Cell as Count;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use sim::ironic::{Delays, IronicEndpoint, NodeEvent, Verb, VerbCount};
-use sim::{Action, Cluster, Fault, Model, RunningSite, Site};
-use support::Desk;
+use sim::ironic::{Delays, Verb, VerbCount};
+use support::stage::{Running, Stage};
 use testbed::Postgres;
-use tokio::process::Child;
 use tokio::time::Instant;
-
-/// A rack, an Ironic, a base cluster, all simulated and in this process; the cells are processes of their own.
-struct Stage {
-    desk: Desk,
-    site: RunningSite,
-    ironic: IronicEndpoint,
-    cluster: Cluster,
-    http: reqwest::Client,
-}
-
-/// A running cell and how to reach it.
-struct Running {
-    child: Child,
-    server: String,
-}
-
-impl Running {
-    async fn kill(mut self) {
-        self.child.start_kill().unwrap();
-        self.child.wait().await.unwrap();
-    }
-
-    fn send(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-}
 
 /// A database that replicas share. It goes with the first value.
 async fn database() -> (Postgres, String) {
@@ -59,162 +29,33 @@ async fn database() -> (Postgres, String) {
     (server, url)
 }
 
-fn document(kind: &str, name: &str, spec: &Value) -> Value {
-    json!({ "apiVersion": "bailiwick.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
+/// What is wished for of all machines, and how each is where it should be.
+type Wish = (Value, fn(&Value) -> bool);
+
+fn is_in_service(machine: &Value) -> bool {
+    machine["state"] == "in-service"
 }
 
-/// What hosts do when Ironic has deployed them: their kubelets join with what the configuration drive holds.
-fn boots(cluster: &Cluster, uuids: BTreeMap<String, String>) -> impl Fn(NodeEvent) + Send + Sync + 'static {
-    let cluster = cluster.clone();
-    move |event| match event {
-        NodeEvent::Deployed(instance) => {
-            let name = instance.name.unwrap_or_default();
-            let user_data = instance.config_drive.as_ref().and_then(|drive| drive.user_data());
-            let uuid = uuids.get(&name).map_or("", String::as_str);
-            cluster.boot(&name, uuid, user_data.unwrap_or_default());
-        }
-        NodeEvent::Undeployed(instance) => cluster.switch_off(&instance.name.unwrap_or_default()),
-        _ => {}
-    }
+fn is_available(machine: &Value) -> bool {
+    machine["state"] == "available"
 }
 
 impl Stage {
-    /// An Ironic that takes a few milliseconds for each answer, so that what is recorded is seen before the next step ends.
-    async fn new(machines: usize) -> Self {
-        let stage = Self::with(machines, Delays::none()).await;
-        stage.ironic.faults().add(Fault::on("**", Action::latency(Duration::from_millis(4))));
-        stage
+    /// Into service and back.
+    fn one_use(&self) -> Vec<Wish> {
+        vec![(self.everything_in_service(), is_in_service), (self.back_to_the_shelf(), is_available)]
     }
 
-    /// An Ironic whose work takes so long.
-    async fn with(machines: usize, delays: Delays) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let desk = Desk::new();
-        let site = Site::builder(desk.path("site")).machines(Model::CpuNode, machines).build();
-        let site = site.start().await.unwrap();
-        let cluster = Cluster::start().await.unwrap();
-        desk.write("secrets/pool/kubeconfig", &cluster.kubeconfig());
-        let uuids =
-            site.machines().iter().map(|machine| (machine.name.clone(), machine.uuid.clone())).collect();
-        let ironic =
-            IronicEndpoint::builder().delays(delays).on_event(boots(&cluster, uuids)).start().unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { desk, site, ironic, cluster, http }
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.site.machines().iter().map(|machine| machine.name.as_str()).collect()
-    }
-
-    fn token_file(&self) -> PathBuf {
-        self.desk.path("data/admin.token")
-    }
-
-    /// A cell on the one database of this stage.
-    async fn serve(&self, more: &[&str]) -> Running {
-        let mut command = self.desk.command(&["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu"]);
-        command.args(["--log-level", "error", "--data-dir", "data", "--secrets-dir", "secrets"]);
-        command.args(["--ironic-url", self.ironic.url()]).args(more);
-        let (child, server, log) = support::serving(&mut command).await;
-        support::drain(log);
-        Running { child, server }
-    }
-
-    async fn ask(&self, cell: &Running, method: &str, path: &str, body: &Value) -> Option<Value> {
-        let token = std::fs::read_to_string(self.token_file()).unwrap();
-        let request = self.http.request(method.parse().unwrap(), format!("{}{path}", cell.server));
-        let request = request.bearer_auth(token.trim()).header("content-type", "application/json");
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let answer = request.body(body).send().await.ok()?;
-        let status = answer.status();
-        let text = answer.text().await.ok()?;
-        assert!(status.is_success(), "{method} {path}: {status} {text}");
-        serde_json::from_str(&text).ok()
-    }
-
-    async fn get(&self, cell: &Running, path: &str) -> Value {
-        self.ask(cell, "GET", path, &Value::Null).await.unwrap_or_else(|| panic!("{path} was not answered"))
-    }
-
-    async fn apply(&self, cell: &Running, wish: &Value) {
-        let plan = self.ask(cell, "POST", "/api/v1/plans", wish).await.unwrap();
-        let path = format!("/api/v1/plans/{}/apply", plan["digest"].as_str().unwrap());
-        self.ask(cell, "POST", &path, &Value::Null).await.unwrap();
-    }
-
-    /// All that is declared, and all machines wanted in service.
-    fn everything_in_service(&self) -> Value {
-        let profile = support::repository().join("firmware-profiles/simulated-sn-2u-epyc.yaml");
-        let text = std::fs::read_to_string(profile).unwrap();
-        let profile = domain::manifest::read("profile", &text).unwrap();
-        let mut all: Vec<_> = profile.iter().map(|one| one.declaration.to_json()).collect();
-        all.extend([
-            document("Jurisdiction", "eu", &json!({})),
-            document("LegalEntity", "acme", &json!({ "legalName": "Acme GmbH", "country": "DE" })),
-            document("Site", "fra1", &json!({
-                "jurisdiction": "eu", "operator": "acme", "country": "DE", "bmcNetworks": ["127.0.0.0/8"],
-            })),
-            document("BaseCluster", "pool", &json!({
-                "jurisdiction": "eu", "site": "fra1", "kubernetesVersion": "1.36.3", "controlPlane": "external",
-                "endpoint": "https://127.0.0.1:6443", "kubeconfig": { "name": "pool", "key": "kubeconfig" },
-                "join": "kubeadm", "image": { "live": { "iso": "http://images.example/node.iso" } },
-            })),
-        ]);
-        let mut passwords = serde_json::Map::new();
-        for machine in self.site.machines() {
-            let address = format!("{}:{}", machine.address, machine.port);
-            let bmc = json!({ "address": address, "username": machine.username, "passwordFile": "pw" });
-            all.push(document("Machine", &machine.name, &json!({ "site": "fra1", "bmc": bmc })));
-            all.push(document("Assignment", &machine.name, &json!({ "baseCluster": "pool" })));
-            passwords.insert(machine.name.clone(), machine.password.clone().into());
-        }
-        json!({ "apply": all, "passwords": passwords })
-    }
-
-    fn back_to_the_shelf(&self) -> Value {
-        let assignments = self.names().into_iter().map(|name| json!({ "kind": "Assignment", "name": name }));
-        json!({ "delete": assignments.collect::<Vec<_>>() })
-    }
-
-    /// How many machines are in which state. `None` where the cell does not answer.
-    async fn states(&self, cell: &Running) -> Option<BTreeMap<String, usize>> {
-        let machines = self.ask(cell, "GET", "/api/v1/machines?limit=1000", &Value::Null).await?;
-        let mut states = BTreeMap::new();
-        for machine in machines["items"].as_array()? {
-            *states.entry(machine["state"].as_str()?.to_owned()).or_default() += 1;
-        }
-        Some(states)
-    }
-
-    async fn until_all(&self, cell: &Running, state: &str) {
-        let wanted = BTreeMap::from([(state.to_owned(), self.names().len())]);
-        while self.states(cell).await.as_ref() != Some(&wanted) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// What was recorded of machines after this event, and its number.
-    async fn recorded(&self, cell: &Running, after: i64) -> Vec<(i64, String)> {
-        let events = self.get(cell, &format!("/api/v1/events?limit=1000&after={after}")).await;
-        let events = events["items"].as_array().unwrap().iter();
-        events
-            .map(|event| (event["id"].as_i64().unwrap(), event["kind"].as_str().unwrap().to_owned()))
-            .filter(|(_, kind)| kind.starts_with("machine."))
-            .collect()
-    }
-
-    /// A whole life, in which the cell is killed at each of these moments and started again. Gives the number of kills.
-    async fn live_through(&self, moment: impl AsyncFn(&Running, usize)) -> usize {
+    /// A life, in which the cell is killed at each of these moments and started again. Gives the number of kills.
+    async fn live_through(&self, wishes: Vec<Wish>, moment: impl AsyncFn(&Running, usize)) -> usize {
         let deadline = Instant::now() + Duration::from_mins(8);
         let mut kills = 0;
-        for (wish, state) in
-            [(self.everything_in_service(), "in-service"), (self.back_to_the_shelf(), "available")]
-        {
+        for (wish, is_there) in wishes {
             let mut cell = self.serve(&[]).await;
             self.apply(&cell, &wish).await;
             loop {
                 let done = tokio::select! {
-                    () = self.until_all(&cell, state) => true,
+                    () = self.until_all(&cell, is_there) => true,
                     () = moment(&cell, kills) => false,
                     () = tokio::time::sleep_until(deadline) => {
                         panic!("after {kills} kills: {:#}", self.get(&cell, "/api/v1/machines").await)
@@ -276,12 +117,11 @@ impl Stage {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cell_killed_after_each_recorded_step_ends_where_an_undisturbed_one_does() {
-    let stage = Stage::new(1).await;
+/// A cell that lived through all of this, killed after each recorded step.
+async fn killed_after_each_step(stage: &Stage, wishes: Vec<Wish>) -> Running {
     let known = Count::new(0);
     let kills = stage
-        .live_through(async |cell, _| {
+        .live_through(wishes, async |cell, _| {
             loop {
                 if let Some((newest, _)) = stage.recorded(cell, known.get()).await.pop() {
                     return known.set(newest);
@@ -294,8 +134,55 @@ async fn a_cell_killed_after_each_recorded_step_ends_where_an_undisturbed_one_do
     let steps = stage.recorded(&cell, 0).await;
     // Two that follow each other at once are seen together.
     assert!(kills * 3 >= steps.len() * 2, "only {kills} kills for {steps:?}");
+    cell
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_killed_after_each_recorded_step_ends_where_an_undisturbed_one_does() {
+    let stage = Stage::new(1).await;
+    let cell = killed_after_each_step(&stage, stage.one_use()).await;
     stage.is_as_if_undisturbed(&cell, 1).await;
     stage.are_erased(&cell, 1).await;
+    cell.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_killed_after_each_step_of_a_drain_a_quarantine_and_a_retirement_doubles_nothing() {
+    let stage = Stage::new(1).await;
+    let pool = |more: &Value| {
+        let mut spec = json!({ "baseCluster": "pool" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        stage.assigned(&spec)
+    };
+    let is_drained: fn(&Value) -> bool =
+        |machine| machine["state"] == "draining" && machine["drained"] == true;
+    let wishes: Vec<Wish> = vec![
+        (stage.everything_in_service(), is_in_service),
+        (pool(&json!({ "drain": true })), is_drained),
+        (pool(&json!({})), is_in_service),
+        (pool(&json!({ "quarantine": { "reason": "smoke" } })), |machine| machine["state"] == "quarantined"),
+        (pool(&json!({})), is_in_service),
+        (stage.assigned(&json!({ "retire": true })), |machine| machine["state"] == "retired"),
+    ];
+    let cell = killed_after_each_step(&stage, wishes).await;
+    // One use before the quarantine and one after it, and a record of erasure before the first and after each.
+    assert_eq!(stage.ironic.verbs_of_all(Verb::Active), VerbCount { accepted: 2, refused: 0 });
+    assert!(stage.ironic.nodes().is_empty(), "{:?}", stage.ironic.nodes());
+    stage.are_erased(&cell, 2).await;
+    for name in stage.names() {
+        let history = stage.get(&cell, &format!("/api/v1/machines/{name}/history")).await;
+        let times =
+            |kind: &str| history.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
+        let told =
+            ["machine.enrolled", "machine.draining", "machine.quarantined", "machine.retired"].map(times);
+        // Drained when that was wished, and before it retired.
+        assert_eq!(told, [1, 2, 1, 1], "{name}: {history:#}");
+        assert_eq!(
+            ["machine.token-made", "machine.certificate-approved"].map(times),
+            [2, 2],
+            "{name}: {history:#}"
+        );
+    }
     cell.kill().await;
 }
 
@@ -304,7 +191,7 @@ async fn a_cell_killed_after_each_recorded_step_ends_where_an_undisturbed_one_do
 async fn killed_between_requests(requests: impl Fn(&Stage) -> u64, at_least: usize) {
     let stage = Stage::new(2).await;
     let kills = stage
-        .live_through(async |_, kills| {
+        .live_through(stage.one_use(), async |_, kills| {
             let until = requests(&stage) + 2 + u64::try_from(kills % 23).unwrap();
             while requests(&stage) < until {
                 tokio::time::sleep(Duration::from_micros(200)).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 pub mod cell;
+pub mod stage;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
