@@ -115,6 +115,7 @@ impl Stage {
         let mut command = self.desk.command(&["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu"]);
         command.args(["--log-level", "error", "--data-dir", "data", "--secrets-dir", "secrets"]);
         command.args(["--ironic-url", self.ironic.url()]).args(more);
+        command.args(["--agent-listen", "127.0.0.1:0", "--agent-url", "https://cell.example"]);
         let (child, server, log) = support::serving(&mut command).await;
         support::drain(log);
         Running { child, server }
@@ -259,8 +260,9 @@ impl Stage {
             };
             let told = ["machine.enrolled", "machine.inspected", "machine.in-service"].map(times);
             assert_eq!(told, [1, 1, uses], "{name}: {history:#}");
-            let made = ["machine.token-made", "machine.certificate-approved"].map(times);
-            assert_eq!(made, [uses, uses], "{name}: {history:#}");
+            let made =
+                ["machine.token-made", "machine.certificate-approved", "agent.token-created"].map(times);
+            assert_eq!(made, [uses; 3], "{name}: {history:#}");
             assert_eq!(times("machine.deployment-failed") + times("machine.quarantined"), 0, "{name}");
         }
         // Each token went with its use.
