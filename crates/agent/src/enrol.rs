@@ -4,11 +4,9 @@ use crate::cell::{self, StateDir};
 use crate::error::Error;
 use crate::output::{self, Format};
 use clap::Args;
+use domain::agent::STATE_DIR;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Where the agent keeps what it has to remember, unless told otherwise.
-pub const DEFAULT_STATE_DIR: &str = "/var/lib/bailiwick-agent";
 
 /// Most bytes of a file that holds a token.
 const LONGEST_TOKEN: u64 = 4096;
@@ -29,7 +27,7 @@ pub struct EnrolArgs {
     #[arg(long, value_name = "FILE", env = "BAILIWICK_AGENT_TOKEN_FILE", hide_env_values = true)]
     token_file: PathBuf,
     /// Where the agent keeps its certificate
-    #[arg(long, value_name = "DIR", env = "BAILIWICK_STATE_DIR", hide_env_values = true, default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, value_name = "DIR", env = "BAILIWICK_STATE_DIR", hide_env_values = true, default_value = STATE_DIR)]
     state_dir: PathBuf,
     /// Where the host's /proc and /sys are found, in a container
     #[arg(

@@ -68,6 +68,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "`bailiwick refresh MACHINE`.",
     ),
     (
+        "join.agent-url",
+        "The user data of a base cluster names the agent's enrolment, and the cell does not know at which address its agents call.",
+        "Set `agent-url`, and start the cell anew; or take `{{agentEnrolment}}` out of `join.template.userData`, and enrol agents by hand.",
+    ),
+    (
         "join.name-mismatch",
         "A machine's bootstrap token was used to ask for the certificate of another name; the machine is quarantined.",
         "Somebody else has the token: find out who reads the machine's configuration drive or image, then unquarantine it.",
@@ -233,7 +238,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "publish.agent-missing",
         "The machine has no agent yet, so its GPUs do not go to the cluster: nobody there could hand them out.",
-        "Install the agent and enrol it with a token of `bailiwick agent-token MACHINE`.",
+        "Install the agent; where the machine was provisioned without `agent-url`, enrol it with a token of `bailiwick agent-token MACHINE`.",
     ),
     (
         "publish.agent-silent",

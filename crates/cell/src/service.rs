@@ -77,7 +77,8 @@ impl Cell {
             requests_per_bmc: settings.requests_per_bmc.max(1),
             requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
         };
-        let life = Arc::new(Life::new(enroller, cell.clone(), provisioners, settings.refresh));
+        let inviter = agents.as_ref().and_then(|agents| agents.inviter.clone());
+        let life = Arc::new(Life::new(enroller, cell.clone(), provisioners, inviter, settings.refresh));
         let limits = Limits {
             machines: settings.machines_at_once.max(1),
             per_site: settings.machines_per_site.max(1),

@@ -2,6 +2,7 @@
 
 use crate::provision::ProvisionerSettings;
 use domain::Name;
+use domain::agent::CellUrl;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,8 +50,10 @@ pub struct Settings {
 /// What the cell does for agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSettings {
-    /// Where agents call, by mutual TLS.
+    /// Where the cell listens for them, by mutual TLS.
     pub listen: SocketAddr,
+    /// Where machines reach it. With it, a machine that the cell provisions is told, and enrols its own agent.
+    pub url: Option<CellUrl>,
     /// How often an agent reports while nothing changes. Three intervals of silence end what it is believed.
     pub report_interval: Duration,
     /// How long an agent may hand out devices after its last report. Running pods do not depend on it.
@@ -64,6 +67,7 @@ impl AgentSettings {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            url: None,
             report_interval: Duration::from_secs(30),
             permit_life: Duration::from_mins(15),
             certificate_life: Duration::from_hours(24),

@@ -16,10 +16,13 @@ mod line;
 #[path = "cell/support.rs"]
 mod support;
 
+use bailiwick_cell::AgentSettings;
+use base64::Engine as _;
 use line::Line;
 use serde_json::json;
 use sim::ironic::{NodeFault, Operation};
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use support::publish_dir;
@@ -59,19 +62,26 @@ async fn no_planted_secret_is_in_a_log_an_answer_an_event_a_plan_a_published_fil
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     subscriber.with_writer(move || writer.clone()).init();
 
-    let line = Line::start(1).await;
+    let mut agents = AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    agents.url = Some("https://cell.example".parse().unwrap());
+    let line = Line::with(1, |ironic| ironic, |settings| settings.agents = Some(agents)).await;
     let machine = &line.site.machines()[0];
     let (name, factory) = (machine.name.clone(), machine.password.clone());
     line.declare_with(&json!({ "rotate": true })).await;
     line.arrive("available").await;
     let own = line.site.bmc(&name).unwrap().password();
     assert_ne!(own, factory);
-    line.hosts_do(|_, _, _, _| {});
+    let given = Arc::<Mutex<String>>::default();
+    let seen = Arc::clone(&given);
+    line.hosts_do(move |_, _, _, user_data| user_data.clone_into(&mut seen.lock().unwrap()));
     line.want(&name, json!({ "baseCluster": "pool" })).await;
     line.until(&name, |_| !line.cluster.list(TOKENS).is_empty()).await;
     let token =
         line.cluster.list(TOKENS).remove(0)["stringData"]["token-secret"].as_str().unwrap().to_owned();
     assert_eq!(token.len(), 16);
+    line.until(&name, |_| !given.lock().unwrap().is_empty()).await;
+    let agents = given.lock().unwrap().split_once("bwa_").unwrap().1[..43].to_owned();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&agents).unwrap();
     line.ironic.add_node_fault(NodeFault::fails(Operation::Undeploy, Some("it does not go")).times(1));
     line.release().await;
 
@@ -100,9 +110,13 @@ async fn no_planted_secret_is_in_a_log_an_answer_an_event_a_plan_a_published_fil
     assert!(logged.contains(&name), "nothing was logged of the machine");
     files.push(("the log".to_owned(), logged.into_bytes()));
     files.push(("the answers".to_owned(), shown.into_bytes()));
-    for (what, secret) in
-        [("the factory's password", &factory), ("our password", &own), ("the token", &token)]
-    {
+    for (what, secret) in [
+        ("the factory's password", &factory),
+        ("our password", &own),
+        ("the token", &token),
+        ("the agent's token", &agents),
+        ("the agent's token in hexadecimal digits", &hex::encode(bytes)),
+    ] {
         let found =
             files.iter().find(|(_, bytes)| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
         assert_eq!(found.map(|(path, _)| path), None, "{what}");

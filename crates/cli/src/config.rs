@@ -13,6 +13,7 @@ use cell::{
     SinkSettings,
 };
 use clap::{Args, ValueEnum};
+use domain::agent::CellUrl;
 use domain::{Name, Problem, manifest};
 use serde::Deserialize;
 use toml::Spanned;
@@ -121,6 +122,9 @@ pub(crate) struct Keys {
     /// Address at which agents call, by mutual TLS [default: none, and then no slice goes to a cluster]
     #[arg(long, env = "BAILIWICK_AGENT_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
     pub(crate) agent_listen: Option<SocketAddr>,
+    /// Where machines reach that address: https://HOST[:PORT]. With it, those that are provisioned enrol their own agents
+    #[arg(long, env = "BAILIWICK_AGENT_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) agent_url: Option<CellUrl>,
     /// How often an agent reports while nothing changes; three times that, and it is silent [default: 30s]
     #[arg(long, env = "BAILIWICK_AGENT_REPORT_INTERVAL", hide_env_values = true, value_name = "SPAN")]
     pub(crate) agent_report_interval: Option<Span>,
@@ -188,6 +192,7 @@ impl Keys {
             requests_at_once: self.requests_at_once.or(file.requests_at_once),
             refresh: self.refresh.or(file.refresh),
             agent_listen: self.agent_listen.or(file.agent_listen),
+            agent_url: self.agent_url.or(file.agent_url),
             agent_report_interval: self.agent_report_interval.or(file.agent_report_interval),
             agent_permit_life: self.agent_permit_life.or(file.agent_permit_life),
             agent_certificate_life: self.agent_certificate_life.or(file.agent_certificate_life),
@@ -221,9 +226,21 @@ impl Keys {
         settings
     }
 
+    /// Refuses keys that say nothing without another one.
+    pub(crate) fn check(&self) -> Outcome {
+        match (&self.agent_url, self.agent_listen) {
+            (Some(url), None) => {
+                let message = format!("agents are told to call {url}, and the cell does not listen for them");
+                Err(Failure::new("config.agent-url", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn agents(&self) -> Option<AgentSettings> {
         let default = AgentSettings::new(self.agent_listen?);
         Some(AgentSettings {
+            url: self.agent_url.clone(),
             report_interval: self.agent_report_interval.map_or(default.report_interval, Span::duration),
             permit_life: self.agent_permit_life.map_or(default.permit_life, Span::duration),
             certificate_life: self.agent_certificate_life.map_or(default.certificate_life, Span::duration),
@@ -381,6 +398,7 @@ requests-per-bmc = 2
 requests-at-once = 3
 refresh = "30m"
 agent-listen = "127.0.0.1:2"
+agent-url = "https://cell.example:8461"
 agent-report-interval = "20s"
 agent-permit-life = "5m"
 agent-certificate-life = "12h"
@@ -436,7 +454,8 @@ log-level = "debug"
         let flags = keys(
             &ALL.replace("127.0.0.1:1", "127.0.0.1:2")
                 .replace("true", "false")
-                .replace('/', "/other")
+                .replace("\"/", "\"/other")
+                .replace("cell.example", "other.example")
                 .replace("30m", "31m"),
         );
         assert_eq!(flags.clone().or(file), flags);
@@ -466,6 +485,7 @@ log-level = "debug"
             ("listen = 8460\n", "cell.toml:1:10"),
             ("\nrefresh = \"soon\"\n", "cell.toml:2:11"),
             ("listen = \n", "cell.toml:1:10"),
+            ("agent-url = \"http://cell.example\"\n", "cell.toml:1:13"),
         ] {
             let problem = parse("cell.toml", text).unwrap_err().remove(0);
             assert_eq!(
@@ -474,6 +494,18 @@ log-level = "debug"
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn where_agents_call_is_told_to_machines_only_by_a_cell_that_listens_for_them() {
+        let url = r#"agent-url = "https://cell.example""#;
+        let both = keys(&format!("agent-listen = \"127.0.0.1:2\"\n{url}"));
+        assert!(both.check().is_ok());
+        let told = both.settings().agents.unwrap().url.unwrap();
+        assert_eq!(told.to_string(), "https://cell.example:8461");
+        let Err(Failure::Problems { problems, exit }) = keys(url).check() else { panic!("not refused") };
+        assert_eq!((problems[0].code.as_str(), exit), ("config.agent-url", crate::exit::Exit::BadInput));
+        assert!(problems[0].hint.is_some());
     }
 
     #[test]

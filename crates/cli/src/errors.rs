@@ -27,6 +27,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
         "No cell answers at the address.",
         "Start one with `bailiwick serve` or `bailiwick quickstart`, or name it with --server or --context.",
     ),
+    (
+        "config.agent-url",
+        "`agent-url` says where agents call, and the cell does not listen for them.",
+        "Set `agent-listen` too, or leave `agent-url` out.",
+    ),
     ("config.malformed", "A value of the configuration file cannot be read.", "Mend the line named."),
     (
         "config.unknown-key",

@@ -31,6 +31,7 @@ pub(crate) struct ServeArgs {
 pub(crate) async fn run(args: ServeArgs) -> Outcome {
     let file = args.config.as_deref().map(config::read).transpose()?;
     let keys = args.keys.or(file.unwrap_or_default());
+    keys.check()?;
     start_log(keys.log_format.unwrap_or(LogFormat::Text), keys.log_level.as_deref().unwrap_or("info"))?;
     let running = Cell::start(keys.settings()).await.map_err(|error| failed(&error))?;
     note(&greeting(&running));

@@ -100,8 +100,9 @@ impl Stage {
             };
             let told = ["machine.enrolled", "machine.inspected", "machine.in-service"].map(times);
             assert_eq!(told, [1, 1, uses], "{name}: {history:#}");
-            let made = ["machine.token-made", "machine.certificate-approved"].map(times);
-            assert_eq!(made, [uses, uses], "{name}: {history:#}");
+            let made =
+                ["machine.token-made", "machine.certificate-approved", "agent.token-created"].map(times);
+            assert_eq!(made, [uses; 3], "{name}: {history:#}");
             assert_eq!(times("machine.deployment-failed") + times("machine.quarantined"), 0, "{name}");
         }
         // Each token went with its use.

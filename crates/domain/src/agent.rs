@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// An agent asks for its first certificate: `POST`, [`EnrolRequest`] to [`EnrolAnswer`]. The one call without a certificate.
@@ -26,6 +27,16 @@ pub const REPORT: &str = "/agent/v1/report";
 /// The name in the cell's certificate. It is the same for every cell and at every address: an agent trusts one authority, and
 /// that authority gives this name to its own cell alone. `.internal` is reserved for such names.
 pub const SERVER_NAME: &str = "agents.bailiwick.internal";
+
+/// Where the agent of a host keeps what it has to remember, unless told otherwise.
+pub const STATE_DIR: &str = "/var/lib/bailiwick-agent";
+
+/// A file in the agent's state directory that says how to enrol: an [`Enrolment`] in JSON. Whoever sets a host up leaves it there;
+/// the agent takes it away once it is enrolled.
+pub const ENROLMENT_FILE: &str = "enrolment.json";
+
+/// Port of a cell's address that names none.
+const PORT: u16 = 8461;
 
 /// Most bytes of a call to the cell.
 pub const LARGEST_CALL: usize = 1 << 20;
@@ -87,6 +98,101 @@ impl FromStr for AgentToken {
         let (secret, authority) =
             text.trim().strip_prefix(Self::PREFIX).and_then(|rest| rest.split_once('.')).ok_or(NotAToken)?;
         Ok(Self { secret: part(secret).ok_or(NotAToken)?, authority: part(authority).ok_or(NotAToken)? })
+    }
+}
+
+/// Where agents call their cell: `https://HOST[:PORT]`, and nothing behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CellUrl {
+    host: String,
+    port: u16,
+}
+
+/// A text that is no address of a cell.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the address of a cell: write https://HOST:PORT")]
+pub struct NotACell(String);
+
+impl CellUrl {
+    /// A DNS name or an IP address; one of IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for CellUrl {
+    type Err = NotACell;
+
+    fn from_str(text: &str) -> Result<Self, NotACell> {
+        let bad = || NotACell(text.to_owned());
+        let rest = text.strip_prefix("https://").ok_or_else(bad)?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+            let (host, port) = rest.split_once(']').ok_or_else(bad)?;
+            (host.parse::<Ipv6Addr>().map_err(|_| bad())?.to_string(), port)
+        } else {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            if host.is_empty() || !host.bytes().all(is_known) {
+                return Err(bad());
+            }
+            (host.to_owned(), port)
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => PORT,
+            // `parse` takes a plus.
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                port.parse().map_err(|_| bad())?
+            }
+            _ => return Err(bad()),
+        };
+        if port == 0 { Err(bad()) } else { Ok(Self { host, port }) }
+    }
+}
+
+impl fmt::Display for CellUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "https://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "https://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl TryFrom<String> for CellUrl {
+    type Error = NotACell;
+
+    fn try_from(text: String) -> Result<Self, NotACell> {
+        text.parse()
+    }
+}
+
+impl From<CellUrl> for String {
+    fn from(url: CellUrl) -> Self {
+        url.to_string()
+    }
+}
+
+/// How an agent enrols by itself: what is in [`ENROLMENT_FILE`].
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolment {
+    /// Where the cell is.
+    pub cell: CellUrl,
+    /// The one-time token, as [`AgentToken::reveal`] writes it: a secret.
+    pub token: String,
+}
+
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enrolment").field("cell", &self.cell).finish_non_exhaustive()
     }
 }
 
@@ -196,7 +302,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "agent.cell-address",
         "The address of the cell is malformed.",
-        "Write https://HOST:PORT, the address of the cell's `--agent-listen`.",
+        "Write https://HOST:PORT, where agents reach what the cell's `--agent-listen` names.",
     ),
     (
         "agent.cell-unreachable",
@@ -207,6 +313,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "agent.cell-untrusted",
         "What answers at the cell's address is not the cell that the token, or the enrolment, is of.",
         "Look at the address; if the cell was set up anew, enrol the agent again.",
+    ),
+    (
+        "agent.enrolment-malformed",
+        "The file that says how the agent is to enrol cannot be read.",
+        "The agent reads it again by itself. If it stays so, look at the user data that wrote it, or take it away and enrol the agent by `bailiwick-agent enrol`.",
     ),
     (
         "agent.key",
@@ -260,6 +371,50 @@ mod tests {
         assert!(read.is_authority(authority) && !read.is_authority(b"another"));
         assert_eq!(read.digest(), Digest::of(&[7; 32]));
         assert!(!format!("{token:?}").contains(&text[4..12]));
+    }
+
+    #[test]
+    fn the_address_of_a_cell_is_https_and_nothing_behind_it() {
+        for (text, host, port) in [
+            ("https://cell.example:1234", "cell.example", 1234),
+            ("https://10.0.0.1/", "10.0.0.1", 8461),
+            ("https://[fd00::1]:9", "fd00::1", 9),
+            ("https://[fd00::1]", "fd00::1", 8461),
+        ] {
+            let url: CellUrl = text.parse().unwrap();
+            assert_eq!((url.host(), url.port()), (host, port));
+            assert_eq!(url.to_string().parse(), Ok(url));
+        }
+        for bad in [
+            "",
+            "cell.example:1",
+            "http://cell.example",
+            "https://",
+            "https://:1",
+            "https://cell.example/x",
+            "https://u@cell.example",
+            "https://cell.example:",
+            "https://cell.example:+1",
+            "https://cell.example:0",
+            "https://cell.example:65536",
+            "https://fd00::1",
+            "https://[fd00::1",
+            "https://[fd00::1]9",
+            "https://[cell.example]:1",
+            "https://cell.example?x",
+        ] {
+            assert!(bad.parse::<CellUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_enrolment_reads_back_from_its_file_and_does_not_show_its_token() {
+        let token = AgentToken::new([7; 32], &Digest::of(b"")).reveal();
+        let enrolment = Enrolment { cell: "https://cell.example".parse().unwrap(), token: token.clone() };
+        let text = serde_json::to_string(&enrolment).unwrap();
+        let read: Enrolment = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.cell, read.token), (enrolment.cell.clone(), token.clone()));
+        assert!(!format!("{enrolment:?}").contains(&token[4..12]));
     }
 
     #[test]

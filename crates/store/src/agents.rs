@@ -3,13 +3,14 @@
 use crate::error::StoreError;
 use crate::machines::{CELL, MachineRecord, state, subject};
 use crate::open::Store;
+use crate::queue::Guard;
 use crate::reports::millis;
 use crate::rows::Read as _;
 use crate::write::Write;
 use domain::agent::{PreparedDevice, Report};
 use domain::fact::Source;
 use domain::probe::Probe;
-use domain::{Digest, Inventory, MachineState, Name, Problem};
+use domain::{Digest, Instance, Inventory, MachineState, Name, Problem};
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -154,6 +155,44 @@ impl Store {
         write.event("agent.token-created", &subject(machine), actor, &data).await?;
         write.commit().await?;
         Ok(secret)
+    }
+
+    /// Makes a one-time token good for the agent of a machine that is being provisioned, in the place of those that were not used;
+    /// only its digest is given. A step that is taken again finds it as it is, used or not, and no later end. Refused where this is
+    /// not the machine's present use, of which the token is.
+    pub async fn keep_agent_token(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        instance: &Instance,
+        token: &Digest,
+        life: Duration,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let record = write.machine_at(machine, guard.into()).await?;
+        let present = record.instance.is_some_and(|present| present.id == instance.id);
+        if record.state != MachineState::Provisioning || !present {
+            return Err(StoreError::Superseded { machine: machine.clone() });
+        }
+        sqlx::query("DELETE FROM agent_tokens WHERE machine = $1 AND used_by IS NULL AND digest <> $2")
+            .bind(machine.as_str())
+            .bind(token.to_string())
+            .execute(write.connection())
+            .await?;
+        let row = sqlx::query(self.sql(
+            "INSERT INTO agent_tokens (digest, machine, expires_at) VALUES ($1, $2, NOW + $3) \
+             ON CONFLICT (digest) DO NOTHING RETURNING expires_at",
+        ))
+        .bind(token.to_string())
+        .bind(machine.as_str())
+        .bind(millis(life))
+        .fetch_optional(write.connection())
+        .await?;
+        if let Some(row) = row {
+            let data = json!({ "expiresAt": row.time("expires_at")?, "instance": instance.id });
+            write.event("agent.token-created", &subject(machine), CELL, &data).await?;
+        }
+        write.commit().await
     }
 
     /// Whose token this is, as long as it may be good: asked without waiting for anybody who writes.

@@ -1,6 +1,6 @@
 //! Why the agent and its cell do not come together.
 
-use domain::agent::{CODES, NotAToken};
+use domain::agent::{CODES, NotACell, NotAToken};
 use domain::permit::PermitError;
 use domain::{Diagnose, Problem};
 use std::path::PathBuf;
@@ -10,14 +10,22 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address of the cell.
-    #[error("{0:?} is not the address of a cell: write https://HOST:PORT")]
-    Address(String),
+    #[error(transparent)]
+    Address(#[from] NotACell),
     /// The token.
     #[error(transparent)]
     Token(NotAToken),
     /// No enrolment is kept here.
     #[error("the agent is not enrolled: there is no {}", .0.display())]
     NotEnrolled(PathBuf),
+    /// The file that says how to enrol.
+    #[error("{} does not say how to enrol: {why}", path.display())]
+    Enrolment {
+        /// Which file.
+        path: PathBuf,
+        /// Where it cannot be read; nothing of what is in it.
+        why: String,
+    },
     /// The state directory.
     #[error("cannot use {}: {source}", path.display())]
     State {
@@ -69,6 +77,7 @@ impl Error {
             Self::Address(_) => "agent.cell-address",
             Self::Token(_) => "agent.token-malformed",
             Self::NotEnrolled(_) => "agent.not-enrolled",
+            Self::Enrolment { .. } => "agent.enrolment-malformed",
             Self::State { .. } => "agent.state",
             Self::Key(_) => "agent.key",
             Self::Unreachable { .. } => "agent.cell-unreachable",

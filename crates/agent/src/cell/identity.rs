@@ -2,13 +2,14 @@
 
 use super::error::Error;
 use domain::Name;
+use domain::agent::{ENROLMENT_FILE, Enrolment};
 use domain::permit::{HeldPermits, PublicKey, SignedPermits};
 use jiff::Timestamp;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -116,15 +117,53 @@ impl StateDir {
         serde_json::from_str(&text).map_err(|source| Error::State { path, source: source.into() })
     }
 
-    /// Keeps an enrolment or a renewed certificate.
+    /// Keeps a renewed certificate.
     pub(super) fn keep(&self, identity: &Identity) -> Result<(), Error> {
         self.write(IDENTITY, &serde_json::to_vec(identity).unwrap_or_default(), true)?;
-        match fs::remove_file(self.0.join(ENROLLING)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::State { path: self.0.join(ENROLLING), source })
-            }
-            _ => Ok(()),
-        }
+        self.remove(ENROLLING)
+    }
+
+    /// Keeps an enrolment. The file that asked for one goes after that, for good, and only then the key: whoever is killed in between
+    /// asks again with the same key, which the cell answers.
+    pub(super) fn keep_enrolled(&self, identity: &Identity) -> Result<(), Error> {
+        self.write(IDENTITY, &serde_json::to_vec(identity).unwrap_or_default(), true)?;
+        self.remove(ENROLMENT_FILE)?;
+        self.remove(ENROLLING)
+    }
+
+    /// How to enrol, where that was left here; `None` once the agent is enrolled by it.
+    pub(super) fn enrolment(&self) -> Result<Option<Enrolment>, Error> {
+        let path = self.0.join(ENROLMENT_FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|source| Error::State { path: path.clone(), source })?,
+        };
+        // The message of a value that does not fit quotes it, and it may be a token.
+        let malformed = |error: serde_json::Error| Error::Enrolment {
+            path,
+            why: format!("line {}, column {}", error.line(), error.column()),
+        };
+        serde_json::from_str(&text).map(Some).map_err(malformed)
+    }
+
+    /// Holds the directory against another agent of this host that enrols, until it is dropped. `None` where one does.
+    pub(super) fn lock(&self) -> Result<Option<File>, Error> {
+        let lock = File::open(&self.0).and_then(|directory| match directory.try_lock() {
+            Ok(()) => Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        lock.map_err(|source| Error::State { path: self.0.clone(), source })
+    }
+
+    /// Takes a file away, so that it does not come back after a loss of power either.
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.0.join(name);
+        let removed = match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| File::open(&self.0)?.sync_all()),
+        };
+        removed.map_err(|source| Error::State { path, source })
     }
 
     /// The key to enrol with. It is the same until that has succeeded, since the cell answers a token's first key alone.

@@ -1,11 +1,12 @@
 //! The agent's side of what it says to its cell: enrolment, certificates, reports, permits (DESIGN §5.6, `domain::agent`).
 //!
-//! [`enrol`] once; then [`Reporter::run`] for as long as the agent lives. It reports whenever something changes and otherwise
+//! [`enrol`] once, or [`enrol_by_file`] where the cell itself has set the host up; then [`Reporter::run`] for as long as the agent lives. It reports whenever something changes and otherwise
 //! when the cell said to, renews the certificate at two thirds of its life, and hands on the cell's permits through a [`Gate`].
 //! While the cell is away it goes on with the permits that it has, until they run out.
 
 mod error;
 mod gate;
+mod handed;
 mod identity;
 mod pace;
 mod report;
@@ -13,17 +14,19 @@ mod wire;
 
 pub use error::Error;
 pub use gate::{Gate, uptime};
+pub use handed::enrol_by_file;
 pub use identity::{Identity, StateDir};
 pub(crate) use report::bounded;
 pub use report::{Host, Reporter};
 
-use domain::agent::{AgentToken, ENROL, EnrolAnswer, EnrolRequest};
+use domain::agent::{AgentToken, CellUrl, ENROL, EnrolAnswer, EnrolRequest};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
-use wire::{Client, Server};
+use wire::Client;
 
 /// Enrols the agent with a cell (`https://HOST[:PORT]`) by a one-time token, and keeps what comes of it. Where the answer is
-/// lost, the same token is good again for this host, and for no other. `system_uuid` is the host's own, from SMBIOS.
+/// lost, the same token is good again for this host, and for no other. `system_uuid` is the host's own, from SMBIOS. A file that
+/// says how to enrol is done with, too.
 pub async fn enrol(
     dir: &StateDir,
     cell: &str,
@@ -31,7 +34,7 @@ pub async fn enrol(
     system_uuid: Option<String>,
 ) -> Result<Identity, Error> {
     let token: AgentToken = token.parse().map_err(Error::Token)?;
-    let server: Server = cell.parse()?;
+    let server: CellUrl = cell.parse()?;
     let key = dir.enrolling_key()?;
     let request = EnrolRequest { token: token.reveal(), csr: request(&key)?, system_uuid };
     let mut client = Client::new(server, wire::by_pin(token)?);
@@ -48,7 +51,7 @@ pub async fn enrol(
     // What cannot be used is not kept.
     identity.life()?;
     wire::by_certificate(&identity)?;
-    dir.keep(&identity)?;
+    dir.keep_enrolled(&identity)?;
     Ok(identity)
 }
 

@@ -226,7 +226,7 @@ fn next_report(seconds: u64) -> Duration {
 }
 
 /// Doubles with each failure; never before the cell said.
-fn back_off(failures: u32, error: &Error) -> Duration {
+pub(super) fn back_off(failures: u32, error: &Error) -> Duration {
     let pause = FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST);
     match error {
         Error::Refused { retry_after: Some(after), .. } => pause.max((*after).min(LATEST)),
@@ -235,7 +235,7 @@ fn back_off(failures: u32, error: &Error) -> Duration {
 }
 
 /// A tenth more or less, so that agents that began together do not go on together.
-fn jitter(pause: Duration) -> Duration {
+pub(super) fn jitter(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without random bytes there is no jitter, which is no harm.
     let _ = getrandom::fill(&mut byte);

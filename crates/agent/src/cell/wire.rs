@@ -4,7 +4,7 @@ use super::error::Error;
 use super::identity::Identity;
 use bytes::Bytes;
 use domain::Problem;
-use domain::agent::{AgentToken, SERVER_NAME};
+use domain::agent::{AgentToken, CellUrl, SERVER_NAME};
 use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -18,7 +18,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -33,43 +32,15 @@ const CALL: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: permits for 64 GPUs in 7 partitions each take some 100 KiB.
 const LARGEST_ANSWER: usize = 4 << 20;
 
-/// Port of a cell that names none.
-const PORT: u16 = 8461;
-
-/// Where a cell listens for agents.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
-    host: String,
-    port: u16,
-}
-
-impl FromStr for Server {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::Address(text.to_owned());
-        let uri: http::Uri = text.parse().map_err(|_| bad())?;
-        let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-        match (uri.scheme_str(), authority) {
-            (Some("https"), Some(authority)) if plain => Ok(Self {
-                host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
-                port: authority.port_u16().unwrap_or(PORT),
-            }),
-            _ => Err(bad()),
-        }
-    }
-}
-
 /// Calls one cell.
 pub(super) struct Client {
-    server: Server,
+    server: CellUrl,
     tls: TlsConnector,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
-    pub(super) fn new(server: Server, config: Arc<ClientConfig>) -> Self {
+    pub(super) fn new(server: CellUrl, config: Arc<ClientConfig>) -> Self {
         Self { server, tls: TlsConnector::from(config), connection: None }
     }
 
@@ -136,7 +107,7 @@ impl Client {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
         let name = ServerName::try_from(SERVER_NAME).map_err(|error| Error::Key(error.to_string()))?;
         let connect = async {
-            let stream = TcpStream::connect((self.server.host.as_str(), self.server.port)).await?;
+            let stream = TcpStream::connect((self.server.host(), self.server.port())).await?;
             stream.set_nodelay(true)?;
             self.tls.connect(name, stream).await
         };
@@ -159,7 +130,7 @@ impl Client {
     }
 
     fn address(&self) -> String {
-        format!("{}:{}", self.server.host, self.server.port)
+        format!("{}:{}", self.server.host(), self.server.port())
     }
 
     fn unreachable(&self, why: &impl ToString) -> Error {
@@ -260,26 +231,5 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Server;
-
-    #[test]
-    fn the_address_of_a_cell_is_https_and_nothing_behind_it() {
-        for (text, host, port) in [
-            ("https://cell.example:1234", "cell.example", 1234),
-            ("https://10.0.0.1/", "10.0.0.1", 8461),
-            ("https://[fd00::1]:9", "fd00::1", 9),
-        ] {
-            assert_eq!(text.parse::<Server>().unwrap(), Server { host: host.to_owned(), port });
-        }
-        for bad in
-            ["", "cell.example:1", "http://cell.example", "https://cell.example/x", "https://u@cell.example"]
-        {
-            assert_eq!(bad.parse::<Server>().unwrap_err().code(), "agent.cell-address", "{bad}");
-        }
     }
 }

@@ -4,12 +4,11 @@ use super::{DeviceRoot, Options, ScrubMode, api_server, run};
 use crate::Error;
 use crate::cell::StateDir;
 use clap::Args;
+use domain::agent::STATE_DIR;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-const STATE: &str = "/var/lib/bailiwick-agent";
 
 /// Works on this host for its cell, until it is told to end.
 #[derive(Args, Debug)]
@@ -18,10 +17,11 @@ Examples:
   bailiwick-agent run --kubeconfig /etc/kubernetes/bailiwick-agent.conf
   bailiwick-agent run --host-root /host --nvml /host/usr/lib64/libnvidia-ml.so.1
 
+Where its state directory holds enrolment.json, as on a machine that a cell has provisioned, it enrols by that first.
 It logs to standard error, one JSON object a line; BAILIWICK_LOG=debug tells more. SIGTERM ends it.")]
 pub struct RunArgs {
     /// Where the agent keeps its key and certificate
-    #[arg(long, value_name = "DIR", default_value = STATE, env = "BAILIWICK_STATE_DIR", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR, env = "BAILIWICK_STATE_DIR", hide_env_values = true)]
     state_dir: PathBuf,
     /// A kubeconfig for the API server; without it the agent is a pod of the cluster
     #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]

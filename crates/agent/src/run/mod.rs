@@ -18,7 +18,7 @@ pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use crate::cell::{Gate as Permits, Host, Reporter, StateDir, bounded};
+use crate::cell::{Gate as Permits, Host, Reporter, StateDir, bounded, enrol_by_file};
 use domain::agent::PreparedDevice;
 use domain::{Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
@@ -72,13 +72,19 @@ pub fn api_server(kubeconfig: Option<&std::path::Path>) -> Result<Arc<dyn Claims
     Ok(Arc::new(kubernetes::api_server(kubeconfig)?))
 }
 
-/// Works for the cell that the agent is enrolled with, until it is cancelled.
+/// Works for the cell that the agent is enrolled with, until it is cancelled. Where a file was left that says how to enrol, it does
+/// that first.
 pub async fn run(
     options: &Options,
     claims: Arc<dyn Claims>,
     dir: StateDir,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let system_uuid = HostRoot::at(&options.host_root).host().system_uuid;
+    enrol_by_file(&dir, system_uuid, &stop).await;
+    if stop.is_cancelled() {
+        return Ok(());
+    }
     let watching = watch_gpus(options)?;
     let host = watch::Sender::new(first(&watching).await?);
     let boot_id = host.borrow().probe.boot_id.clone().unwrap_or_default();

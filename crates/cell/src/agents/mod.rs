@@ -1,6 +1,7 @@
 //! Agents on machines: a listener of their own with mutual TLS, their certificates, reports and permits (DESIGN §5.6, §3.3).
 
 mod authority;
+mod invitation;
 mod pace;
 mod permits;
 mod request;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use authority::Authority;
+pub(crate) use invitation::Inviter;
 
 /// An agent that has not reported for so many intervals is silent.
 const PATIENCE: u32 = 3;
@@ -46,6 +48,8 @@ pub(crate) struct Service {
     pub address: SocketAddr,
     /// Who signs their certificates: what a token's pin is of.
     pub authority: Arc<Authority>,
+    /// Has machines that are provisioned enrol their own.
+    pub inviter: Option<Inviter>,
 }
 
 /// Opens the listener and serves it, and looks for agents that fell silent. `urgent` is told when what is published to
@@ -86,7 +90,8 @@ pub(crate) async fn start(
     tasks.spawn(listen::serve(listener, listen::Door::Mutual(door), stop.clone()));
     tasks.spawn(listen_for_silence(store.clone(), urgent, stop.clone()));
     tracing::info!(%address, "serving agents");
-    Ok(Service { address, authority })
+    let inviter = settings.url.clone().map(|url| Inviter::new(url, *authority.pin()));
+    Ok(Service { address, authority, inviter })
 }
 
 async fn listen_for_silence(store: Store, urgent: Arc<Notify>, stop: CancellationToken) {

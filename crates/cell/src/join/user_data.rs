@@ -4,6 +4,7 @@ use super::{Token, UNVERIFIED};
 use crate::error::coded;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use domain::agent::{ENROLMENT_FILE, STATE_DIR};
 use domain::base_cluster::{BaseClusterSpec, Join};
 use domain::{Name, Problem};
 use serde_json::{Value, json};
@@ -13,8 +14,10 @@ use store::Zeroizing;
 /// Where the kubelet's files go.
 const DIRECTORY: &str = "/etc/kubernetes";
 
+/// What a template calls the file by which the agent enrols.
+const ENROLMENT: &str = "agentEnrolment";
+
 /// What the data is made of.
-#[derive(Debug)]
 pub(crate) struct Guest<'a> {
     pub machine: &'a Name,
     pub cluster: &'a Name,
@@ -22,6 +25,8 @@ pub(crate) struct Guest<'a> {
     pub token: &'a Token,
     /// The CA of the API server (PEM).
     pub ca: &'a str,
+    /// The file by which the machine's agent enrols; `None` where the cell does not know how it is reached.
+    pub enrolment: Option<&'a str>,
 }
 
 /// The user data, by the way in which machines join the cluster.
@@ -83,10 +88,12 @@ fn kubeadm(guest: &Guest<'_>) -> Zeroizing<String> {
             "taints": [{ "key": UNVERIFIED, "effect": "NoSchedule" }],
         },
     })));
+    let (kubeconfig_path, join_path) =
+        (format!("{DIRECTORY}/bailiwick-bootstrap.conf"), format!("{DIRECTORY}/bailiwick-join.yaml"));
     cloud_config(
-        &[("bailiwick-bootstrap.conf", kubeconfig.as_str()), ("bailiwick-join.yaml", join.as_str())],
-        guest.machine,
-        &json!([["kubeadm", "join", "--config", format!("{DIRECTORY}/bailiwick-join.yaml")]]),
+        guest,
+        &[(&kubeconfig_path, kubeconfig.as_str()), (&join_path, join.as_str())],
+        &json!([["kubeadm", "join", "--config", join_path]]),
     )
 }
 
@@ -100,21 +107,25 @@ fn rke2(guest: &Guest<'_>) -> Zeroizing<String> {
         "node-name": guest.machine,
         "node-taint": [format!("{UNVERIFIED}:NoSchedule")],
     })));
-    let files = json!([{ "path": "/etc/rancher/rke2/config.yaml", "permissions": "0600", "content": config.as_str() }]);
-    document(guest.machine, &files, &json!([["systemctl", "enable", "--now", "rke2-agent.service"]]))
+    cloud_config(
+        guest,
+        &[("/etc/rancher/rke2/config.yaml", config.as_str())],
+        &json!([["systemctl", "enable", "--now", "rke2-agent.service"]]),
+    )
 }
 
-fn cloud_config(files: &[(&str, &str)], machine: &Name, run: &Value) -> Zeroizing<String> {
+/// Files by path and content, that of the agent beside them; cloud-init writes them before it runs the commands.
+fn cloud_config(guest: &Guest<'_>, files: &[(&str, &str)], run: &Value) -> Zeroizing<String> {
+    let path = format!("{STATE_DIR}/{ENROLMENT_FILE}");
+    let enrolment = guest.enrolment.map(|content| (path.as_str(), content));
     let files: Vec<_> = files
         .iter()
-        .map(|(name, content)| json!({ "path": format!("{DIRECTORY}/{name}"), "permissions": "0600", "content": content }))
+        .copied()
+        .chain(enrolment)
+        .map(|(path, content)| json!({ "path": path, "permissions": "0600", "content": content }))
         .collect();
-    document(machine, &json!(files), run)
-}
-
-fn document(machine: &Name, files: &Value, run: &Value) -> Zeroizing<String> {
     let body = yaml(&json!({
-        "hostname": machine, "preserve_hostname": false, "write_files": files, "runcmd": run,
+        "hostname": guest.machine, "preserve_hostname": false, "write_files": files, "runcmd": run,
     }));
     Zeroizing::new(format!("#cloud-config\n{body}"))
 }
@@ -129,7 +140,7 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
     let bearer = guest.token.bearer();
     let kubeconfig = bootstrap_kubeconfig(guest);
     let kubelet = kubelet_configuration();
-    let values: [(&str, &str); 7] = [
+    let mut values = vec![
         ("machine", guest.machine.as_str()),
         ("token", bearer.as_str()),
         ("endpoint", &guest.spec.endpoint),
@@ -138,6 +149,7 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
         ("bootstrapKubeconfig", kubeconfig.as_str()),
         ("kubeletConfiguration", &kubelet),
     ];
+    values.extend(guest.enrolment.map(|content| (ENROLMENT, content)));
     let mut filled = Zeroizing::new(String::new());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -153,6 +165,10 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
         };
         let Some((_, value)) = values.iter().find(|(known, _)| *known == word) else {
             let message = format!("the user data of BaseCluster/{} names {{{{{word}}}}}", guest.cluster);
+            if word == ENROLMENT {
+                let message = format!("{message}, and no `agent-url` says where agents call this cell");
+                return Err(Box::new(coded("join.agent-url", message)));
+            }
             let known: Vec<_> = values.iter().map(|(name, _)| *name).collect();
             return Err(Box::new(coded("join.template", message).difference(word, known.join(", "))));
         };
@@ -172,8 +188,16 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
-    #[allow(clippy::needless_pass_by_value)] // made where it is called
     fn with<T>(join: Value, look: impl FnOnce(Result<Zeroizing<String>, Box<Problem>>) -> T) -> T {
+        invited(join, None, look)
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // made where it is called
+    fn invited<T>(
+        join: Value,
+        enrolment: Option<&str>,
+        look: impl FnOnce(Result<Zeroizing<String>, Box<Problem>>) -> T,
+    ) -> T {
         let spec: BaseClusterSpec = serde_json::from_value(json!({
             "jurisdiction": "de", "site": "fra1", "kubernetesVersion": "1.36.3", "controlPlane": "external",
             "endpoint": "https://10.0.2.1:6443", "join": join, "image": { "live": { "iso": "http://i/n.iso" } },
@@ -187,7 +211,8 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
         let (machine, cluster) = (Name::new("m1").unwrap(), Name::new("pool").unwrap());
-        look(render(&Guest { machine: &machine, cluster: &cluster, spec: &spec, token: &token, ca: &ca }))
+        let (machine, cluster, spec, token, ca) = (&machine, &cluster, &spec, &token, ca.as_str());
+        look(render(&Guest { machine, cluster, spec, token, ca, enrolment }))
     }
 
     #[test]
@@ -217,6 +242,37 @@ mod tests {
             let kubeconfig: Value =
                 serde_saphyr::from_str(config["write_files"][0]["content"].as_str().unwrap()).unwrap();
             assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], "https://10.0.2.1:6443");
+        });
+    }
+
+    #[test]
+    fn the_agents_file_is_written_where_the_cell_knows_its_address_and_for_root_alone() {
+        const ENROLMENT: &str = r#"{"cell":"https://cell.example:8461","token":"bwa_x"}"#;
+        for join in [json!("kubeadm"), json!("rke2")] {
+            invited(join.clone(), Some(ENROLMENT), |data| {
+                let data = data.unwrap();
+                let config: Value =
+                    serde_saphyr::from_str(data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+                let file = config["write_files"].as_array().unwrap().last().unwrap();
+                let path = "/var/lib/bailiwick-agent/enrolment.json";
+                assert_eq!(
+                    file,
+                    &json!({ "path": path, "permissions": "0600", "content": ENROLMENT }),
+                    "{join}"
+                );
+            });
+            with(join, |data| assert!(!data.unwrap().contains("bailiwick-agent")));
+        }
+    }
+
+    #[test]
+    fn a_template_may_put_the_agents_enrolment_where_it_likes_once_there_is_one() {
+        let join = || json!({ "template": { "userData": "{{agentEnrolment}} {{agentEnrolment.base64}}" } });
+        invited(join(), Some("{}"), |data| assert_eq!(data.unwrap().as_str(), "{} e30="));
+        with(join(), |data| {
+            let problem = data.unwrap_err();
+            assert_eq!(problem.code, "join.agent-url");
+            assert!(problem.hint.is_some());
         });
     }
 

@@ -8,6 +8,7 @@ mod shelf;
 
 pub(crate) use leave::is_drained;
 
+use crate::agents::Inviter;
 use crate::base_cluster::BaseClusters;
 use crate::enrol::Enroller;
 use crate::provision::Provisioner;
@@ -29,6 +30,8 @@ pub(crate) struct Life {
     pub cell: String,
     pub provisioners: Vec<Provisioner>,
     pub clusters: BaseClusters,
+    /// Has machines enrol their own agents, where the cell is told how they reach it.
+    pub inviter: Option<Inviter>,
     /// How long an inventory stays fresh.
     pub refresh: Duration,
 }
@@ -65,10 +68,11 @@ impl Life {
         enroller: Enroller,
         cell: String,
         provisioners: Vec<Provisioner>,
+        inviter: Option<Inviter>,
         refresh: Duration,
     ) -> Self {
         let clusters = BaseClusters::new(enroller.secrets.clone());
-        Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, refresh }
+        Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, inviter, refresh }
     }
 
     /// Takes the next step of a machine and records what came of it.

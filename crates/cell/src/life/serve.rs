@@ -79,9 +79,12 @@ impl Case<'_> {
                 return self.deploy_anew(instance, &cluster, &token, coded("join.token-late", message)).await;
             }
             // Once a deployment: while it goes on, the machine is looked at many times.
-            let made = json!({ "token": instance.id });
+            let made = json!({ "token": instance.id, "agent": self.life.inviter.is_some() });
             if self.record.work.as_ref() != Some(&made) {
                 cluster.ensure_token(self.machine(), &token).await?;
+                if let Some(inviter) = &self.life.inviter {
+                    inviter.invite(&self.life.store, self.machine(), self.guard, instance).await?;
+                }
                 self.life.store.remember(self.machine(), self.guard, Some(&made)).await?;
             }
         }
@@ -100,12 +103,14 @@ impl Case<'_> {
         token: &Token,
     ) -> Result<Option<Outcome>, Trouble> {
         let provisioner = self.service()?;
+        let enrolment = self.life.inviter.as_ref().map(|inviter| inviter.file(&self.life.store, instance));
         let guest = join::Guest {
             machine: self.machine(),
             cluster: &instance.base_cluster,
             spec,
             token,
             ca: &cluster.ca,
+            enrolment: enrolment.as_deref().map(String::as_str),
         };
         let user_data = join::render(&guest).map_err(|problem| Trouble::Lasting(*problem))?;
         let deployment = Deployment {

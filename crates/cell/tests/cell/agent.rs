@@ -2,17 +2,55 @@
 
 use crate::support::Client;
 use agent::cell::{Error, Gate, Host, Identity, Reporter, StateDir, enrol};
+use domain::agent::CellUrl;
 use domain::permit::PermitError;
 use domain::probe::{self, Pci, Probe, ProbedGpu};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Where machines call agents' cells: another address than the one at which a cell listens, and known before it does.
+pub(crate) struct Door(TcpListener);
+
+/// A door that leads to a cell, as long as this lives.
+pub(crate) struct OpenDoor(JoinHandle<()>);
+
+impl Door {
+    pub(crate) async fn new() -> Self {
+        Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap())
+    }
+
+    pub(crate) fn url(&self) -> CellUrl {
+        url(self.0.local_addr().unwrap()).parse().unwrap()
+    }
+
+    /// From now on it leads there.
+    pub(crate) fn open(self, cell: SocketAddr) -> OpenDoor {
+        OpenDoor(tokio::spawn(async move {
+            loop {
+                let (mut caller, _) = self.0.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut called = TcpStream::connect(cell).await.unwrap();
+                    // Either may end it as it likes.
+                    let _ = tokio::io::copy_bidirectional(&mut caller, &mut called).await;
+                });
+            }
+        }))
+    }
+}
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// A running agent. Goes with the test.
 pub(crate) struct Agent {

@@ -8,6 +8,7 @@ mod cluster;
 mod enrolment;
 mod faults;
 mod firmware;
+mod invitations;
 mod ipmi;
 mod lifecycle;
 mod line;

@@ -11,9 +11,16 @@ use tokio::sync::mpsc;
 
 pub(crate) const CELL_USER: &str = "bailiwick-cell";
 
-/// What the image of the tests reads: both files of the kubelet, as JSON.
-const USER_DATA: &str =
-    r#"{"kubeconfig": "{{bootstrapKubeconfig.base64}}", "kubelet": "{{kubeletConfiguration.base64}}"}"#;
+/// What the image of the tests reads: both files of the kubelet, as JSON, and that of an agent that is to enrol by itself.
+fn user_data(with_agent: bool) -> String {
+    let mut files = json!({
+        "kubeconfig": "{{bootstrapKubeconfig.base64}}", "kubelet": "{{kubeletConfiguration.base64}}",
+    });
+    if with_agent {
+        files["agent"] = "{{agentEnrolment.base64}}".into();
+    }
+    files.to_string()
+}
 
 /// A line whose base cluster is a real control plane.
 pub(crate) struct Real {
@@ -24,7 +31,7 @@ pub(crate) struct Real {
 }
 
 /// A file in the user data.
-fn text(user_data: &Value, key: &str) -> String {
+pub(crate) fn text(user_data: &Value, key: &str) -> String {
     use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(user_data[key].as_str().unwrap()).unwrap();
     String::from_utf8(bytes).unwrap()
@@ -79,7 +86,9 @@ impl Real {
         line.declare().await;
         let mut pool = pool();
         pool["spec"]["endpoint"] = plane.server_url().into();
-        pool["spec"]["join"] = json!({ "template": { "userData": USER_DATA } });
+        let agents = line.cell.settings().agents.as_ref();
+        let user_data = user_data(agents.is_some_and(|agents| agents.url.is_some()));
+        pool["spec"]["join"] = json!({ "template": { "userData": user_data } });
         line.client.apply(vec![pool], &[]).await;
         line.arrive("available").await;
         Self { plane, line, deployed }

@@ -1,11 +1,14 @@
-//! The whole way: a simulated machine with GPUs becomes a real node, its agent sees them, the cell publishes what all views agree on, the
-//! real scheduler gives one, or a part of one, to a claim, and the pod sees that one and no other.
+//! The whole way: a simulated machine with GPUs becomes a real node, its agent enrols by what the machine was given and sees them,
+//! the cell publishes what all views agree on, the real scheduler gives one, or a part of one, to a claim, and the pod sees that one
+//! and no other.
 
-use crate::agent::enrolled;
-use crate::node::{CELL_USER, Real, kubectl};
+use crate::agent::{Door, OpenDoor};
+use crate::node::{CELL_USER, Real, kubectl, text};
 use crate::support::document;
+use agent::cell::StateDir;
 use agent::run::{DeviceRoot, Options, ScrubMode};
 use bailiwick_cell::{AgentSettings, SinkSettings};
+use domain::agent::ENROLMENT_FILE;
 use domain::probe::{Mig, MigProfile, Placement};
 use nvml_stand_in::{Description, Event, Installed, mig_minors};
 use serde_json::{Value, json};
@@ -72,11 +75,14 @@ fn claim_and_pod(name: &str, class: &str) -> [Value; 2] {
     ]
 }
 
-/// A cell whose agents report often, publishing to the real cluster.
-async fn cell_with_agents() -> Real {
+/// A cell whose agents enrol by themselves and report often, publishing to the real cluster.
+async fn cell_with_agents() -> (Real, OpenDoor) {
+    let door = Door::new().await;
+    let url = door.url();
     let real = Real::of(Model::PowerEdgeXe, 1, |settings, plane| {
         let mut agents = AgentSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         agents.report_interval = Duration::from_secs(1);
+        agents.url = Some(url);
         settings.agents = Some(agents);
         let kubeconfig = Some(plane.kubeconfig_for(CELL_USER, &[]).unwrap());
         settings.sinks = vec![SinkSettings::Cluster { kubeconfig, context: None }];
@@ -93,7 +99,8 @@ async fn cell_with_agents() -> Real {
         let (name, user) = (format!("--clusterrole=bailiwick-{role}"), format!("--user={user}"));
         kubectl(&real.plane, &["create", "clusterrolebinding", &format!("gpu-{role}"), &name, &user]).await;
     }
-    real
+    let door = door.open(real.line.cell.agents_address().unwrap());
+    (real, door)
 }
 
 /// Classes of whole GPUs and of parts, and a machine whose GPUs may be parted.
@@ -175,7 +182,7 @@ async fn an_xid_is_published(real: &Real, installed: &Installed) -> (Duration, u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_on() {
-    let mut real = cell_with_agents().await;
+    let (mut real, _door) = cell_with_agents().await;
     declare(&real).await;
     let (machine, uuid) = (real.line.names()[0].clone(), real.line.site.machines()[0].uuid.clone());
     let user_data = real.deploy(&machine).await;
@@ -185,9 +192,9 @@ async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_
     let files = tempfile::tempdir().unwrap();
     write_host(files.path(), &uuid);
     let installed = host(&real, &machine, &uuid, files.path()).await;
-    let cell = real.line.cell.agents_address().unwrap();
-    let (dir, _) =
-        enrolled(&real.line.client, cell, &machine, &uuid, &files.path().join("state")).await.unwrap();
+    // What cloud-init leaves for the agent; nobody enrols it.
+    let dir = StateDir::open(files.path().join("state")).unwrap();
+    std::fs::write(dir.path().join(ENROLMENT_FILE), text(&user_data, "agent")).unwrap();
     let options = Options {
         kubelet_dir: node.kubelet_dir(),
         cdi_dir: node.cdi_dir(),

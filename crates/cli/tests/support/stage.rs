@@ -95,6 +95,7 @@ impl Stage {
         let mut command = self.desk.command(&["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu"]);
         command.args(["--log-level", "error", "--data-dir", "data", "--secrets-dir", "secrets"]);
         command.args(["--ironic-url", self.ironic.url()]).args(more);
+        command.args(["--agent-listen", "127.0.0.1:0", "--agent-url", "https://cell.example"]);
         let (child, server, log) = super::serving(&mut command).await;
         super::drain(log);
         Running { child, server }

@@ -6,6 +6,7 @@ mod bench;
 mod enrolment;
 mod events;
 mod faults;
+mod invitations;
 mod machines;
 mod opening;
 mod plans;
@@ -86,6 +87,14 @@ cases! {
         no_statement_changes_an_event
         listeners_hear_of_what_was_written_and_of_nothing_else
         a_follower_misses_nothing_while_many_write
+        ;
+    invitations:
+        a_machine_that_is_provisioned_lets_its_agent_in_once_it_is_a_node
+        a_step_that_is_taken_again_finds_its_token_as_it_is
+        a_token_that_was_used_stays_used_when_its_step_is_taken_again
+        another_deployment_has_a_token_of_its_own
+        a_token_made_by_hand_takes_the_place_of_the_machines_own
+        a_machine_that_is_wiped_or_set_aside_has_no_token_any_more_and_gets_none
         ;
     machines:
         discovery_pins_the_key_and_a_second_one_changes_nothing

@@ -67,7 +67,7 @@ fn whole(instance: Option<&Instance>) -> Erasure {
     erasure(Erased::Erased { method: "nvme-format".into() }, instance)
 }
 
-fn instance() -> Instance {
+pub(crate) fn instance() -> Instance {
     serde_json::from_value(serde_json::json!({
         "id": "6a1f0c1e-0000-4000-8000-000000000001", "baseCluster": "pool", "zone": null, "since": at(0),
     }))
@@ -75,7 +75,7 @@ fn instance() -> Instance {
 }
 
 /// A step from where the machine stands, with what it needs.
-async fn take(bench: &Bench, step: Step, to: MachineState) -> Result<(), StoreError> {
+pub(crate) async fn take(bench: &Bench, step: Step, to: MachineState) -> Result<(), StoreError> {
     let record = bench.store.machine(&name("m1")).await.unwrap().unwrap();
     let mut advance = Advance::new(step, to);
     match to {
@@ -87,7 +87,7 @@ async fn take(bench: &Bench, step: Step, to: MachineState) -> Result<(), StoreEr
 }
 
 /// m1 on its way, as far as this state.
-async fn bring(bench: &Bench, to: MachineState) {
+pub(crate) async fn bring(bench: &Bench, to: MachineState) {
     bench.declare(&["m1"]).await;
     bench.discover("m1").await;
     bench.enrol("m1", &server("S1", &[]), at(0)).await.unwrap();
