@@ -16,7 +16,7 @@ const STATE: &str = "/var/lib/bailiwick-agent";
 #[command(after_help = "\
 Examples:
   bailiwick-agent run --kubeconfig /etc/kubernetes/bailiwick-agent.conf
-  bailiwick-agent run --host-root /host --nvml /host/usr/lib64/libnvidia-ml.so.1
+  bailiwick-agent run --host-root /host
 
 It logs to standard error, one JSON object a line; BAILIWICK_LOG=debug tells more. SIGTERM ends it.")]
 pub struct RunArgs {
@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// Tells two agents of one host apart, as during an update: a short name
     #[arg(long, value_name = "NAME", default_value = "gpu", env = "BAILIWICK_INSTANCE", hide_env_values = true, value_parser = instance)]
     instance: String,
-    /// The driver's library, where it is not the system's own
+    /// The driver's library, where it is neither the host's nor a driver container's
     #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML", hide_env_values = true)]
     nvml: Option<PathBuf>,
     /// Where the host's root directory is
