@@ -8,6 +8,7 @@
 )]
 
 mod forwarder;
+mod kubeconfig;
 mod stage;
 
 use forwarder::Forwarder;
