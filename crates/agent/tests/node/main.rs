@@ -7,8 +7,11 @@
     reason = "a failed expectation is a failed test, in helpers too"
 )]
 
+mod daemonset;
 mod forwarder;
+mod image;
 mod kubeconfig;
+mod root;
 mod stage;
 
 use forwarder::Forwarder;
