@@ -13,6 +13,7 @@ mod image;
 mod kubeconfig;
 mod root;
 mod stage;
+mod unit;
 
 use forwarder::Forwarder;
 use serde_json::Value;
