@@ -8,6 +8,8 @@
 )]
 
 mod daemonset;
+mod described;
+mod elsewhere;
 mod forwarder;
 mod image;
 mod kubeconfig;
