@@ -219,7 +219,7 @@ impl Stage {
     }
 
     /// What agents have said: the one that was started here, and those in pods.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let below = |directory: PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
         let pods = below(self.node.pod_logs_dir())
             .filter(|pod| pod.file_name().to_string_lossy().starts_with("bailiwick-system_"));

@@ -28,8 +28,8 @@ impl Service {
         let mut service = Self::default();
         let text = std::fs::read_to_string(unit).unwrap();
         let (_, section) = text.split_once("[Service]\n").unwrap();
-        for line in section.lines().take_while(|line| !line.starts_with('[')).filter(|line| !line.is_empty())
-        {
+        let lines = section.lines().take_while(|line| !line.starts_with('['));
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line.split_once('=').unwrap();
             service.apply(key, value);
         }
@@ -60,14 +60,19 @@ impl Service {
         self.setup.push(setup);
     }
 
-    /// On the node, which has the agent where the unit looks for it.
-    fn on(&self, stage: &Stage, more: &[&str]) -> Command {
+    /// The agent on the node, which has it where the unit looks for it.
+    fn agent(&self, stage: &Stage, more: &[&str]) -> Command {
         let program = self.command.split(' ').next().unwrap();
         let place = Path::new(program).parent().unwrap().display();
         let installed =
             format!("mount -t tmpfs tmpfs {place}; touch {program}; mount --bind {AGENT} {program}");
-        let run = format!("exec setpriv --pdeathsig KILL {} -- {}", self.setpriv.join(" "), self.command);
-        let script = [&["set -e".to_owned(), installed], &self.setup[..], &[run]].concat().join("\n");
+        self.restricted(stage, more, &installed, &self.command)
+    }
+
+    /// A command on the node in the place of the agent, after something else.
+    fn restricted(&self, stage: &Stage, more: &[&str], first: &str, command: &str) -> Command {
+        let run = format!("exec setpriv --pdeathsig KILL {} -- {command}", self.setpriv.join(" "));
+        let script = [&["set -e".to_owned(), first.to_owned()], &self.setup[..], &[run]].concat().join("\n");
         let mut command = stage.node.command();
         command.args(["unshare", "--mount", "--propagation", "slave", "--", "env", "-i"]);
         command.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
@@ -137,12 +142,26 @@ async fn the_unit_hands_out_and_resets_gpus_with_the_rights_and_restrictions_tha
     // What this host has elsewhere: device nodes of GPUs cannot be put into its /dev, nor programs into its /usr/bin.
     let elsewhere = [("DEV_ROOT", "dev"), ("NVIDIA_SMI", "usr/bin/nvidia-smi")]
         .map(|(name, path)| format!("BAILIWICK_{name}={DRIVER_ROOT}/{path}"));
-    let command = Service::read(&unit()).on(&stage, &elsewhere.each_ref().map(String::as_str));
+    let service = Service::read(&unit());
+    let command = service.agent(&stage, &elsewhere.each_ref().map(String::as_str));
     stage.run_agent(command);
     stage.publish_once_registered().await;
     stage.create(&claim("claimed")).await;
     stage.create(&pod_of_claim("claimed")).await;
     stage.until_running("claimed").await;
+
+    // What it does for parts of GPUs and in scrubs: makes and opens device nodes, and sees what containers have open.
+    let node = format!("{DRIVER_ROOT}/dev/nvidia-cap1");
+    let needs = format!(
+        "sh -ec 'mknod {node} c 1 3; : >{node}; rm {node}; chroot {DRIVER_ROOT} /bin/sh -c :
+         for at in /proc/[0-9]*; do
+           if grep -qs ^BAILIWICK_GPU $at/environ; then ls -l $at/fd $at/root/dev; exit; fi
+         done; exit 1'"
+    );
+    let done = service.restricted(&stage, &[], ":", &needs).output().unwrap();
+    let seen = [&done.stdout[..], &done.stderr].map(String::from_utf8_lossy).concat();
+    assert!(done.status.success() && seen.contains("nvidiactl"), "{seen}");
+
     let [(_, devices)] = stage.held().try_into().unwrap();
     let index: usize = devices[0].strip_prefix("gpu-").unwrap().parse().unwrap();
     stage.delete_pod("claimed").await;
