@@ -15,7 +15,7 @@ Examples:
   bailiwick-agent probe
   bailiwick-agent probe --wide
   bailiwick-agent probe -o json | jq '.gpus[] | {uuid, serial, health}'
-  bailiwick-agent probe --host-root /host --nvml /run/nvidia/driver/usr/lib64/libnvidia-ml.so.1")]
+  bailiwick-agent probe --host-root /host")]
 pub struct ProbeArgs {
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t)]
@@ -23,10 +23,10 @@ pub struct ProbeArgs {
     /// More columns, and a drawing of how the GPUs are connected
     #[arg(long)]
     wide: bool,
-    /// The driver's library, where it is not the system's own
+    /// The driver's library, where it is neither the host's nor a driver container's
     #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML", hide_env_values = true)]
     nvml: Option<PathBuf>,
-    /// Where the host's /proc and /sys are found, in a container
+    /// Where the host's root directory is, in a container
     #[arg(
         long,
         value_name = "PATH",
@@ -39,8 +39,8 @@ pub struct ProbeArgs {
 
 /// Runs the command.
 pub fn run(args: &ProbeArgs) -> Result<(), Error> {
-    let nvml = Nvml::open(args.nvml.as_deref())?;
     let host = HostRoot::at(&args.host_root);
+    let nvml = Nvml::of(args.nvml.as_deref(), &host)?;
     let context = Context { host: &host, now: Timestamp::now(), previous: None };
     let probe = gpu::probe(&nvml, &context, &mut Xids::default())?;
     match args.output {

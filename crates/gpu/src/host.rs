@@ -29,6 +29,11 @@ impl HostRoot {
         Self(root.into())
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The kernel's id of the current boot, a UUID.
     pub fn boot_id(&self) -> Option<String> {
         let uuid =

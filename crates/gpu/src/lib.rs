@@ -6,6 +6,7 @@
 mod error;
 mod health;
 mod host;
+mod library;
 mod nvml;
 mod parts;
 mod raw;

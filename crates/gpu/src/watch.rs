@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// What is watched, and how often at least.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    /// The driver's library; the system's own where `None`.
+    /// The driver's library; where `None`, that of the host, or the system's own.
     pub library: Option<PathBuf>,
     /// Where the kernel's files are.
     pub host: HostRoot,
@@ -120,7 +120,7 @@ impl Watcher {
     /// Watches in this thread until `tell` breaks off.
     pub fn run(&mut self, tell: &mut Tell<'_>) {
         loop {
-            let opened = Nvml::open(self.watch.library.as_deref());
+            let opened = Nvml::of(self.watch.library.as_deref(), &self.watch.host);
             let Err(error) = opened.and_then(|nvml| self.session(&nvml, tell)) else { return };
             // Loading a driver anew resets its GPUs.
             self.xids = Xids::default();

@@ -1,8 +1,10 @@
 //! A real node: kubelet, containerd and runc, in process and mount namespaces of their own, so that
 //! containers and mounts go with them, however the test ends. Their files are in one temporary directory,
-//! which has the same path inside and outside; several nodes may run at the same time.
+//! which has the same path inside and outside; several nodes may run at the same time. Inside, `/etc`, `/run`
+//! and `/var/lib` are the node's own, so that everything on it has its usual place.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Signal, geteuid};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::https::free_port;
-use crate::kubectl::write_private;
+use crate::kubectl::{run, write_private};
 use crate::process::{Process, Program};
 use crate::{ControlPlane, Error, Part};
 
@@ -25,6 +27,7 @@ pub struct NodeOptions {
     bootstrap_kubeconfig: String,
     kubelet_configuration: String,
     system_uuid: Option<String>,
+    mounts: Vec<(PathBuf, PathBuf)>,
     arguments: Vec<String>,
 }
 
@@ -37,6 +40,7 @@ impl NodeOptions {
             bootstrap_kubeconfig: bootstrap_kubeconfig.to_owned(),
             kubelet_configuration: kubelet_configuration.to_owned(),
             system_uuid: None,
+            mounts: Vec::new(),
             arguments: Vec::new(),
         }
     }
@@ -46,6 +50,13 @@ impl NodeOptions {
     #[must_use]
     pub fn system_uuid(mut self, uuid: &str) -> Self {
         self.system_uuid = Some(uuid.to_owned());
+        self
+    }
+
+    /// Shows a directory of the real machine at another place of the node, below `/etc`, `/run` or `/var/lib`.
+    #[must_use]
+    pub fn mount(mut self, directory: &Path, at: &Path) -> Self {
+        self.mounts.push((directory.to_owned(), at.to_owned()));
         self
     }
 
@@ -106,9 +117,11 @@ impl NodeOptions {
         let uuid = self.system_uuid.as_deref().unwrap_or_default();
         let mut command: Vec<String> = namespaces.map(str::to_owned).to_vec();
         command.extend(["sh", "-c", INIT, "node", &part, uuid].map(str::to_owned));
+        let mounts = self.mounts.iter().flat_map(|(directory, at)| [directory, at]);
+        command.extend(mounts.map(|path| path.display().to_string()));
         command.extend([
+            "--".to_owned(),
             format!("--hostname-override={}", self.name),
-            format!("--root-dir={}", directory.join("kubelet").display()),
             format!("--cert-dir={}", directory.join("pki").display()),
             "--config=kubelet.json".to_owned(),
             "--kubeconfig=kubelet.kubeconfig".to_owned(),
@@ -135,13 +148,22 @@ impl Node {
         &self.options.name
     }
 
-    /// The kubelet's directory, `/var/lib/kubelet` elsewhere: plugins register in `plugins_registry`
-    /// below it.
-    pub fn kubelet_dir(&self) -> PathBuf {
-        self.directory.path().join("kubelet")
+    /// What the node has as `/var/lib`.
+    pub fn var_lib(&self) -> PathBuf {
+        self.directory.path().join("lib")
     }
 
-    /// Where containerd looks for CDI specifications.
+    /// What the node has as `/etc`: a copy of the real machine's.
+    pub fn etc(&self) -> PathBuf {
+        self.directory.path().join("etc")
+    }
+
+    /// The kubelet's directory, on the node `/var/lib/kubelet`: plugins register in `plugins_registry` below it.
+    pub fn kubelet_dir(&self) -> PathBuf {
+        self.var_lib().join("kubelet")
+    }
+
+    /// Where containerd looks for CDI specifications, beside `/etc/cdi`; on the node `/run/cdi`.
     pub fn cdi_dir(&self) -> PathBuf {
         self.directory.path().join("cdi")
     }
@@ -154,6 +176,30 @@ impl Node {
     /// The kubelet's log so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// A command that runs what it is given on the node: it sees the node's files and processes. It ends with the node.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        // `unshare` is in the node's mount namespace itself; its children alone are in that of processes.
+        if let Some(pid) = self.process.as_ref().map(Process::id) {
+            let namespace = |name: &str| format!("/proc/{pid}/ns/{name}");
+            command.arg(format!("--mount={}", namespace("mnt")));
+            command.arg(format!("--pid={}", namespace("pid_for_children")));
+        }
+        command.arg("--");
+        command
+    }
+
+    /// Gives containerd an image: an OCI image layout as a tar. Pods use it with `imagePullPolicy: Never`.
+    pub async fn import(&self, image: &Path) -> Result<(), Error> {
+        let ctr = Part::Node.programs().await?.join("ctr");
+        let address = self.directory.path().join("containerd.sock").display().to_string();
+        let image = image.display().to_string();
+        let import = ["--address", &address, "--namespace", "k8s.io", "images", "import", "--local"];
+        let arguments = [&import[..], &["--snapshotter", "native", &image]].concat();
+        run(None, &ctr, &arguments, self.directory.path(), None).await?.success()?;
+        Ok(())
     }
 
     /// Kills the kubelet, and starts another; containers live on. Returns when the old one is dead.
@@ -285,9 +331,9 @@ fn in_sandbox(configuration: &str, directory: &Path, port: u16) -> Result<Value,
 
 /// Directories, the configuration of containerd (version 3 of its format), and a network for pods.
 fn write_files(directory: &Path, part: &Path, port: u16) -> Result<(), Error> {
-    for name in ["kubelet", "cdi", "cni"] {
+    for name in ["lib/kubelet", "cdi", "cni"] {
         let path = directory.join(name);
-        std::fs::create_dir(&path).map_err(Error::file("make", &path))?;
+        std::fs::create_dir_all(&path).map_err(Error::file("make", &path))?;
     }
     let here = directory.display();
     let part = part.display();
@@ -304,7 +350,7 @@ disabled_plugins = ['io.containerd.internal.v1.opt', 'io.containerd.nri.v1.nri']
 [ttrpc]
   address = '{here}/containerd.sock.ttrpc'
 [plugins.'io.containerd.cri.v1.runtime']
-  cdi_spec_dirs = ['{here}/cdi']
+  cdi_spec_dirs = ['/etc/cdi', '/run/cdi']
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]

@@ -5,16 +5,29 @@ trap 'exit 0' TERM
 part=$1 system_uuid=$2
 shift 2
 
+# As systemd leaves it: containers may ask for the mounts that come later.
+mount --make-rshared /
 # Sockets of shims and state of runc have fixed places below /run, links to logs below /var/log.
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/log
+# Configuration and state of everything else, at its usual places too.
+[ -d etc ] || cp -a /etc etc
+mount --bind etc /etc
+mount --bind lib /var/lib
+mkdir /run/cdi
+mount --bind cdi /run/cdi
+while [ "$1" != -- ]; do
+  mkdir -p "$2"
+  mount --bind "$1" "$2"
+  shift 2
+done
+shift
 # The kubelet takes the system UUID from DMI, or where the machine has none from this file.
 if [ -n "$system_uuid" ] && [ -d /sys/class/dmi/id ]; then
   mount -t tmpfs tmpfs /sys/class/dmi/id
   echo "$system_uuid" >/sys/class/dmi/id/product_uuid
 elif [ -n "$system_uuid" ]; then
-  echo "$system_uuid" >machine-id
-  mount --bind machine-id /etc/machine-id
+  echo "$system_uuid" >/etc/machine-id
 fi
 
 containerd --config containerd.toml >containerd.log 2>&1 &

@@ -28,6 +28,8 @@ pub enum Part {
     Node,
     /// The definitions of Cluster API's resources.
     ClusterApiCrds,
+    /// What checks units of systemd.
+    Systemd,
 }
 
 impl Part {
@@ -43,6 +45,7 @@ impl Part {
             Self::BaremetalOperator => "baremetal-operator",
             Self::Node => "node",
             Self::ClusterApiCrds => "cluster-api-crds",
+            Self::Systemd => "systemd",
         }
     }
 

@@ -66,6 +66,11 @@ impl Process {
         Ok(Self { name: program.name, child, log, stop: program.stop })
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The error that tells how it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<Error> {
         let status = self.child.try_wait().ok().flatten()?;

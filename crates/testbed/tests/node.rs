@@ -138,7 +138,7 @@ async fn two_nodes_run_side_by_side_and_leave_nothing() {
         node.wait_until_ready(&control_plane).await.unwrap();
     }
     let directories: Vec<_> =
-        nodes.iter().map(|node| node.kubelet_dir().parent().unwrap().to_path_buf()).collect();
+        nodes.iter().map(|node| node.var_lib().parent().unwrap().to_path_buf()).collect();
     assert!(directories.iter().all(|directory| !common::processes_in(directory).is_empty()));
     drop(nodes);
     for directory in directories {

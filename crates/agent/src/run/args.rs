@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 #[command(after_help = "\
 Examples:
   bailiwick-agent run --kubeconfig /etc/kubernetes/bailiwick-agent.conf
-  bailiwick-agent run --host-root /host --nvml /host/usr/lib64/libnvidia-ml.so.1
+  bailiwick-agent run --host-root /host
 
 Where its state directory holds enrolment.json, as on a machine that a cell has provisioned, it enrols by that first.
 It logs to standard error, one JSON object a line; BAILIWICK_LOG=debug tells more. SIGTERM ends it.")]
@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// Tells two agents of one host apart, as during an update: a short name
     #[arg(long, value_name = "NAME", default_value = "gpu", env = "BAILIWICK_INSTANCE", hide_env_values = true, value_parser = instance)]
     instance: String,
-    /// The driver's library, where it is not the system's own
+    /// The driver's library, where it is neither the host's nor a driver container's
     #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML", hide_env_values = true)]
     nvml: Option<PathBuf>,
     /// Where the host's root directory is

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 /// Where the driver is found.
 #[derive(Clone, Debug)]
 pub(super) struct Driver {
-    /// Its library; the system's own where `None`.
+    /// Its library; where `None`, that of the host, or the system's own.
     pub(super) library: Option<PathBuf>,
     pub(super) root: HostRoot,
     /// Held by all who have it open beside the watch.
@@ -35,7 +35,7 @@ impl Driver {
     }
 
     pub(super) fn open(&self) -> Result<Nvml, String> {
-        Nvml::open(self.library.as_deref()).map_err(|error| told(&error))
+        Nvml::of(self.library.as_deref(), &self.root).map_err(|error| told(&error))
     }
 
     /// A probe now.

@@ -3,7 +3,7 @@
 use crate::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use dra::plugin::{ApiServer, Credential};
+use dra::plugin::{ApiServer, Credential, Token};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn as_pod(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<A
     let (host, port) = (known("KUBERNETES_SERVICE_HOST")?, known("KUBERNETES_SERVICE_PORT")?);
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let ca = read(&account.join("ca.crt"))?;
-    let token = Credential::TokenFile(account.join("token"));
+    let token = Credential::Token(Token::File(account.join("token")));
     Ok(ApiServer::new(&format!("https://{host}:{port}"), &ca, token)?)
 }
 
@@ -82,6 +82,7 @@ struct User {
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
     client_key_data: Option<String>,
+    token: Option<String>,
     #[serde(rename = "tokenFile")]
     token_file: Option<PathBuf>,
 }
@@ -105,11 +106,17 @@ fn by_kubeconfig(path: &Path) -> Result<ApiServer, Error> {
     };
     let ca = content(cluster.certificate_authority_data, cluster.certificate_authority)?
         .ok_or_else(|| wrong(&"no certificate authority"))?;
-    let credential = match user.token_file {
-        Some(file) => Credential::TokenFile(beside.join(file)),
+    // Of a token and a file with one, the file's, which may have been renewed; as kubectl takes them.
+    let token = match (user.token_file, user.token) {
+        (Some(file), _) => Some(Token::File(beside.join(file))),
+        (None, token) => token.map(Token::Text),
+    };
+    let credential = match token {
+        Some(token) => Credential::Token(token),
         None => Credential::Certificate {
-            certificate: content(user.client_certificate_data, user.client_certificate)?
-                .ok_or_else(|| wrong(&"neither a client certificate nor a token file"))?,
+            certificate: content(user.client_certificate_data, user.client_certificate)?.ok_or_else(
+                || wrong(&"neither a token nor a client certificate; programs that fetch one are not run"),
+            )?,
             key: content(user.client_key_data, user.client_key)?.ok_or_else(|| wrong(&"no client key"))?,
         },
     };
@@ -145,11 +152,15 @@ mod tests {
         };
         assert!(code("[").contains("kubeconfig"));
         assert!(code(&config("", "")).ends_with("no certificate authority"));
-        assert!(code(&config(", certificate-authority-data: ''", "")).ends_with("nor a token file"));
+        assert!(
+            code(&config(", certificate-authority-data: ''", ""))
+                .contains("neither a token nor a client certificate")
+        );
         assert!(code(&config(", certificate-authority: ca.pem", "")).contains("ca.pem"));
-        // A token in a file beside it is enough.
-        std::fs::write(&path, config(", certificate-authority-data: ''", "tokenFile: token")).unwrap();
-        assert!(api_server(Some(&path)).is_ok());
+        assert!(
+            code(&config(", certificate-authority-data: ''", "client-certificate-data: ''"))
+                .ends_with("no client key")
+        );
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Options {
     pub static_cdi_dir: PathBuf,
     /// Tells two agents of one host apart, as during an update; part of the names of sockets.
     pub instance: String,
-    /// The driver's library; the system's own where `None`.
+    /// The driver's library; where `None`, that of the host or of its driver container.
     pub nvml: Option<PathBuf>,
     /// Where the host's root directory is.
     pub host_root: PathBuf,

@@ -7,8 +7,15 @@
     reason = "a failed expectation is a failed test, in helpers too"
 )]
 
+mod daemonset;
+mod described;
+mod elsewhere;
 mod forwarder;
+mod image;
+mod kubeconfig;
+mod root;
 mod stage;
+mod unit;
 
 use forwarder::Forwarder;
 use serde_json::Value;

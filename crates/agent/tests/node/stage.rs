@@ -1,5 +1,7 @@
-//! A node of a real cluster on a host with eight GPUs, whose driver is stood in for.
+//! A node of a real cluster on a host with eight GPUs, whose driver is stood in for: as a driver container would have it, below
+//! `/run/nvidia/driver` of the node.
 
+use crate::root;
 use domain::Name;
 use domain::permit::{Permit, Permits, PublicKey, SignedPermits};
 use jiff::Timestamp;
@@ -8,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -19,6 +21,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const NODE: &str = "node-1";
 const MACHINE: &str = "machine-1";
 const GPUS: usize = 8;
+/// Where the node shows the root directory of its driver.
+pub(crate) const DRIVER_ROOT: &str = "/run/nvidia/driver";
 /// Where the agent makes itself known, in the kubelet's directory.
 const REGISTRATION: &str = "plugins_registry/gpu@gpu.bailiwick.dev-reg.sock";
 
@@ -36,10 +40,10 @@ pub(crate) struct Stage {
     agent: Option<Child>,
     /// How often.
     started: usize,
-    node: Node,
+    pub(crate) node: Node,
     /// What the agent takes for the kubelet's directory.
     kubelet_dir: PathBuf,
-    plane: ControlPlane,
+    pub(crate) plane: ControlPlane,
     kubeconfig: PathBuf,
     signer: Ed25519KeyPair,
     installed: Installed,
@@ -57,15 +61,17 @@ impl Stage {
         let plane = ControlPlane::options().node_lifecycle(true).start().await.unwrap();
         let admin = std::fs::read_to_string(plane.kubeconfig_admin()).unwrap();
         let configuration = "{ apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration }";
-        let mut node = NodeOptions::new(NODE, &admin, configuration).start(&plane).await.unwrap();
-        node.wait_until_ready(&plane).await.unwrap();
         let files = tempfile::tempdir().unwrap();
-        for name in ["dev", "state", "driver", "static-cdi"] {
-            std::fs::create_dir(files.path().join(name)).unwrap();
+        let installed = install_driver(&files.path().join("driver"));
+        let mut node = NodeOptions::new(NODE, &admin, configuration)
+            .mount(&files.path().join("driver"), Path::new(DRIVER_ROOT))
+            .start(&plane)
+            .await
+            .unwrap();
+        node.wait_until_ready(&plane).await.unwrap();
+        for directory in [node.var_lib().join("bailiwick-agent"), node.etc().join("cdi")] {
+            std::fs::create_dir(directory).unwrap();
         }
-        let installed = Installed::into(&files.path().join("driver"), &described()).unwrap();
-        testbed::make_gpu_files(&files.path().join("dev"), GPUS).unwrap();
-        make_reset_program(&files.path().join("nvidia-smi"));
         let kubeconfig = plane.kubeconfig_for("agent", &[]).unwrap();
         let signer = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
         let kubelet_dir = node.kubelet_dir();
@@ -96,7 +102,22 @@ impl Stage {
             "cell": "https://127.0.0.1:1", "machine": MACHINE, "key": key.serialize_pem(),
             "certificate": certificate, "ca": certificate, "permitKey": permit_key, "received": Timestamp::now(),
         });
-        std::fs::write(self.files.path().join("state/cell.json"), identity.to_string()).unwrap();
+        std::fs::write(self.state_dir().join("cell.json"), identity.to_string()).unwrap();
+    }
+
+    /// Where the agent keeps what it has to remember; on the node `/var/lib/bailiwick-agent`.
+    fn state_dir(&self) -> PathBuf {
+        self.node.var_lib().join("bailiwick-agent")
+    }
+
+    /// The root directory of the driver, on the node [`DRIVER_ROOT`].
+    pub(crate) fn driver_root(&self) -> PathBuf {
+        self.files.path().join("driver")
+    }
+
+    /// Where others describe devices to the runtime; on the node `/etc/cdi`.
+    pub(crate) fn static_cdi_dir(&self) -> PathBuf {
+        self.node.etc().join("cdi")
     }
 
     /// What the cell's last report leaves: permits for all GPUs, from now on.
@@ -116,30 +137,40 @@ impl Stage {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         let received = u64::try_from(agent::cell::uptime().as_millis()).unwrap();
         let kept = json!({ "bootId": boot_id.trim(), "received": received, "signed": signed });
-        std::fs::write(self.files.path().join("state/permits.json"), kept.to_string()).unwrap();
+        std::fs::write(self.state_dir().join("permits.json"), kept.to_string()).unwrap();
     }
 
     pub(crate) fn start_agent(&mut self) {
-        let file = |name: &str| self.files.path().join(name);
-        let log = std::fs::File::options().create(true).append(true).open(file("agent.log")).unwrap();
         let path = |path: PathBuf| path.display().to_string();
         let options = [
-            ("--state-dir", path(file("state"))),
+            ("--state-dir", path(self.state_dir())),
             ("--kubeconfig", path(self.kubeconfig.clone())),
             ("--kubelet-dir", path(self.kubelet_dir.clone())),
             ("--cdi-dir", path(self.node.cdi_dir())),
-            ("--static-cdi-dir", path(file("static-cdi"))),
+            ("--static-cdi-dir", path(self.static_cdi_dir())),
             ("--nvml", path(self.installed.library())),
-            ("--dev-root", path(file("dev"))),
-            ("--nvidia-smi", path(file("nvidia-smi"))),
+            ("--dev-root", path(self.driver_root().join("dev"))),
+            ("--nvidia-smi", path(self.driver_root().join("usr/bin/nvidia-smi"))),
             ("--probe-interval", "1".to_owned()),
         ];
         // It dies with us, also when we are killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_bailiwick-agent"), "run"]);
         command.args(options.iter().flat_map(|(name, value)| [*name, value.as_str()]));
+        self.run_agent(command);
+    }
+
+    /// Runs a command that is the agent.
+    pub(crate) fn run_agent(&mut self, mut command: Command) {
+        let log = self.files.path().join("agent.log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         self.started += 1;
         self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Somebody else has started the agent: the kubelet.
+    pub(crate) fn agent_was_started(&mut self) {
+        self.started += 1;
     }
 
     /// From now on the agent works beside the kubelet's directory, and the kubelet knows of it when it is introduced.
@@ -187,8 +218,14 @@ impl Stage {
         }
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.files.path().join("agent.log")).unwrap_or_default()
+    /// What agents have said: the one that was started here, and those in pods.
+    pub(crate) fn log(&self) -> String {
+        let below = |directory: PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let pods = below(self.node.pod_logs_dir())
+            .filter(|pod| pod.file_name().to_string_lossy().starts_with("bailiwick-system_"));
+        let in_pods = pods.flat_map(|pod| below(pod.path().join("agent"))).map(|log| log.path());
+        let logs = std::iter::once(self.files.path().join("agent.log")).chain(in_pods);
+        logs.map(|log| std::fs::read_to_string(log).unwrap_or_default()).collect()
     }
 
     /// A row of memory of the first GPUs could not be remapped.
@@ -201,9 +238,16 @@ impl Stage {
         self.installed.describe(&host).unwrap();
     }
 
+    /// The last GPU has fallen off the bus.
+    pub(crate) fn gpu_is_gone(&self) {
+        let mut host = described();
+        host.gpus.pop();
+        self.installed.describe(&host).unwrap();
+    }
+
     /// GPUs that were reset, in that order.
     pub(crate) fn reset(&self) -> Vec<String> {
-        let asked = std::fs::read_to_string(self.files.path().join("asked")).unwrap_or_default();
+        let asked = std::fs::read_to_string(self.driver_root().join("usr/bin/asked")).unwrap_or_default();
         asked.lines().map(|line| line.strip_prefix("--gpu-reset --id ").unwrap().to_owned()).collect()
     }
 
@@ -248,9 +292,9 @@ impl Stage {
     }
 
     /// Waits until an event about this object says so.
-    pub(crate) async fn until_told(&self, name: &str, what: &str) {
+    pub(crate) async fn until_told(&self, name: &str, what: &str) -> String {
         let told = self.plane.until_told(name, what).await;
-        told.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        told.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Deletes a pod, and waits until it is gone: its containers ended, its claims given back.
@@ -271,11 +315,18 @@ impl Stage {
     }
 }
 
-/// A program that writes beside itself what it is asked.
-fn make_reset_program(path: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::write(path, "#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/asked\"\n").unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+/// What a driver container has: the library where Debian keeps it, device nodes, `nvidia-smi` with the shell that this one needs.
+fn install_driver(at: &Path) -> Installed {
+    let library = at.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    for directory in [library.clone(), at.join("usr/bin"), at.join("dev")] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    testbed::make_gpu_files(&at.join("dev"), GPUS).unwrap();
+    root::install(at, "/bin/sh");
+    // It writes beside itself what it is asked.
+    let script = "#!/bin/sh\necho \"$@\" >>\"${0%/*}/asked\"\n";
+    root::write_program(&at.join("usr/bin/nvidia-smi"), script);
+    Installed::into(&library, &described()).unwrap()
 }
 
 /// A pod that asks for some GPUs by extended resource, prints those that it sees and waits.

@@ -17,10 +17,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the agent proves to the API server who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Credential {
-    /// A token in a file, which the kubelet renews: read for each request.
-    TokenFile(PathBuf),
+    /// A token.
+    Token(Token),
     /// A client certificate with its chain, and its key; both PEM.
     Certificate {
         /// The chain.
@@ -28,6 +28,27 @@ pub enum Credential {
         /// The key.
         key: Vec<u8>,
     },
+}
+
+/// A token of an account.
+#[derive(Clone)]
+pub enum Token {
+    /// In a file, which somebody renews, as the kubelet does for pods: read for each request.
+    File(PathBuf),
+    /// Itself.
+    Text(String),
+}
+
+impl Token {
+    async fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Text(token) => Ok(token.clone()),
+            Self::File(path) => match tokio::fs::read_to_string(path).await {
+                Ok(token) => Ok(token.trim().to_owned()),
+                Err(error) => Err(format!("token {}: {error}", path.display())),
+            },
+        }
+    }
 }
 
 /// Why there is no client.
@@ -52,11 +73,17 @@ impl ApiServerError {
 }
 
 /// The API server of the base cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiServer {
     client: Client,
     url: String,
-    token: Option<PathBuf>,
+    token: Option<Token>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl ApiServer {
@@ -72,7 +99,7 @@ impl ApiServer {
             .map_err(|e| unusable(&e))?
             .with_root_certificates(roots);
         let (tls, token) = match credential {
-            Credential::TokenFile(path) => (tls.with_no_client_auth(), Some(path)),
+            Credential::Token(token) => (tls.with_no_client_auth(), Some(token)),
             Credential::Certificate { certificate, key } => {
                 let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<_, _>>();
                 let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| unusable(&e))?;
@@ -92,10 +119,8 @@ impl ApiServer {
         let url =
             format!("{}/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}", self.url);
         let mut request = self.client.get(url);
-        if let Some(path) = &self.token {
-            let token = tokio::fs::read_to_string(path).await;
-            request = request
-                .bearer_auth(token.map_err(|error| format!("token {}: {error}", path.display()))?.trim());
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.read().await?);
         }
         let response = request.send().await.map_err(|error| chain(&error))?;
         match response.status() {

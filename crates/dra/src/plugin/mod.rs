@@ -21,7 +21,7 @@ mod socket;
 mod store;
 pub mod wire;
 
-pub use api_server::{ApiServer, ApiServerError, Credential};
+pub use api_server::{ApiServer, ApiServerError, Credential, Token};
 pub use cdi::{Access, DeviceNode};
 pub use checkpoint::{Held, HeldDevice, HeldState, Partition};
 pub use claim::{CONFIG_API_VERSION, CONFIG_KIND};
