@@ -118,6 +118,7 @@ async fn measure() {
                 boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
                 prepared: (0..8).map(prepared).collect(),
                 problems: Vec::new(),
+                scrubs: Vec::new(),
                 probe: Some(Box::new(probe)),
             },
         });

@@ -2,6 +2,7 @@
 
 use cell::api::types::{AgentItem, ClassItem, GpuDetail, GpuItem, MachineDetail, Why};
 use clap::{Args, ValueEnum};
+use domain::agent::{ScrubMethod, ScrubRecord};
 use domain::{Problem, Waiting};
 use jiff::Timestamp;
 
@@ -187,9 +188,35 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
             })
             .collect::<String>();
     }
+    if !detail.scrubs.is_empty() {
+        text += &heading("Scrubs");
+        text += &scrubs(&detail.scrubs);
+    }
     text += &heading("Told by");
     text += &gpu.sources.iter().map(|source| clean(source) + "\n").collect::<String>();
     text
+}
+
+fn scrubs(scrubs: &[ScrubRecord]) -> String {
+    let errors = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
+    let row = |scrub: &ScrubRecord| {
+        let method = match scrub.method {
+            ScrubMethod::Reset => "reset",
+            ScrubMethod::Processes => "processes",
+            ScrubMethod::Destroyed => "destroyed",
+            ScrubMethod::Nothing => "nothing",
+        };
+        let claim = scrub.claim.as_ref().map(|claim| format!("{}/{}", claim.namespace, claim.name));
+        vec![
+            moment(scrub.at),
+            clean(&scrub.device),
+            clean(&claim.unwrap_or_else(|| "not known".to_owned())),
+            method.to_owned(),
+            format!("{} → {}", errors(scrub.ecc_before), errors(scrub.ecc_after)),
+            scrub.failure.as_ref().map_or("done".to_owned(), |failure| clean(failure)),
+        ]
+    };
+    output::table(&["ENDED", "DEVICE", "CLAIM", "BY", "ECC ERRORS", "RESULT"], scrubs.iter().map(row))
 }
 
 /// What each view says, side by side; a `≠` where that contradicts. Makers write models in many ways, and a BMC's UUID may be of

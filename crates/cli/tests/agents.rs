@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::cell::{Host, Reporter, StateDir, enrol};
-use domain::agent::PreparedDevice;
+use domain::agent::{PreparedDevice, ScrubMethod, ScrubRecord, ScrubbedClaim};
 use domain::probe::{self, Finding, Pci, Probe, ProbedGpu, Severity};
 use serde_json::Value;
 use sim::{Bmc, Model};
@@ -116,10 +116,26 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
     });
     let device = |at: usize| gpus["items"][at]["device"].as_str().unwrap().to_owned();
     let prepared = PreparedDevice { claim: "claim-uid-1".into(), device: device(3).parse().unwrap() };
-    let host =
-        Host { probe: Arc::new(probe), registered: None, prepared: vec![prepared], problems: Vec::new() };
+    let scrub = |second: i64, failure: Option<&str>| ScrubRecord {
+        at: jiff::Timestamp::from_second(1_790_000_000 + second).unwrap(),
+        device: device(2),
+        gpu: probe.gpus[2].uuid.clone().unwrap(),
+        claim: Some(ScrubbedClaim { uid: "u".into(), namespace: "ml".into(), name: "training".into() }),
+        method: ScrubMethod::Reset,
+        ecc_before: Some(2),
+        ecc_after: failure.is_none().then_some(0),
+        failure: failure.map(str::to_owned),
+    };
+    let scrubs = vec![scrub(0, Some("1 processes still use it")), scrub(60, None)];
+    let host = Host {
+        probe: Arc::new(probe),
+        registered: None,
+        prepared: vec![prepared],
+        problems: Vec::new(),
+        scrubs,
+    };
     let (_sender, seen) = tokio::sync::watch::channel(host);
-    let (reporter, _gate) = Reporter::new(dir, "boot".into(), seen).unwrap();
+    let (reporter, _gate) = Reporter::new(dir, Some("boot".into()), seen).unwrap();
     let stop = CancellationToken::new();
     let reporting = tokio::spawn(reporter.run(stop.clone()));
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
@@ -128,6 +144,10 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
+    let history = served.run(&["history", "m1"]).await.ends(0).stdout;
+    for kind in ["gpu.scrub-failed", "gpu.scrubbed"] {
+        assert_eq!(history.matches(kind).count(), 1, "{history}");
+    }
     let mut seen = String::new();
     let commands = [
         "get gpus".to_owned(),

@@ -44,6 +44,12 @@ pub const LARGEST_CALL: usize = 1 << 20;
 /// Most devices that a report says are prepared. A host has at most 64 GPUs of at most 7 partitions each.
 pub const MOST_PREPARED: usize = 1024;
 
+/// Most scrubs that a host remembers, and so most that a report tells.
+pub const MOST_SCRUBS: usize = 32;
+
+/// Most bytes of a text that others have written, in a problem or in the record of a scrub.
+pub const LONGEST_TEXT: usize = 512;
+
 /// Most problems that a report tells.
 pub const MOST_PROBLEMS: usize = 64;
 
@@ -257,7 +263,7 @@ pub struct Report {
     /// means that it was registered anew: the kubelet may have deleted the node's slices meanwhile.
     #[schemars(with = "Option<String>")]
     pub registered: Option<Timestamp>,
-    /// Which start of the host this is, as the kernel names it.
+    /// Which start of the host this is, as the kernel names it; empty where that cannot be told.
     pub boot_id: String,
     /// Devices that are prepared for claims; at most [`MOST_PREPARED`].
     #[serde(default)]
@@ -265,6 +271,9 @@ pub struct Report {
     /// What keeps the agent from its work, or would let GPUs be had past it; at most [`MOST_PROBLEMS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// Scrubs of which the cell has not said yet that it knows them, oldest first; at most [`MOST_SCRUBS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scrubs: Vec<ScrubRecord>,
     /// The probe itself, where the cell wanted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Box<Probe>>,
@@ -280,12 +289,72 @@ pub struct PreparedDevice {
     pub device: Name,
 }
 
+/// What was done with a device between two claims, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScrubRecord {
+    /// When it ended, by the host's clock.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// Name of the device in its pool, or the GPU's UUID where nobody knows who had what of it.
+    pub device: String,
+    /// UUID of the GPU, as NVML writes it.
+    pub gpu: String,
+    /// The claim that had the device; `null` where nobody knows.
+    pub claim: Option<ScrubbedClaim>,
+    /// What was done.
+    pub method: ScrubMethod,
+    /// Uncorrected ECC errors before, where they are told. A reset begins to count anew.
+    pub ecc_before: Option<u64>,
+    /// Uncorrected ECC errors afterwards.
+    pub ecc_after: Option<u64>,
+    /// Why it failed, and the device stays reserved; `null` where it is fit for the next.
+    pub failure: Option<String>,
+}
+
+impl ScrubRecord {
+    /// Whether a text of it is longer than an agent tells.
+    pub fn is_excessive(&self) -> bool {
+        let claim = self.claim.iter().flat_map(|claim| [&claim.uid, &claim.namespace, &claim.name]);
+        let texts = [&self.device, &self.gpu].into_iter().chain(claim).chain(&self.failure);
+        texts.into_iter().any(|text| text.len() > LONGEST_TEXT)
+    }
+}
+
+/// The claim that had a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScrubbedClaim {
+    /// UID of the ResourceClaim.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a scrub does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScrubMethod {
+    /// No process was left, and the GPU was reset.
+    Reset,
+    /// No process was left.
+    Processes,
+    /// The MIG instance was destroyed.
+    Destroyed,
+    /// Nothing: all users of the host are one tenant.
+    Nothing,
+}
+
 /// What the cell says to a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReportAnswer {
     /// Whether the cell does not know the probe of this digest, and wants it in a report at once.
     pub probe_wanted: bool,
+    /// Whether the cell keeps what the report says. What it does not keep is to be told again.
+    pub kept: bool,
     /// All permits of the machine. They take the place of all that it holds.
     pub permits: SignedPermits,
     /// When to report again, in seconds, if nothing changes before.

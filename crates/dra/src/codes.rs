@@ -105,7 +105,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "plugin.checkpoint.corrupted",
-        "The plugin's checkpoint could not be believed. It was set aside, and made anew from CDI specifications.",
+        "The plugin's checkpoint could not be believed, or was gone. It was set aside and made anew from CDI specifications; GPUs that those do not account for are scrubbed before anybody gets them.",
         "Nothing to do; look at the host's disk.",
     ),
     (
@@ -176,6 +176,16 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Wait until that claim's pod has ended on the node; the text names it.",
     ),
     (
+        "plugin.device.probe-stale",
+        "The driver has told nothing for so long that nobody knows how the device is, so it is not handed out.",
+        "Look at the host: `nvidia-smi` hangs too if the driver does. The kernel's log says why; a driver that hangs needs a restart of the host.",
+    ),
+    (
+        "plugin.device.unaccounted",
+        "The plugin's checkpoint was lost, and with it who had what. A GPU is handed out again once all of it was scrubbed that nobody is known to hold.",
+        "Nothing to do unless it lasts: the text says what the scrub waits for.",
+    ),
+    (
         "plugin.device.unknown",
         "The claim was given a device that is not on this node.",
         "Nothing to do if the GPU was just taken out; otherwise `bailiwick why MACHINE`.",
@@ -209,6 +219,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "plugin.scrub.failed",
         "A device could not be scrubbed and stays reserved. It is tried again.",
         "End the process that still uses it, or reset the GPU; the text says which.",
+    ),
+    (
+        "plugin.scrub.records",
+        "The records of scrubs cannot be read or written. What was scrubbed stays reserved, for nobody could tell later that it was.",
+        "Free space on the disk of the kubelet's directory; the text says what failed.",
     ),
     (
         "plugin.scrub.under-way",

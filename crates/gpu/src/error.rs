@@ -23,6 +23,14 @@ pub enum Error {
     /// We may not talk to the driver.
     #[error("talking to the NVIDIA driver is not permitted")]
     NotPermitted,
+    /// The driver hangs: a call did not return.
+    #[error(
+        "the driver has told nothing for {seconds} s or more: it hangs, or something keeps it from the agent"
+    )]
+    Silent {
+        /// How long is waited for it.
+        seconds: u64,
+    },
     /// NVML failed to start.
     #[error("NVML does not start: {0}")]
     Failed(String),
@@ -36,6 +44,7 @@ impl Error {
             Self::LibraryUnusable { .. } => "gpu.library-unusable",
             Self::DriverMismatch => "gpu.driver-mismatch",
             Self::NotPermitted => "gpu.not-permitted",
+            Self::Silent { .. } => "gpu.driver-silent",
             Self::Failed(_) => "gpu.nvml-failed",
         }
     }
@@ -72,6 +81,7 @@ mod tests {
             Error::LibraryUnusable { library: String::new(), reason: String::new() },
             Error::DriverMismatch,
             Error::NotPermitted,
+            Error::Silent { seconds: 90 },
             Error::Failed(String::new()),
         ];
         assert!(all.iter().all(|error| error.problem().hint.is_some()));

@@ -78,7 +78,12 @@ pub struct Fault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
     /// `nvmlReturn_t`: 3 not supported, 4 no permission, 9 driver not loaded, 15 GPU lost, 999 unknown, ….
+    #[serde(default)]
     pub error: u32,
+    /// Instead of failing, the call does not return until the host is described anew, and no other of the process meanwhile, as when
+    /// the driver does not give its own lock back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hangs: bool,
     /// So many calls succeed first.
     #[serde(default)]
     pub after: u32,
@@ -179,5 +184,6 @@ mod tests {
     #[test]
     fn a_fault_with_a_word_that_does_not_exist_is_no_description() {
         assert!(Description::parse("faults: [{function: x, error: 3, when: 1}]").is_err());
+        assert!(Description::parse("faults: [{function: x, hangs: true}]").unwrap().faults[0].hangs);
     }
 }

@@ -26,6 +26,9 @@ pub const VARIABLE: &str = "BAILIWICK_NVML_DESCRIPTION";
 /// The description's name where no variable names it.
 pub const BESIDE: &str = "description.yaml";
 
+/// A file beside the description, if there is one, on which every process that has started the library holds a shared lock.
+pub const CLIENTS: &str = "clients";
+
 /// Descriptions that come with this crate, by the name of their model.
 pub const HOSTS: [(&str, &str); 5] = [
     ("a100", include_str!("../hosts/a100.yaml")),

@@ -7,9 +7,13 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// `nvmlReturn_t` of a failure.
 pub(crate) type Return = u32;
+
+/// How often a call that hangs looks for another description.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The state of the process; `None` until NVML is started.
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -27,6 +31,8 @@ pub(crate) struct State {
     sets: BTreeMap<usize, Vec<(usize, u64)>>,
     next_set: usize,
     started: u32,
+    /// Locked for as long as the library is started, so that a test's program that resets GPUs knows whether anybody has.
+    _client: Option<File>,
 }
 
 /// By what a changed file is known: a test writes a new one and renames it.
@@ -47,6 +53,7 @@ pub(crate) fn start() -> Result<(), Return> {
     let named = std::env::var_os(crate::VARIABLE).map(PathBuf::from);
     let path = named.or_else(beside).ok_or(sys::nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED)?;
     let mut state = State {
+        _client: client(&path),
         path,
         stamp: None,
         host: Description::default(),
@@ -60,6 +67,13 @@ pub(crate) fn start() -> Result<(), Return> {
     state.refresh()?;
     *guard = Some(state);
     Ok(())
+}
+
+/// A lock of the file `clients` beside the description, where there is one.
+fn client(description: &Path) -> Option<File> {
+    let file = File::open(description.with_file_name(crate::CLIENTS)).ok()?;
+    file.lock_shared().ok()?;
+    Some(file)
 }
 
 /// The description in the library's own folder. Where that is, the kernel tells: it has mapped this code from there.
@@ -156,8 +170,19 @@ impl State {
         Ok(done)
     }
 
-    /// Fails if a fault says so.
+    /// Fails, or hangs, if a fault says so.
     pub(crate) fn check(&mut self, function: &str, gpu: Option<usize>) -> Result<(), Return> {
+        while self.meets_fault(function, gpu)? {
+            while stamp(&self.path) == self.stamp {
+                std::thread::sleep(LOOK);
+            }
+            self.refresh()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the call hangs now; or how it fails.
+    fn meets_fault(&mut self, function: &str, gpu: Option<usize>) -> Result<bool, Return> {
         for (fault, met) in self.host.faults.iter().zip(&mut self.met) {
             let of_function = fault.function == function || fault.function == "*" && gpu.is_some();
             let of_gpu = fault.gpu.is_none_or(|at| gpu == usize::try_from(at).ok());
@@ -167,10 +192,10 @@ impl State {
             *met = met.saturating_add(1);
             let failed = met.saturating_sub(fault.after);
             if failed > 0 && fault.count.is_none_or(|count| failed <= count) {
-                return Err(fault.error);
+                return if fault.hangs { Ok(true) } else { Err(fault.error) };
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Makes a set of events.

@@ -7,7 +7,7 @@ use crate::queue::Guard;
 use crate::reports::millis;
 use crate::rows::Read as _;
 use crate::write::Write;
-use domain::agent::{PreparedDevice, Report};
+use domain::agent::{PreparedDevice, Report, ScrubRecord};
 use domain::fact::Source;
 use domain::probe::Probe;
 use domain::{Digest, Instance, Inventory, MachineState, Name, Problem};
@@ -106,6 +106,8 @@ pub struct AgentRecord {
     pub prepared: Vec<PreparedDevice>,
     /// What keeps it from its work.
     pub problems: Vec<Problem>,
+    /// The last scrubs of its GPUs, oldest first.
+    pub scrubs: Vec<ScrubRecord>,
     /// Its last probe.
     pub probe: Option<ProbeRecord>,
 }
@@ -298,8 +300,9 @@ impl Store {
     async fn agent_record(&self, row: &AnyRow) -> Result<AgentRecord, StoreError> {
         let machine = row.name("machine")?;
         let report: Option<Report> = row.maybe_json("report")?;
-        let (version, prepared, problems) =
-            report.map(|report| (Some(report.version), report.prepared, report.problems)).unwrap_or_default();
+        let (version, prepared, problems, scrubs) = report
+            .map(|report| (Some(report.version), report.prepared, report.problems, report.scrubs))
+            .unwrap_or_default();
         let probe = match row.maybe_parsed("probe")?.zip(row.maybe_time("probe_at")?) {
             Some((digest, at)) => {
                 let probe = self.probe(&machine, &digest).await?;
@@ -316,6 +319,7 @@ impl Store {
             version,
             prepared,
             problems,
+            scrubs,
             probe,
         })
     }

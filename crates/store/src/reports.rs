@@ -7,7 +7,7 @@ use crate::open::Store;
 use crate::queue::timed;
 use crate::rows::{Read as _, clean, to_json};
 use crate::write::Write;
-use domain::agent::Report;
+use domain::agent::{MOST_SCRUBS, Report, ScrubRecord};
 use domain::fact::{self, Source};
 use domain::probe::Probe;
 use domain::{Digest, Name, Problem};
@@ -24,6 +24,8 @@ const LONGEST_LOGGED: usize = 256;
 pub struct Reported {
     /// The probe of that digest is not known.
     pub probe_wanted: bool,
+    /// What the report says is kept.
+    pub kept: bool,
     /// Something that is published depends on what changed.
     pub changed: bool,
     /// An event tells of it.
@@ -44,7 +46,7 @@ impl Store {
     ) -> Result<Reported, StoreError> {
         let said = said(report)?;
         if self.repeat_report(machine, enrolment, &said, patience).await? {
-            return Ok(Reported::default());
+            return Ok(Reported { kept: true, ..Reported::default() });
         }
         let mut write = self.write().await?;
         let reported = write.report(machine, enrolment, report, &said, patience, may_tell).await?;
@@ -157,7 +159,9 @@ impl Write {
         let earlier: Option<Value> = row.maybe_json("report")?;
         let before = row.maybe_number("registered")?;
         let registered = report.registered.map(Timestamp::as_millisecond);
+        let (scrubs, new_scrubs) = scrubs(earlier.as_ref(), report);
         let told = changed
+            || new_scrubs > 0
             || known != Some(report.digest)
             || before != registered
             || codes(&problems_of(earlier.as_ref())) != codes(&report.problems);
@@ -185,6 +189,7 @@ impl Write {
             self.event(kind, &subject(machine), CELL, &json!({ "bootId": report.boot_id })).await?;
         }
         self.tell_problems(machine, report, earlier.as_ref()).await?;
+        self.tell_scrubs(machine, &scrubs[scrubs.len() - new_scrubs..]).await?;
         let update = timed(
             self.backend(),
             "UPDATE agents SET report = $1, said = $2, registered = $3, alive = 1, \
@@ -192,7 +197,7 @@ impl Write {
              probe_until = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NOW + $4 ELSE probe_until END WHERE machine = $6",
         );
         sqlx::query(update)
-            .bind(clean(&to_json(&Report { probe: None, ..report.clone() })?).into_owned())
+            .bind(clean(&to_json(&Report { probe: None, scrubs, ..report.clone() })?).into_owned())
             .bind((!probe_wanted).then(|| said.to_string()))
             .bind(registered)
             .bind(millis(patience))
@@ -200,7 +205,7 @@ impl Write {
             .bind(machine.as_str())
             .execute(self.connection())
             .await?;
-        Ok(Reported { probe_wanted, changed, told })
+        Ok(Reported { probe_wanted, kept: true, changed, told })
     }
 
     /// It came, whatever it says. One that was silent stays so until what it says is kept.
@@ -227,6 +232,14 @@ impl Write {
             };
             let data = json!({ "problems": report.problems.iter().map(brief).collect::<Vec<_>>() });
             self.event("agent.problems", &subject(machine), CELL, &data).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_scrubs(&mut self, machine: &Name, scrubs: &[ScrubRecord]) -> Result<(), StoreError> {
+        for scrub in scrubs {
+            let kind = if scrub.failure.is_none() { "gpu.scrubbed" } else { "gpu.scrub-failed" };
+            self.event(kind, &subject(machine), CELL, &json!(scrub)).await?;
         }
         Ok(())
     }
@@ -262,6 +275,18 @@ impl Write {
 
 fn codes(problems: &[Problem]) -> BTreeSet<&str> {
     problems.iter().map(|problem| problem.code.as_str()).collect()
+}
+
+/// The last scrubs that are known of a machine, and how many at their end a report tells for the first time: an answer that is lost has it
+/// told again.
+fn scrubs(earlier: Option<&Value>, report: &Report) -> (Vec<ScrubRecord>, usize) {
+    let known = earlier.and_then(|report| serde_json::from_value(report.get("scrubs")?.clone()).ok());
+    let mut scrubs: Vec<ScrubRecord> = known.unwrap_or_default();
+    let new: Vec<_> = report.scrubs.iter().filter(|scrub| !scrubs.contains(scrub)).cloned().collect();
+    let count = new.len();
+    scrubs.extend(new);
+    scrubs.drain(..scrubs.len().saturating_sub(MOST_SCRUBS));
+    (scrubs, count)
 }
 
 /// The problems of a report as it was kept.

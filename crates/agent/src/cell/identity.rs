@@ -180,13 +180,15 @@ impl StateDir {
     }
 
     /// Keeps permits as they came. Losing them costs nothing but the time until the next report: no waiting for the disk. Older ones
-    /// that come back would cost more, so where the new ones cannot be written, the file is taken away.
+    /// that come back would cost more, so where the new ones cannot be written, the file is taken away. So it is where nobody can tell
+    /// which start of the host this is: they would look like permits of any other.
     pub(super) fn keep_permits(
         &self,
         signed: &SignedPermits,
-        boot_id: &str,
+        boot_id: Option<&str>,
         received: Duration,
     ) -> Result<(), NotKept> {
+        let Some(boot_id) = boot_id else { return self.forget(PERMITS).map_err(NotKept::Stale) };
         let received = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
         let kept = KeptPermits { boot_id: boot_id.to_owned(), received, signed: signed.clone() };
         self.write(PERMITS, &serde_json::to_vec(&kept).unwrap_or_default(), false).map_err(|error| match self
@@ -210,7 +212,8 @@ impl StateDir {
     }
 
     /// The permits that an earlier run of the agent has left; none of before the host was started anew.
-    pub(super) fn permits(&self, identity: &Identity, boot_id: &str) -> Option<HeldPermits> {
+    pub(super) fn permits(&self, identity: &Identity, boot_id: Option<&str>) -> Option<HeldPermits> {
+        let boot_id = boot_id?;
         let text = fs::read(self.0.join(PERMITS)).ok()?;
         let kept: KeptPermits = serde_json::from_slice(&text).ok()?;
         let permits = kept.signed.open(&identity.permit_key, &identity.machine).ok()?;
@@ -268,17 +271,30 @@ mod tests {
         let dir = StateDir::open(directory.path()).unwrap();
         let signer = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
         let identity = identity(&signer);
-        let issued = || dir.permits(&identity, BOOT).map(|held| held.permits().issued.as_second());
-        dir.keep_permits(&sealed(&signer, 1), BOOT, Duration::ZERO).unwrap();
+        let issued = || dir.permits(&identity, Some(BOOT)).map(|held| held.permits().issued.as_second());
+        dir.keep_permits(&sealed(&signer, 1), Some(BOOT), Duration::ZERO).unwrap();
         assert_eq!(issued(), Some(1));
         // a disk that takes no new file
         let obstacle = directory.path().join("permits.json.unfinished");
         std::fs::create_dir(&obstacle).unwrap();
-        let kept = dir.keep_permits(&sealed(&signer, 2), BOOT, Duration::ZERO);
+        let kept = dir.keep_permits(&sealed(&signer, 2), Some(BOOT), Duration::ZERO);
         assert!(matches!(kept, Err(NotKept::Forgotten(_))));
         assert_eq!(issued(), None);
         std::fs::remove_dir(&obstacle).unwrap();
-        dir.keep_permits(&sealed(&signer, 3), BOOT, Duration::ZERO).unwrap();
+        dir.keep_permits(&sealed(&signer, 3), Some(BOOT), Duration::ZERO).unwrap();
         assert_eq!(issued(), Some(3));
+    }
+    #[test]
+    fn without_a_boot_id_no_permits_are_kept_and_none_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(directory.path()).unwrap();
+        let signer = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let identity = identity(&signer);
+        dir.keep_permits(&sealed(&signer, 1), Some(BOOT), Duration::ZERO).unwrap();
+        assert!(dir.permits(&identity, None).is_none(), "of which start they are, nobody knows");
+        dir.keep_permits(&sealed(&signer, 2), None, Duration::ZERO).unwrap();
+        for boot_id in [None, Some(""), Some(BOOT)] {
+            assert!(dir.permits(&identity, boot_id).is_none(), "{boot_id:?}");
+        }
     }
 }

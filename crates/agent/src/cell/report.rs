@@ -7,8 +7,8 @@ use super::identity::{Identity, NotKept, StateDir};
 use super::pace::Pace;
 use super::wire::{self, Client};
 use domain::agent::{
-    MOST_PREPARED, MOST_PROBLEMS, PreparedDevice, RENEW, REPORT, RenewAnswer, RenewRequest, Report,
-    ReportAnswer,
+    LONGEST_TEXT, MOST_PREPARED, MOST_PROBLEMS, MOST_SCRUBS, PreparedDevice, RENEW, REPORT, RenewAnswer,
+    RenewRequest, Report, ReportAnswer, ScrubRecord,
 };
 use domain::permit::HeldPermits;
 use domain::probe::Probe;
@@ -32,9 +32,6 @@ const LONGEST: Duration = Duration::from_mins(1);
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_mins(10);
 
-/// Most bytes of a text of a problem.
-const LONGEST_TEXT: usize = 512;
-
 /// How the host stands: what a report tells.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
@@ -46,16 +43,20 @@ pub struct Host {
     pub prepared: Vec<PreparedDevice>,
     /// What keeps the agent from its work.
     pub problems: Vec<Problem>,
+    /// The last scrubs, oldest first.
+    pub scrubs: Vec<ScrubRecord>,
 }
 
 /// Reports to the cell.
 pub struct Reporter {
     dir: StateDir,
     identity: Identity,
-    boot_id: String,
+    boot_id: Option<String>,
     client: Client,
     host: watch::Receiver<Host>,
     permits: watch::Sender<Option<Arc<HeldPermits>>>,
+    /// Scrubs that the cell knows: they are told once.
+    known_scrubs: Vec<ScrubRecord>,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -65,13 +66,21 @@ impl std::fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// For the agent that is enrolled here, on this start of the host. The gate knows the permits of an earlier run at once.
-    pub fn new(dir: StateDir, boot_id: String, host: watch::Receiver<Host>) -> Result<(Self, Gate), Error> {
+    /// For the agent that is enrolled here, on this start of the host, if that can be told. The gate knows the permits of an earlier
+    /// run of the same start at once.
+    pub fn new(
+        dir: StateDir,
+        boot_id: Option<String>,
+        host: watch::Receiver<Host>,
+    ) -> Result<(Self, Gate), Error> {
         let identity = dir.identity()?;
-        let held = dir.permits(&identity, &boot_id).map(Arc::new);
+        let held = dir.permits(&identity, boot_id.as_deref()).map(Arc::new);
         let (permits, seen) = watch::channel(held);
         let client = client(&identity)?;
-        Ok((Self { dir, identity, boot_id, client, host, permits }, Gate::new(seen)))
+        Ok((
+            Self { dir, identity, boot_id, client, host, permits, known_scrubs: Vec::new() },
+            Gate::new(seen),
+        ))
     }
 
     /// Who the agent is.
@@ -138,24 +147,29 @@ impl Reporter {
     }
 
     async fn report(&mut self, with_probe: bool) -> Result<ReportAnswer, Error> {
-        let report = {
+        let (report, scrubs) = {
             let host = self.host.borrow();
             let mut prepared = host.prepared.clone();
             prepared.truncate(MOST_PREPARED);
-            Report {
+            let report = Report {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 digest: host.probe.digest(),
                 registered: host.registered,
-                boot_id: self.boot_id.clone(),
+                boot_id: self.boot_id.clone().unwrap_or_default(),
                 prepared,
                 problems: bounded(host.problems.clone()),
+                scrubs: untold(&host.scrubs, &self.known_scrubs),
                 probe: with_probe.then(|| Box::new(Probe::clone(&host.probe))),
-            }
+            };
+            (report, host.scrubs.clone())
         };
         // Before the call: what it takes counts as time that has passed.
         let asked = uptime();
         let answer: ReportAnswer = self.client.call(REPORT, &report).await?;
         self.take(&answer, asked)?;
+        if answer.kept {
+            self.known_scrubs = scrubs;
+        }
         Ok(answer)
     }
 
@@ -166,7 +180,7 @@ impl Reporter {
         if let Some(before) = self.permits.borrow().as_ref() {
             held.may_replace(before)?;
         }
-        match self.dir.keep_permits(&answer.permits, &self.boot_id, asked) {
+        match self.dir.keep_permits(&answer.permits, self.boot_id.as_deref(), asked) {
             Ok(()) => {}
             // They are in force all the same: they may hold fewer than those of before.
             Err(NotKept::Forgotten(error)) => {
@@ -215,6 +229,16 @@ pub(crate) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.dedup();
     problems.truncate(MOST_PROBLEMS);
     problems
+}
+
+/// The newest scrubs that the cell does not know, with texts no longer than it keeps.
+fn untold(scrubs: &[ScrubRecord], known: &[ScrubRecord]) -> Vec<ScrubRecord> {
+    let mut untold: Vec<_> = scrubs.iter().filter(|scrub| !known.contains(scrub)).cloned().collect();
+    untold.drain(..untold.len().saturating_sub(MOST_SCRUBS));
+    for failure in untold.iter_mut().filter_map(|scrub| scrub.failure.as_mut()) {
+        failure.truncate(failure.floor_char_boundary(LONGEST_TEXT));
+    }
+    untold
 }
 
 fn client(identity: &Identity) -> Result<Client, Error> {

@@ -100,7 +100,8 @@ impl RunArgs {
         let dir = StateDir::open(&self.state_dir)?;
         let claims = api_server(self.kubeconfig.as_deref())?;
         let options = self.options();
-        runtime()?.block_on(async {
+        let runtime = runtime()?;
+        let ended = runtime.block_on(async {
             let stop = CancellationToken::new();
             let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
@@ -113,7 +114,10 @@ impl RunArgs {
                 told.cancel();
             });
             run(&options, claims, dir, stop).await
-        })
+        });
+        // Threads that hang in the driver are not waited for.
+        runtime.shutdown_background();
+        ended
     }
 
     fn options(&self) -> Options {

@@ -1,11 +1,13 @@
 //! What the agent knows of its host's devices: the last probe and the permits it holds. The plugin's gate.
 
 use super::access::{Described, DeviceRoot};
-use crate::cell::Gate as Permits;
+use crate::cell::{Gate as Permits, uptime};
 use domain::permit::{Partition, Permit, PermitError};
 use domain::probe::{Probe, ProbedGpu, Severity};
 use dra::plugin::wire::HealthStatus;
 use dra::plugin::{Gate, Health, Permitted, PermittedDevice, Placed, Refusal};
+use gpu::{Context, HostRoot};
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,12 +18,51 @@ pub(super) struct Sight {
     pub(super) probe: Arc<Probe>,
     /// The CDI devices that NVIDIA's tool has described.
     pub(super) described: Described,
+    /// When the probe began, on a clock that nobody can set: what it tells may be as old as that.
+    pub(super) began: Duration,
+}
+
+/// The last probe, as long as it counts.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) sight: watch::Receiver<Option<Sight>>,
+    /// How old a probe may be. A driver that hangs tells nothing new, and nobody knows then how its GPUs are.
+    pub(super) limit: Duration,
+    pub(super) root: HostRoot,
+}
+
+impl Seen {
+    fn fresh(&self) -> Option<Sight> {
+        let sight = self.sight.borrow().clone()?;
+        (!self.left(&sight).is_zero()).then_some(sight)
+    }
+
+    fn left(&self, sight: &Sight) -> Duration {
+        // A clock that stands before the probe is none that can be trusted.
+        let age = uptime().checked_sub(sight.began).unwrap_or(Duration::MAX);
+        self.limit.saturating_sub(age)
+    }
+
+    /// How long it counts still; zero where it is too old already.
+    pub(super) fn lasts(&self) -> Duration {
+        self.sight.borrow().as_ref().map(|sight| self.left(sight)).unwrap_or_default()
+    }
+
+    /// The last probe; where that is too old, one that says so and shows no GPU.
+    pub(super) fn probe(&self) -> Arc<Probe> {
+        if let Some(sight) = self.fresh() {
+            return sight.probe;
+        }
+        let error = gpu::Error::Silent { seconds: self.limit.as_secs() };
+        let context = Context { host: &self.root, now: Timestamp::now(), previous: None };
+        Arc::new(gpu::without_driver(&error, &context))
+    }
 }
 
 /// The last probe and permits.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    pub(super) sight: watch::Receiver<Option<Sight>>,
+    pub(super) seen: Seen,
     pub(super) permits: Permits,
     pub(super) devices: DeviceRoot,
 }
@@ -38,15 +79,15 @@ impl Known {
 
     /// The health of every device that the cell has named, however long its permit lasts.
     pub(super) fn health(&self, timeout: Duration) -> Vec<Health> {
-        let (held, sight) = (self.permits.permits(), self.sight.borrow());
-        let (Some(held), Some(sight)) = (held, sight.as_ref()) else { return Vec::new() };
+        let Some(held) = self.permits.permits() else { return Vec::new() };
+        let probe = self.seen.probe();
         let health = |permit: &Permit| {
-            let (status, message) = judged(&sight.probe, permit);
+            let (status, message) = judged(&probe, permit);
             Health {
                 pool: held.permits().machine.to_string(),
                 device: permit.device.to_string(),
                 status,
-                taken: sight.probe.taken.into(),
+                taken: probe.taken.into(),
                 timeout,
                 message,
             }
@@ -59,8 +100,8 @@ impl Gate for Known {
     fn permit(&self, pool: &str, device: &str) -> Result<PermittedDevice, Refusal> {
         let permit = self.permitted(pool, device)?;
         let closed = |reason: String| Refusal::GateClosed { device: device.to_owned(), reason };
-        let sight = self.sight.borrow();
-        let sight = sight.as_ref().ok_or_else(|| closed("the GPUs have not been probed yet".to_owned()))?;
+        let stale = || Refusal::ProbeStale { device: device.to_owned(), seconds: self.seen.limit.as_secs() };
+        let sight = self.seen.fresh().ok_or_else(stale)?;
         let gpu = sight.probe.gpu(&permit.gpu);
         let gpu = gpu.ok_or_else(|| closed(format!("the driver does not show {}", permit.gpu)))?;
         // Worst first: a notice is for people to know, and forbids nothing.
@@ -107,11 +148,9 @@ fn judged(probe: &Probe, permit: &Permit) -> (HealthStatus, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cell::uptime;
     use domain::Name;
     use domain::permit::{HeldPermits, Permits as Document};
     use domain::probe::{Driver, Finding, Host, Mig, MigProfile, Placement};
-    use jiff::Timestamp;
     use std::path::PathBuf;
 
     const GPU: &str = "GPU-00000000-0000-0000-0000-000000000001";
@@ -156,8 +195,13 @@ mod tests {
         for name in ["nvidia0", "nvidiactl"] {
             std::fs::write(dev.path().join(name), "").unwrap();
         }
+        let sight = Sight { probe: Arc::new(probe), described: Described::new(), began: uptime() };
         let known = Known {
-            sight: watch::channel(Some(Sight { probe: Arc::new(probe), described: Described::new() })).1,
+            seen: Seen {
+                sight: watch::channel(Some(sight)).1,
+                limit: Duration::from_mins(1),
+                root: HostRoot::at("/nonexistent"),
+            },
             permits: Permits::new(watch::channel(Some(Arc::new(HeldPermits::new(permits, uptime())))).1),
             devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: dev.path().to_owned() },
         };
@@ -173,6 +217,19 @@ mod tests {
         let permitted = known(vec![gpu()], None).permit("m1", "gpu-1").unwrap();
         assert_eq!(permitted.gpu, GPU);
         assert!(matches!(permitted.extent, Permitted::Whole(_)));
+    }
+
+    #[test]
+    fn a_probe_that_is_too_old_opens_nothing_and_is_told_to_nobody() {
+        let mut known = known(vec![gpu()], None).known;
+        known.seen.limit = Duration::ZERO;
+        assert_eq!(known.permit("m1", "gpu-1").unwrap_err().code(), "plugin.device.probe-stale");
+        let told = known.seen.probe();
+        assert!(told.driver.is_none() && told.gpus.is_empty());
+        assert_eq!(told.diagnostics[0].code, "gpu.driver-silent");
+        assert_eq!(told.digest(), known.seen.probe().digest(), "it is the same for as long as it lasts");
+        assert_eq!(known.health(Duration::ZERO)[0].status, HealthStatus::Unknown);
+        assert_eq!(known.seen.lasts(), Duration::ZERO);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod access;
 mod args;
 mod driver;
+mod driver_lock;
 mod known;
 mod kubernetes;
 mod legacy;
@@ -18,14 +19,15 @@ pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use crate::cell::{Gate as Permits, Host, Reporter, StateDir, bounded, enrol_by_file};
+use crate::cell::{Host, Reporter, StateDir, bounded, enrol_by_file};
 use domain::agent::PreparedDevice;
 use domain::{Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
 use driver::Driver;
+use driver_lock::DriverLock;
 use gpu::{HostRoot, Watch};
 use jiff::Timestamp;
-use known::Known;
+use known::{Known, Seen};
 use parts::Parter;
 use scrub::Scrubber;
 use std::path::PathBuf;
@@ -41,6 +43,9 @@ const COLLECT: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(40);
 /// A change of the checkpoint takes some milliseconds, on a slow disk some hundred.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// So many intervals after it began, and this at least, a probe tells no more how the GPUs are.
+const PROBES: u32 = 3;
+const FRESH: Duration = Duration::from_secs(10);
 
 /// How the agent works on its host.
 #[derive(Clone, Debug)]
@@ -80,52 +85,66 @@ pub async fn run(
     dir: StateDir,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let system_uuid = HostRoot::at(&options.host_root).host().system_uuid;
-    enrol_by_file(&dir, system_uuid, &stop).await;
+    let root = HostRoot::at(&options.host_root);
+    enrol_by_file(&dir, root.host().system_uuid, &stop).await;
     if stop.is_cancelled() {
         return Ok(());
     }
-    let watching = watch_gpus(options)?;
-    let host = watch::Sender::new(first(&watching).await?);
-    let boot_id = host.borrow().probe.boot_id.clone().unwrap_or_default();
+    let lock = DriverLock::of(&state_dir(options)).map_err(|source| {
+        Error::Plugin(dra::plugin::PluginError::State { path: state_dir(options), source })
+    })?;
+    let watching = watch_gpus(options, lock.clone())?;
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        // A driver that hangs is told as one.
+        _ = tokio::time::timeout(fresh(options), watching.first()) => {}
+    }
+    let boot_id = root.boot_id();
+    let seen = Seen { sight: watching.sight(), limit: fresh(options), root };
+    let (problems, prepared, scrubs) = (Vec::new(), Vec::new(), Vec::new());
+    let host = watch::Sender::new(Host { probe: seen.probe(), registered: None, prepared, problems, scrubs });
     let (reporter, permits) = Reporter::new(dir, boot_id, host.subscribe())?;
+    let known = Known { seen, permits, devices: options.devices.clone() };
     tracing::info!(machine = %reporter.identity().machine, cell = reporter.identity().cell, "working");
     let reporting = tokio::spawn(reporter.run(stop.clone()));
-    let ended = work(options, claims, permits, &watching, &host, &stop).await;
+    let ended = work(options, claims, known, &watching, lock, &host, &stop).await;
     stop.cancel();
     // An error is a panic in there, which has been told already.
     let _ = reporting.await;
     ended
 }
 
-fn watch_gpus(options: &Options) -> Result<Watching, Error> {
+/// What both agents of a host share during an update.
+fn state_dir(options: &Options) -> PathBuf {
+    options.kubelet_dir.join("plugins").join(dra::DRIVER)
+}
+
+/// How old a probe may be.
+fn fresh(options: &Options) -> Duration {
+    (options.probe_interval * PROBES).max(FRESH)
+}
+
+fn watch_gpus(options: &Options, lock: DriverLock) -> Result<Watching, Error> {
     let host = HostRoot::at(&options.host_root);
     let watch = Watch { library: options.nvml.clone(), host, interval: options.probe_interval };
     let cdi = vec![options.static_cdi_dir.clone(), options.cdi_dir.clone()];
-    Watching::start(watch, cdi).map_err(Error::Thread)
-}
-
-async fn first(watching: &Watching) -> Result<Host, Error> {
-    let ended = || Error::Thread(std::io::Error::other("the thread that watches the GPUs has ended"));
-    let probe = watching.first().await.ok_or_else(ended)?.probe;
-    Ok(Host { probe, registered: None, prepared: Vec::new(), problems: Vec::new() })
+    Watching::start(watch, cdi, lock).map_err(Error::Thread)
 }
 
 async fn work(
     options: &Options,
     claims: Arc<dyn Claims>,
-    permits: Permits,
+    known: Known,
     watching: &Watching,
+    lock: DriverLock,
     host: &watch::Sender<Host>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let devices = options.devices.clone();
-    let known = Known { sight: watching.sight(), permits, devices };
-    let root = HostRoot::at(&options.host_root);
+    let root = known.seen.root.clone();
     let boot_id = root.boot_id();
-    let driver = Driver::new(options.nvml.clone(), root);
+    let driver = Driver::new(options.nvml.clone(), root, lock);
     let preparer_options = PreparerOptions {
-        state_dir: options.kubelet_dir.join("plugins").join(dra::DRIVER),
+        state_dir: state_dir(options),
         cdi_dir: options.cdi_dir.clone(),
         boot_id,
         patience: PATIENCE,
@@ -141,7 +160,6 @@ async fn work(
         mode: options.scrub,
         probe: Arc::new(move || driver.probe()),
         nvidia_smi: options.nvidia_smi.clone(),
-        hold: watching.hold(),
         parter: parter.clone(),
     };
     let gate = Arc::new(known.clone());
@@ -172,12 +190,12 @@ impl Work<'_> {
         let mut state = self.plugin.registration().state();
         let mut connections = self.plugin.connections();
         let mut changes = self.preparer.changes();
-        let (mut sight, mut permits) = (self.known.sight.clone(), self.known.permits.clone());
+        let (mut sight, mut permits) = (self.known.seen.sight.clone(), self.known.permits.clone());
         let mut collect = tokio::time::interval(COLLECT);
         loop {
             self.follow().await;
-            // Nothing else tells that a permit has run out.
-            let lasts = permits.lasts();
+            // Nothing else tells that a permit has run out, or that the driver says nothing any more.
+            let (lasts, fresh) = (permits.lasts(), self.known.seen.lasts());
             tokio::select! {
                 () = stop.cancelled() => return,
                 Ok(()) = sight.changed() => {}
@@ -186,6 +204,7 @@ impl Work<'_> {
                 Ok(()) = connections.changed() => {}
                 Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(lasts), if !lasts.is_zero() => {}
+                () = tokio::time::sleep(fresh), if !fresh.is_zero() => {}
                 _ = collect.tick() => self.collect(),
             }
         }
@@ -203,13 +222,14 @@ impl Work<'_> {
 
     /// Makes the registration, the devices' health and what is reported follow what is known.
     async fn follow(&mut self) {
-        let Some(sight) = self.known.sight.borrow().clone() else { return };
+        let probe = self.known.seen.probe();
         let mut problems = Vec::new();
-        if sight.probe.driver.is_none() {
-            problems.push(Problem::new("gpu.no-driver", "no NVIDIA driver answers on this host"));
+        if probe.driver.is_none() {
+            let why = probe.diagnostics.iter().map(|why| Problem::new(&why.code, why.message.clone()));
+            problems.extend(why);
         }
         // Without a permit or a driver there is nothing to hand out, and the kubelet withdraws the slices.
-        if sight.probe.driver.is_some() && !self.known.permits.lasts().is_zero() {
+        if probe.driver.is_some() && !self.known.permits.lasts().is_zero() {
             if let Err(error) = self.plugin.registration().open() {
                 problems.push(Problem::new(error.code(), error.to_string()));
             }
@@ -217,7 +237,7 @@ impl Work<'_> {
             self.plugin.registration().close().await;
         }
         // The kubelet takes what is old for unknown; a probe may be late.
-        let health = self.known.health(self.options.probe_interval * 3);
+        let health = self.known.health(self.known.seen.limit);
         self.health.send_if_modified(|before| replace(before, health));
         let registered = match self.plugin.registration().state().borrow().clone() {
             // A kubelet that ended deletes the slices when it starts, and registers anew only then.
@@ -232,7 +252,11 @@ impl Work<'_> {
         };
         let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
-        let host = Host { probe: sight.probe, registered, prepared, problems: bounded(problems) };
+        let scrubs = self.preparer.scrubs().await.unwrap_or_else(|refusal| {
+            problems.push(Problem::new(refusal.code(), refusal.to_string()));
+            Vec::new()
+        });
+        let host = Host { probe, registered, prepared, problems: bounded(problems), scrubs };
         self.host.send_if_modified(|before| replace(before, host));
     }
 
@@ -252,6 +276,9 @@ impl Work<'_> {
             );
             Problem::new("plugin.claim.orphaned", what).at(format!("{}/{}", orphan.namespace, orphan.name))
         }));
+        for (gpu, why) in self.preparer.unaccounted().await.unwrap_or_default() {
+            problems.push(Problem::new("plugin.device.unaccounted", why).at(gpu));
+        }
         let mut prepared = Vec::new();
         for (claim, held) in all {
             if let HeldState::Scrubbing { failure: Some(why) } = &held.state {

@@ -47,11 +47,12 @@ impl Parts for Parter {
 }
 
 impl Parter {
-    /// Of a host without a driver.
+    /// Of a host without a driver, whose agents share this directory.
     #[cfg(test)]
-    pub(super) fn of_nothing() -> Self {
+    pub(super) fn of_nothing(directory: &std::path::Path) -> Self {
         let nowhere = std::path::PathBuf::from("/nonexistent");
-        let driver = Driver::new(Some(nowhere.clone()), gpu::HostRoot::at(&nowhere));
+        let lock = super::driver_lock::DriverLock::of(directory).unwrap();
+        let driver = Driver::new(Some(nowhere.clone()), gpu::HostRoot::at(&nowhere), lock);
         let devices = DeviceRoot { runtime: nowhere.clone(), own: nowhere };
         Self { driver, devices, sight: watch::channel(None).1, tips: Tips::default() }
     }
@@ -79,6 +80,20 @@ impl Parter {
         Ok(())
     }
 
+    /// Destroys all instances of a GPU that claims are not known to hold, once no process is left on them.
+    pub(super) async fn destroy_rest(&self, gpu: &str, held: &[Placed]) -> Result<Rest, String> {
+        let deadline = Instant::now() + LEAVING;
+        let destroyed = loop {
+            let (gpu, held) = (gpu.to_owned(), held.to_vec());
+            match self.blocking(move |this| Ok(destroy_rest_now(&this.driver.open()?, &gpu, &held))).await? {
+                Err(PartError::InUse) if Instant::now() < deadline => sleep(PAUSE).await,
+                outcome => break outcome,
+            }
+        };
+        self.tips.changed();
+        destroyed.map_err(|error| error.to_string())
+    }
+
     fn make_now(&self, gpu: &str, part: Placed, held: &[Placed]) -> Result<Made, String> {
         let nvml = self.driver.open()?;
         let made = find_or_make(&nvml, gpu, part, held)?;
@@ -98,14 +113,8 @@ impl Parter {
         &self,
         act: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let (this, shared) = (self.clone(), self.driver.shared().await);
-        let act = move || {
-            let done = act(&this);
-            drop(shared);
-            done
-        };
-        let done = tokio::task::spawn_blocking(act).await;
-        done.map_err(|_| "the agent is stopping".to_owned())?
+        let this = self.clone();
+        self.driver.act(move || act(&this)).await
     }
 }
 
@@ -158,6 +167,29 @@ fn remove(
     destroyed.map_err(|error| format!("{what} is in the way and nobody's, but stays: {error}"))?;
     tracing::warn!(gpu, profile, start, "destroyed a MIG instance that nobody holds");
     Ok(())
+}
+
+/// What is left of a GPU once its parts are gone that nobody is known to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It is not parted: it is to be scrubbed as a whole.
+    Whole,
+    /// Nothing but parts that claims hold.
+    Destroyed,
+}
+
+fn destroy_rest_now(parting: &dyn Parting, gpu: &str, held: &[Placed]) -> Result<Rest, PartError> {
+    let parts = match parting.parts(gpu) {
+        Err(PartError::NotParted | PartError::TooOld(_)) => return Ok(Rest::Whole),
+        parts => parts?,
+    };
+    for part in parts.iter().filter(|part| !held.contains(&placed(part))) {
+        if part.processes > 0 {
+            return Err(PartError::InUse);
+        }
+        parting.destroy(gpu, part.gpu_instance)?;
+    }
+    Ok(Rest::Destroyed)
 }
 
 /// Whether there was an instance.

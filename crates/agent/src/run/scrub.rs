@@ -1,10 +1,10 @@
 //! Makes a GPU fit for another tenant: no process left on it, reset, and as healthy as before. Whoever runs the agent decides how
 //! much of that is needed. A part of a GPU is destroyed instead, whatever was decided: its place may be another part's next.
 
-use super::parts::Parter;
-use super::watching::Hold;
+use super::parts::{Parter, Rest};
+use domain::agent::ScrubMethod;
 use domain::probe::{Probe, Severity};
-use dra::plugin::{HeldDevice, Scrub};
+use dra::plugin::{HeldDevice, Placed, Scrub, Scrubbed};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -36,8 +36,6 @@ pub(super) type ProbeNow = Arc<dyn Fn() -> Result<Probe, String> + Send + Sync>;
 pub(super) struct Scrubber {
     pub(super) mode: ScrubMode,
     pub(super) probe: ProbeNow,
-    /// No GPU is reset while the watch has the driver open.
-    pub(super) hold: Hold,
     /// `nvidia-smi`: NVML has no call that resets a GPU.
     pub(super) nvidia_smi: PathBuf,
     /// Destroys parts.
@@ -45,49 +43,83 @@ pub(super) struct Scrubber {
 }
 
 impl Scrub for Scrubber {
-    fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> BoxFuture<'a, Result<(), String>> {
+    fn scrub<'a>(&'a self, device: &'a HeldDevice) -> BoxFuture<'a, Scrubbed> {
         Box::pin(async move {
-            for device in devices {
-                let scrubbed = match &device.partition {
-                    Some(part) => self.parter.destroy(&device.gpu, part.placed).await,
-                    None if self.mode == ScrubMode::Never => Ok(()),
-                    None => self.whole(device).await,
-                };
-                scrubbed.map_err(|reason| format!("{}: {reason}", device.device))?;
-            }
-            Ok(())
+            let scrubbed = match &device.partition {
+                Some(part) => of_parts(self.parter.destroy(&device.gpu, part.placed).await),
+                None => self.whole(&device.gpu).await,
+            };
+            // The record of it on this host.
+            let (device, gpu) = (&device.device, &device.gpu);
+            tracing::info!(device, gpu, ?scrubbed, "a scrub ended");
+            scrubbed
         })
+    }
+
+    fn scrub_rest<'a>(&'a self, gpu: &'a str, held: &'a [Placed]) -> BoxFuture<'a, Scrubbed> {
+        Box::pin(async move {
+            let scrubbed = match self.parter.destroy_rest(gpu, held).await {
+                Ok(Rest::Whole) => self.whole(gpu).await,
+                Ok(Rest::Destroyed) => of_parts(Ok(())),
+                Err(reason) => of_parts(Err(reason)),
+            };
+            tracing::info!(gpu, ?scrubbed, "a scrub of what nobody accounts for ended");
+            scrubbed
+        })
+    }
+
+    fn gpus(&self) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        Box::pin(async { Ok(self.now().await?.gpus.into_iter().filter_map(|gpu| gpu.uuid).collect()) })
     }
 }
 
+/// Of parts, which have no counters of their own.
+fn of_parts(outcome: Result<(), String>) -> Scrubbed {
+    Scrubbed { method: ScrubMethod::Destroyed, ecc_before: None, ecc_after: None, outcome }
+}
+
 impl Scrubber {
-    async fn whole(&self, device: &HeldDevice) -> Result<(), String> {
-        let before = self.idle(&device.gpu).await?;
-        if self.mode == ScrubMode::Reset {
-            let _held = self.hold.take().await;
-            let _alone = self.parter.driver.alone().await;
-            self.reset(&device.gpu).await?;
-            self.parter.tips.was_reset(&device.gpu);
+    async fn whole(&self, gpu: &str) -> Scrubbed {
+        let method = match self.mode {
+            ScrubMode::Reset => ScrubMethod::Reset,
+            ScrubMode::Processes => ScrubMethod::Processes,
+            ScrubMode::Never => ScrubMethod::Nothing,
+        };
+        let mut scrubbed = Scrubbed { method, ecc_before: None, ecc_after: None, outcome: Ok(()) };
+        if method != ScrubMethod::Nothing {
+            scrubbed.outcome = self.clear(gpu, &mut scrubbed.ecc_before, &mut scrubbed.ecc_after).await;
         }
-        let after = self.now().await?;
-        let gpu = after.gpu(&device.gpu).ok_or("it is gone after its reset")?;
+        scrubbed
+    }
+
+    /// Waits until no process is left, resets the GPU if that is wanted, and compares what its memory says before and after.
+    async fn clear(
+        &self,
+        uuid: &str,
+        before: &mut Option<u64>,
+        after: &mut Option<u64>,
+    ) -> Result<(), String> {
+        let errors = |probe: &Probe| probe.gpu(uuid).and_then(|gpu| gpu.readings.ecc_uncorrected);
+        *before = errors(&self.idle(uuid).await?);
+        if self.mode == ScrubMode::Reset {
+            let _alone = self.parter.driver.alone().await?;
+            self.reset(uuid).await?;
+            self.parter.tips.was_reset(uuid);
+        }
+        let probe = self.now().await?;
+        let gpu = probe.gpu(uuid).ok_or("it is gone after its reset")?;
+        *after = errors(&probe);
         if let Some(finding) = gpu.health.iter().find(|finding| finding.severity == Severity::Critical) {
             return Err(format!("{}: {}", finding.code, finding.message));
         }
-        let errors = |probe: &Probe| probe.gpu(&device.gpu).and_then(|gpu| gpu.readings.ecc_uncorrected);
-        let (earlier, later) = (errors(&before), errors(&after));
-        if earlier.is_some() && later.is_none() {
-            return Err("its ECC counters cannot be read any more".to_owned());
+        match (*before, *after) {
+            (Some(_), None) => Err("its ECC counters cannot be read any more".to_owned()),
+            // A reset begins to count anew, so these came after it.
+            (Some(before), Some(after)) if after > before => {
+                Err(format!("its uncorrected ECC errors grew from {before} to {after} meanwhile"))
+            }
+            _ => Ok(()),
         }
-        // The record of it.
-        tracing::info!(
-            device = device.device,
-            gpu = device.gpu,
-            reset = self.mode == ScrubMode::Reset,
-            ecc_uncorrected = later,
-            "scrubbed a GPU"
-        );
-        Ok(())
     }
 
     /// The probe in which no process uses the GPU.
@@ -125,13 +157,8 @@ impl Scrubber {
     }
 
     async fn now(&self) -> Result<Probe, String> {
-        let (probe, shared) = (Arc::clone(&self.probe), self.parter.driver.shared().await);
-        let probe = move || {
-            let probed = probe();
-            drop(shared);
-            probed
-        };
-        tokio::task::spawn_blocking(probe).await.map_err(|_| "the agent is stopping".to_owned())?
+        let probe = Arc::clone(&self.probe);
+        self.parter.driver.act(move || probe()).await
     }
 }
 
@@ -156,7 +183,11 @@ mod tests {
     }
 
     fn probe(processes: Option<u32>, health: Vec<Finding>) -> Probe {
-        let readings = Readings { processes, ecc_uncorrected: Some(0), ..Readings::default() };
+        with_errors(processes, health, Some(0))
+    }
+
+    fn with_errors(processes: Option<u32>, health: Vec<Finding>, ecc_uncorrected: Option<u64>) -> Probe {
+        let readings = Readings { processes, ecc_uncorrected, ..Readings::default() };
         let gpu = ProbedGpu { uuid: Some("GPU-1".to_owned()), readings, health, ..ProbedGpu::default() };
         Probe {
             taken: jiff::Timestamp::UNIX_EPOCH,
@@ -188,26 +219,34 @@ mod tests {
         path
     }
 
-    fn scrubber(mode: ScrubMode, probe: ProbeNow, nvidia_smi: PathBuf) -> Scrubber {
-        Scrubber { mode, probe, nvidia_smi, hold: Hold::of_nobody(), parter: Parter::of_nothing() }
+    /// One of an agent that shares this directory with others.
+    fn scrubber(directory: &Path, mode: ScrubMode, probe: ProbeNow, nvidia_smi: PathBuf) -> Scrubber {
+        Scrubber { mode, probe, nvidia_smi, parter: Parter::of_nothing(directory) }
+    }
+
+    async fn scrub(scrubber: &Scrubber) -> Result<(), String> {
+        scrubber.scrub(&device()).await.outcome
     }
 
     #[tokio::test]
     async fn a_gpu_is_reset_once_its_last_process_has_left() {
         let directory = tempfile::tempdir().unwrap();
         let leaving = probes(vec![probe(Some(1), vec![]), probe(Some(0), vec![])]);
-        let scrubber = scrubber(ScrubMode::Reset, leaving, program(directory.path(), "exit 0"));
-        scrubber.scrub(&[device()]).await.unwrap();
+        let scrubber =
+            scrubber(directory.path(), ScrubMode::Reset, leaving, program(directory.path(), "exit 0"));
+        scrub(&scrubber).await.unwrap();
         let asked = std::fs::read_to_string(directory.path().join("asked")).unwrap();
         assert_eq!(asked, "--gpu-reset --id GPU-1\n");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_stays_or_is_not_told_fails_it_before_any_reset() {
+        let directory = tempfile::tempdir().unwrap();
         for (processes, wanted) in [(Some(2), "2 processes still use it"), (None, "does not tell")] {
             let busy = probes(vec![probe(processes, vec![])]);
-            let scrubber = scrubber(ScrubMode::Reset, busy, PathBuf::from("/nonexistent"));
-            let failed = scrubber.scrub(&[device()]).await.unwrap_err();
+            let nowhere = PathBuf::from("/nonexistent");
+            let failed =
+                scrub(&scrubber(directory.path(), ScrubMode::Reset, busy, nowhere)).await.unwrap_err();
             assert!(failed.contains(wanted), "{failed}");
         }
     }
@@ -216,38 +255,31 @@ mod tests {
     async fn a_reset_that_fails_says_what_the_program_said() {
         let directory = tempfile::tempdir().unwrap();
         let path = program(directory.path(), "echo 'GPU is a primary GPU' >&2; exit 3");
-        let scrubber = scrubber(ScrubMode::Reset, probes(vec![probe(Some(0), vec![])]), path);
-        let failed = scrubber.scrub(&[device()]).await.unwrap_err();
-        assert!(failed.starts_with("gpu-1: ") && failed.ends_with("says: GPU is a primary GPU"), "{failed}");
+        let idle = probes(vec![probe(Some(0), vec![])]);
+        let scrubber = scrubber(directory.path(), ScrubMode::Reset, idle, path);
+        let failed = scrub(&scrubber).await.unwrap_err();
+        assert!(failed.ends_with("says: GPU is a primary GPU"), "{failed}");
         let missing = Scrubber { nvidia_smi: PathBuf::from("/nonexistent"), ..scrubber };
-        assert!(missing.scrub(&[device()]).await.unwrap_err().contains("/nonexistent"));
+        assert!(scrub(&missing).await.unwrap_err().contains("/nonexistent"));
     }
 
     /// No GPU can be reset while somebody has the driver open.
     #[tokio::test]
-    async fn nobody_of_this_agent_opens_the_driver_while_a_gpu_is_reset() {
+    async fn nobody_of_any_agent_opens_the_driver_while_a_gpu_is_reset() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
         let wait = format!("while [ ! -e {} ]; do sleep 0.01; done", file("go").display());
-        let one = scrubber(
-            ScrubMode::Reset,
-            probes(vec![probe(Some(0), vec![])]),
-            program(directory.path(), &wait),
-        );
-        let other = Scrubber {
-            mode: ScrubMode::Processes,
-            probe: Arc::clone(&one.probe),
-            hold: Hold::of_nobody(),
-            nvidia_smi: PathBuf::from("/nonexistent"),
-            parter: one.parter.clone(),
-        };
-        let one = tokio::spawn(async move { one.scrub(&[device()]).await });
+        let idle = probes(vec![probe(Some(0), vec![])]);
+        let path = program(directory.path(), &wait);
+        let one = scrubber(directory.path(), ScrubMode::Reset, Arc::clone(&idle), path.clone());
+        let other = scrubber(directory.path(), ScrubMode::Processes, idle, path);
+        let one = tokio::spawn(async move { scrub(&one).await });
         let deadline = Instant::now() + Duration::from_mins(1);
         while !file("asked").exists() {
             assert!(Instant::now() < deadline, "nothing is reset");
             tokio::task::yield_now().await;
         }
-        let mut other = tokio::spawn(async move { other.scrub(&[device()]).await });
+        let mut other = tokio::spawn(async move { scrub(&other).await });
         assert!(timeout(Duration::from_millis(300), &mut other).await.is_err(), "it waits for the reset");
         std::fs::write(file("go"), "").unwrap();
         one.await.unwrap().unwrap();
@@ -263,7 +295,34 @@ mod tests {
             message: "a row could not be remapped".to_owned(),
         };
         let after = probes(vec![probe(Some(0), vec![]), probe(Some(0), vec![ill])]);
-        let scrubber = scrubber(ScrubMode::Reset, after, program(directory.path(), "exit 0"));
-        assert!(scrubber.scrub(&[device()]).await.unwrap_err().contains("gpu.health.row-remap-failed"));
+        let path = program(directory.path(), "exit 0");
+        let scrubber = scrubber(directory.path(), ScrubMode::Reset, after, path);
+        assert!(scrub(&scrubber).await.unwrap_err().contains("gpu.health.row-remap-failed"));
+    }
+
+    #[tokio::test]
+    async fn a_scrub_tells_what_was_done_and_fails_where_ecc_errors_grew_or_cannot_be_read_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = program(directory.path(), "exit 0");
+        for (mode, method) in
+            [(ScrubMode::Reset, ScrubMethod::Reset), (ScrubMode::Processes, ScrubMethod::Processes)]
+        {
+            for (before, after, wanted) in [
+                (Some(3), Some(0), None),
+                (Some(3), Some(3), None),
+                (None, None, None),
+                (None, Some(3), None),
+                (Some(0), Some(1), Some("its uncorrected ECC errors grew from 0 to 1 meanwhile")),
+                (Some(3), None, Some("its ECC counters cannot be read any more")),
+            ] {
+                let errors = [before, after].map(|errors| with_errors(Some(0), vec![], errors));
+                let scrubber = scrubber(directory.path(), mode, probes(errors.to_vec()), path.clone());
+                let outcome = wanted.map_or(Ok(()), |reason| Err(reason.to_owned()));
+                let wanted = Scrubbed { method, ecc_before: before, ecc_after: after, outcome };
+                assert_eq!(scrubber.scrub(&device()).await, wanted);
+            }
+        }
+        let nothing = scrubber(directory.path(), ScrubMode::Never, probes(vec![probe(None, vec![])]), path);
+        assert_eq!(nothing.scrub(&device()).await.method, ScrubMethod::Nothing);
     }
 }

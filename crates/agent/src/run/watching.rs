@@ -1,100 +1,72 @@
-//! The thread that watches the GPUs. It can be asked to let go of the driver: no GPU is reset while anybody has it open.
+//! The thread that watches the GPUs. It lets go of the driver when it is asked to: no GPU is reset while anybody has it open.
 
 use super::access::described;
+use super::driver_lock::DriverLock;
 use super::known::Sight;
+use crate::cell::uptime;
 use gpu::{Seen, Tips, Watch, Watcher};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How often a thread that has let go looks whether it may go on.
 const PAUSED: Duration = Duration::from_millis(50);
+/// How long a thread may take to end. One that hangs in the driver ends with the process, or never.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// A thread that watches, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watching {
     sight: watch::Receiver<Option<Sight>>,
-    hold: Hold,
     tips: Tips,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Lets the driver go for a while.
-#[derive(Clone, Debug)]
-pub(super) struct Hold {
-    /// How many want it.
-    wanted: Arc<watch::Sender<usize>>,
-    /// Whether the driver is let go.
-    free: watch::Receiver<bool>,
-}
-
-/// The driver is let go while this lives.
-#[derive(Debug)]
-pub(super) struct Held(Arc<watch::Sender<usize>>);
-
-impl Hold {
-    /// Of a driver that nobody has open.
-    #[cfg(test)]
-    pub(super) fn of_nobody() -> Self {
-        Self { wanted: Arc::default(), free: watch::channel(true).1 }
-    }
-
-    pub(super) async fn take(&self) -> Held {
-        self.wanted.send_modify(|wanted| *wanted += 1);
-        let held = Held(Arc::clone(&self.wanted));
-        let mut free = self.free.clone();
-        // An error is a thread that has ended, and has let go for good.
-        let _ = free.wait_for(|free| *free).await;
-        held
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.send_modify(|wanted| *wanted -= 1);
-    }
-}
-
 impl Watching {
     /// Watches; `cdi` are the directories in which NVIDIA's tool describes devices.
-    pub(super) fn start(watch: Watch, cdi: Vec<PathBuf>) -> std::io::Result<Self> {
+    pub(super) fn start(watch: Watch, cdi: Vec<PathBuf>, lock: DriverLock) -> std::io::Result<Self> {
         let (seen, sight) = watch::channel(None);
-        let wanted = Arc::new(watch::Sender::new(0));
-        let (freed, free) = watch::channel(false);
         let stop = Arc::new(AtomicBool::new(false));
-        let (asked, ended) = (wanted.subscribe(), Arc::clone(&stop));
+        let ended = Arc::clone(&stop);
         let mut watcher = Watcher::new(watch);
         let tips = watcher.tips();
         let work = move || {
             while !ended.load(Ordering::Relaxed) {
+                let opened = match lock.try_open() {
+                    Ok(Some(opened)) => opened,
+                    Ok(None) => {
+                        std::thread::sleep(PAUSED);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the lock of the driver cannot be used");
+                        std::thread::sleep(LEAVING);
+                        continue;
+                    }
+                };
+                // A probe takes its time, and tells what was so when it began.
+                let mut began = uptime();
                 watcher.run(&mut |what| {
                     if let Seen::Changed(probe) | Seen::Same(probe) = what {
-                        let sight = Sight { probe: Arc::new(probe.clone()), described: described(&cdi) };
-                        seen.send_replace(Some(sight));
+                        let probe = Arc::new(probe.clone());
+                        seen.send_replace(Some(Sight { probe, described: described(&cdi), began }));
                     }
-                    if ended.load(Ordering::Relaxed) || *asked.borrow() > 0 {
+                    began = uptime();
+                    if ended.load(Ordering::Relaxed) || lock.is_wanted().unwrap_or(true) {
                         return ControlFlow::Break(());
                     }
                     ControlFlow::Continue(())
                 });
-                while !ended.load(Ordering::Relaxed) {
-                    let wanted = *asked.borrow() > 0;
-                    freed.send_if_modified(|free| std::mem::replace(free, wanted) != wanted);
-                    // Whoever comes from here on sees that it is not free, and is seen at the first probe.
-                    if !wanted && *asked.borrow() == 0 {
-                        break;
-                    }
-                    std::thread::sleep(PAUSED);
-                }
+                drop(opened);
             }
         };
         let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(work)?;
-        Ok(Self { sight, hold: Hold { wanted, free }, tips, stop, thread: Some(thread) })
+        Ok(Self { sight, tips, stop, thread: Some(thread) })
     }
 
     /// What is seen, now and later.
@@ -102,15 +74,10 @@ impl Watching {
         self.sight.clone()
     }
 
-    /// What is seen first; a driver that is missing is seen too.
-    pub(super) async fn first(&self) -> Option<Sight> {
-        let mut sight = self.sight.clone();
-        let first = sight.wait_for(Option::is_some).await;
-        first.ok().and_then(|sight| sight.clone())
-    }
-
-    pub(super) fn hold(&self) -> Hold {
-        self.hold.clone()
+    /// Waits until something was seen; a driver that is missing is seen too.
+    pub(super) async fn first(&self) {
+        // An error is a thread that has ended: then nothing will be seen.
+        let _ = self.sight.clone().wait_for(Option::is_some).await;
     }
 
     /// To tell what was done to the GPUs.
@@ -122,7 +89,12 @@ impl Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + LEAVING;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(PAUSED);
+        }
+        if thread.is_finished() {
             // An error is a panic in there, which has been told already.
             let _ = thread.join();
         }
@@ -135,25 +107,50 @@ mod tests {
     use gpu::HostRoot;
     use nvml_stand_in::{Description, Installed};
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_driver_is_let_go_for_as_long_as_somebody_holds_it_and_watched_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let host = Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap();
-        let installed = Installed::into(folder.path(), &host).unwrap();
+    fn host() -> Description {
+        Description::parse(nvml_stand_in::host("h100").unwrap()).unwrap()
+    }
+
+    /// Watches a host, often.
+    fn watching(installed: &Installed, lock: &DriverLock) -> Watching {
         let watch = Watch {
             library: Some(installed.library()),
             host: HostRoot::default(),
             interval: Duration::from_millis(100),
         };
-        let watching = Watching::start(watch, Vec::new()).unwrap();
-        assert_eq!(watching.first().await.unwrap().probe.gpus.len(), 8);
-        let (one, two) = (watching.hold().take().await, watching.hold().take().await);
+        Watching::start(watch, Vec::new(), lock.clone()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_driver_is_let_go_for_as_long_as_somebody_holds_it_and_watched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let installed = Installed::into(folder.path(), &host()).unwrap();
+        let lock = DriverLock::of(folder.path()).unwrap();
+        let watching = watching(&installed, &lock);
+        watching.first().await;
         let mut sight = watching.sight();
+        assert_eq!(sight.borrow().as_ref().unwrap().probe.gpus.len(), 8);
+        let alone = lock.alone().await.unwrap();
         sight.mark_unchanged();
-        drop(one);
         let quiet = tokio::time::timeout(Duration::from_millis(500), sight.changed()).await;
         assert!(quiet.is_err(), "nothing is probed while the driver is held");
-        drop(two);
+        drop(alone);
         tokio::time::timeout(Duration::from_mins(1), sight.changed()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_driver_that_hangs_does_not_keep_the_agent_from_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let hangs = "faults: [{ function: nvmlDeviceGetSerial, hangs: true }]";
+        let hung = Description { faults: Description::parse(hangs).unwrap().faults, ..host() };
+        let installed = Installed::into(folder.path(), &hung).unwrap();
+        let watching = watching(&installed, &DriverLock::of(folder.path()).unwrap());
+        let first = tokio::time::timeout(Duration::from_millis(500), watching.first()).await;
+        assert!(first.is_err(), "it hangs in its first probe");
+        let started = Instant::now();
+        drop(watching);
+        assert!(started.elapsed() < Duration::from_mins(1));
+        // What hangs ends.
+        installed.describe(&host()).unwrap();
     }
 }

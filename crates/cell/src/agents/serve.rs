@@ -15,8 +15,8 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use domain::agent::{
-    self, AgentToken, EnrolAnswer, EnrolRequest, MOST_PREPARED, MOST_PROBLEMS, RenewAnswer, RenewRequest,
-    Report, ReportAnswer,
+    self, AgentToken, EnrolAnswer, EnrolRequest, MOST_PREPARED, MOST_PROBLEMS, MOST_SCRUBS, RenewAnswer,
+    RenewRequest, Report, ReportAnswer, ScrubRecord,
 };
 use domain::{Diagnose as _, Name};
 use http::StatusCode;
@@ -191,6 +191,7 @@ async fn report(State(agents): Shared, Caller(enrolled): Caller, body: Body<Repo
     let permits = permits(&world, &named.machine, now, agents.settings.permit_life);
     Ok(Json(ReportAnswer {
         probe_wanted: reported.probe_wanted,
+        kept: reported.kept,
         permits: agents.signer.sign(&permits)?,
         next_report_seconds: agents.settings.report_interval.as_secs().max(1),
     }))
@@ -208,8 +209,16 @@ fn check(report: &Report) -> Result<(), Refusal> {
     if report.version.len() > LONGEST_TEXT || report.boot_id.len() > LONGEST_TEXT {
         return Err(malformed("has a version or boot ID that is none"));
     }
-    if report.prepared.len() > MOST_PREPARED || report.problems.len() > MOST_PROBLEMS {
+    let lists = [
+        (report.prepared.len(), MOST_PREPARED),
+        (report.problems.len(), MOST_PROBLEMS),
+        (report.scrubs.len(), MOST_SCRUBS),
+    ];
+    if lists.into_iter().any(|(length, most)| length > most) {
         return Err(malformed("lists more than an agent has to tell"));
+    }
+    if report.scrubs.iter().any(ScrubRecord::is_excessive) {
+        return Err(malformed("tells more of a scrub than an agent does"));
     }
     if report.probe.as_ref().is_some_and(|probe| probe.is_excessive()) {
         return Err(malformed("tells of more than a host has"));

@@ -110,9 +110,13 @@ impl KnownGpu<'_> {
     }
 
     pub(super) fn detail(&self, world: &World, allocations: &Allocations) -> GpuDetail {
-        let probe = self.machine.agent.as_ref().and_then(|agent| agent.probe.as_ref());
+        let agent = self.machine.agent.as_ref();
+        let probe = agent.and_then(|agent| agent.probe.as_ref());
+        let item = self.item(world, allocations);
+        let scrubs = agent.into_iter().flat_map(|agent| &agent.scrubs);
         GpuDetail {
-            item: self.item(world, allocations),
+            scrubs: scrubs.filter(|scrub| item.nvml_uuid.as_ref() == Some(&scrub.gpu)).cloned().collect(),
+            item,
             redfish: self.reconciled.map_or_else(|| Some((*self.gpu).clone()), |gpu| gpu.redfish.clone()),
             spdm: self.reconciled.and_then(|gpu| gpu.spdm.clone()),
             nvml: self.reconciled.and_then(|gpu| gpu.nvml.clone()),

@@ -45,6 +45,8 @@ components! {
     Gpu = domain::inventory::Gpu;
     /// [`domain::agent::PreparedDevice`].
     PreparedDevice = domain::agent::PreparedDevice;
+    /// [`domain::agent::ScrubRecord`].
+    ScrubRecord = domain::agent::ScrubRecord;
     /// [`domain::probe::ProbedGpu`].
     ProbedGpu = domain::probe::ProbedGpu;
     /// [`domain::probe::Finding`].

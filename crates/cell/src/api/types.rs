@@ -1,6 +1,6 @@
 //! The shapes of the API, shared by the service and its clients.
 
-use domain::agent::PreparedDevice;
+use domain::agent::{PreparedDevice, ScrubRecord};
 use domain::declaration::{BmcSpec, GpuClassSpec, RackPosition, Requirement, Zone};
 use domain::gpu_views::SpdmGpu;
 use domain::inventory::{Gpu, Inventory};
@@ -317,6 +317,9 @@ pub struct GpuDetail {
     /// What the driver on its machine says; `null` where that does not show it.
     #[schema(value_type = Option<schema::ProbedGpu>)]
     pub nvml: Option<ProbedGpu>,
+    /// The last scrubs of it, and of parts of it, oldest first.
+    #[schema(value_type = Vec<schema::ScrubRecord>)]
+    pub scrubs: Vec<ScrubRecord>,
     /// When the driver was asked.
     #[schema(value_type = Option<String>)]
     pub probed_at: Option<Timestamp>,

@@ -121,7 +121,8 @@ pub(crate) fn url(cell: SocketAddr) -> String {
 }
 
 pub(crate) fn host(probe: Probe) -> Host {
-    Host { probe: Arc::new(probe), registered: None, prepared: Vec::new(), problems: Vec::new() }
+    let (prepared, problems, scrubs) = (Vec::new(), Vec::new(), Vec::new());
+    Host { probe: Arc::new(probe), registered: None, prepared, problems, scrubs }
 }
 
 impl Agent {
@@ -141,7 +142,7 @@ impl Agent {
     /// Has the agent that is enrolled here report.
     pub(crate) fn run(dir: StateDir, host: Host) -> Self {
         let (host, seen) = watch::channel(host);
-        let (reporter, gate) = Reporter::new(dir.clone(), "boot-1".to_owned(), seen).unwrap();
+        let (reporter, gate) = Reporter::new(dir.clone(), Some("boot-1".to_owned()), seen).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(reporter.run(stop.clone()));
         Self { host, gate, dir, stop, task }

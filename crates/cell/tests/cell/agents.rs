@@ -279,9 +279,10 @@ async fn an_agent_that_is_started_again_goes_on_with_its_permits_and_none_of_ano
     let probe = agent.host.borrow().probe.clone();
     let dir = agent.stop().await;
     let (_sender, seen) = tokio::sync::watch::channel(host((*probe).clone()));
-    for (boot, permitted) in [("boot-1", true), ("boot-2", false)] {
-        let (_, gate) = agent::cell::Reporter::new(dir.clone(), boot.to_owned(), seen.clone()).unwrap();
-        assert_eq!(gate.permit(&device).is_ok(), permitted, "{boot}");
+    for (boot, permitted) in [(Some("boot-1"), true), (Some("boot-2"), false), (None, false)] {
+        let boot_id = boot.map(str::to_owned);
+        let (_, gate) = agent::cell::Reporter::new(dir.clone(), boot_id, seen.clone()).unwrap();
+        assert_eq!(gate.permit(&device).is_ok(), permitted, "{boot:?}");
     }
     for file in std::fs::read_dir(dir.path()).unwrap() {
         assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);

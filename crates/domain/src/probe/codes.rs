@@ -8,6 +8,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Restart the host, or unload and load the driver, after an update of it.",
     ),
     (
+        "gpu.driver-silent",
+        "The driver has told nothing for several probes: a call of it does not return. Nothing is handed out on the host.",
+        "See the kernel's log; a driver that hangs needs a restart of the host. While GPUs are reset for long the driver is let alone, which ends by itself.",
+    ),
+    (
         "gpu.health.ecc-off",
         "The ECC of a GPU's memory is off.",
         "Turn it on (nvidia-smi -e 1) and reset the GPU, unless it is meant so.",

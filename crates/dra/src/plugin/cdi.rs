@@ -93,6 +93,11 @@ impl CdiDirectory {
         durable::write(&path, &content)
     }
 
+    /// Writes the specification of a claim anew, if it is there.
+    pub(super) fn update(&self, uid: &str, held: &Held) -> io::Result<()> {
+        if self.path(uid).try_exists()? { self.write(uid, held) } else { Ok(()) }
+    }
+
     pub(super) fn remove(&self, uid: &str) -> io::Result<()> {
         durable::remove(&self.path(uid))
     }

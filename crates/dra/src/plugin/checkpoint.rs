@@ -8,7 +8,7 @@ use super::parts::{Made, Placed};
 use domain::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -19,6 +19,21 @@ const VERSION: u64 = 1;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Checkpoint {
     pub(super) claims: BTreeMap<String, Held>,
+    /// Set once the checkpoint was lost, for good: a GPU that is not here now may come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lost: Option<Lost>,
+}
+
+/// What claims held was lost, and made anew from specifications. Those are in memory, so what they do not tell may have been held all the
+/// same, by a claim whose traces are not gone. A GPU is accounted for again once all of it was scrubbed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Lost {
+    /// UUIDs of the GPUs of which all was scrubbed since.
+    pub(super) scrubbed: BTreeSet<String>,
+    /// Why others could not be.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) failures: BTreeMap<String, String>,
 }
 
 /// What a claim holds.
@@ -166,8 +181,41 @@ impl Checkpoint {
                 return Err(wanted.refused(device, uid));
             }
         }
+        if !self.claims.contains_key(uid) {
+            self.refuse_unaccounted(&wanted.devices)?;
+        }
         self.claims.insert(uid.to_owned(), wanted.clone());
         Ok(wanted)
+    }
+
+    fn refuse_unaccounted(&self, devices: &[HeldDevice]) -> Result<(), Refusal> {
+        let Some(lost) = &self.lost else { return Ok(()) };
+        match devices.iter().find(|device| !lost.scrubbed.contains(&device.gpu)) {
+            None => Ok(()),
+            Some(device) => Err(Refusal::DeviceUnaccounted {
+                device: device.device.clone(),
+                reason: lost.failures.get(&device.gpu).cloned().unwrap_or_else(|| "under way".to_owned()),
+            }),
+        }
+    }
+
+    /// Whether nobody knows whether somebody had something of this GPU. One that a claim holds whole is scrubbed after that.
+    pub(super) fn is_unaccounted(&self, gpu: &str) -> bool {
+        let whole = |device: &HeldDevice| device.gpu == gpu && device.partition.is_none();
+        self.lost.as_ref().is_some_and(|lost| !lost.scrubbed.contains(gpu))
+            && !self.claims.values().flat_map(|held| &held.devices).any(whole)
+    }
+
+    /// All of a GPU was scrubbed, or could not be.
+    pub(super) fn account(&mut self, gpu: &str, scrubbed: Result<(), String>) {
+        let Some(lost) = &mut self.lost else { return };
+        match scrubbed {
+            Ok(()) => {
+                lost.failures.remove(gpu);
+                lost.scrubbed.insert(gpu.to_owned());
+            }
+            Err(reason) => drop(lost.failures.insert(gpu.to_owned(), reason)),
+        }
     }
 
     /// A claim that still holds the same, and is not being given back.
@@ -305,7 +353,7 @@ mod tests {
             state: HeldState::Scrubbing { failure: Some("busy".to_owned()) },
             boot_id: Some("b".to_owned()),
         };
-        Checkpoint { claims: BTreeMap::from([("u".to_owned(), held)]) }
+        Checkpoint { claims: BTreeMap::from([("u".to_owned(), held)]), lost: None }
     }
 
     #[test]

@@ -168,6 +168,22 @@ pub enum Refusal {
         /// How far it is.
         reason: String,
     },
+    /// Nobody knows who had the device, and it is not scrubbed yet.
+    #[error("what claims held was lost, and device {device} is not scrubbed yet since: {reason}")]
+    DeviceUnaccounted {
+        /// The device.
+        device: String,
+        /// How far the scrub is.
+        reason: String,
+    },
+    /// What is known of the device is too old.
+    #[error("device {device} is not handed out: the driver has told nothing for {seconds} s or more")]
+    ProbeStale {
+        /// The device.
+        device: String,
+        /// How old a probe may be.
+        seconds: u64,
+    },
     /// A part of a GPU could not be made. Its place stays reserved for the claim.
     #[error("device {device}, a part of a GPU, could not be made: {reason}")]
     PartFailed {
@@ -183,6 +199,14 @@ pub enum Refusal {
     #[error("scrubbing failed, the devices stay reserved: {reason}")]
     ScrubFailed {
         /// What failed.
+        reason: String,
+    },
+    /// The records of scrubs could not be read or written; what was scrubbed stays reserved.
+    #[error("the records of scrubs could not be {what}: {reason}")]
+    ScrubRecords {
+        /// `read` or `written`.
+        what: &'static str,
+        /// Why.
         reason: String,
     },
     /// A scrub takes longer than the kubelet waits.
@@ -237,9 +261,12 @@ impl Refusal {
             Self::GateClosed { .. } => "plugin.device.gate-closed",
             Self::DeviceHeld { .. } => "plugin.device.held",
             Self::DeviceUnscrubbed { .. } => "plugin.device.unscrubbed",
+            Self::DeviceUnaccounted { .. } => "plugin.device.unaccounted",
+            Self::ProbeStale { .. } => "plugin.device.probe-stale",
             Self::PartFailed { .. } => "plugin.part.failed",
             Self::PartUnderWay => "plugin.part.under-way",
             Self::ScrubFailed { .. } => "plugin.scrub.failed",
+            Self::ScrubRecords { .. } => "plugin.scrub.records",
             Self::ScrubUnderWay => "plugin.scrub.under-way",
             Self::Checkpoint { .. } => "plugin.checkpoint.failed",
             Self::CheckpointBusy { .. } => "plugin.checkpoint.busy",

@@ -10,11 +10,13 @@ use super::claim::{AllocatedDevice, allocated};
 use super::error::{PluginError, Refusal};
 use super::parts::{Made, Parts, Placed};
 use super::release::Orphan;
+use super::scrub::Scrub;
 use super::store::{Lock, Store};
 use super::wire;
+use domain::agent::ScrubRecord;
 use futures_util::future::{BoxFuture, join_all};
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,14 +59,6 @@ pub enum Permitted {
     Whole(Access),
     /// A part of it, which may not be made yet.
     Part(Placed),
-}
-
-/// Makes devices fit for another tenant.
-pub trait Scrub: Send + Sync + 'static {
-    /// Succeeds when no process is left on any of them and nothing of what was there can be read; a part of a GPU is destroyed,
-    /// also one of which nobody knows whether it was made. Fails with the reason. May be asked again, whatever came before; for
-    /// one GPU nobody makes or scrubs anything meanwhile.
-    fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Where a preparer keeps its files, and how it behaves.
@@ -131,8 +125,19 @@ impl Preparer {
 
     /// What is held here, by claim UID.
     pub async fn held(self: &Arc<Self>) -> Result<Vec<(String, Held)>, Refusal> {
-        let checkpoint = self.blocking(|this| this.store.read()).await??;
+        let checkpoint = self.checkpoint().await?;
         Ok(checkpoint.claims.into_iter().collect())
+    }
+
+    /// GPUs of which nothing is handed out, for nobody knows who had what of them; and why they could not be scrubbed yet.
+    pub async fn unaccounted(self: &Arc<Self>) -> Result<BTreeMap<String, String>, Refusal> {
+        let checkpoint = self.checkpoint().await?;
+        Ok(checkpoint.lost.map(|lost| lost.failures).unwrap_or_default())
+    }
+
+    /// The last scrubs, oldest first.
+    pub async fn scrubs(self: &Arc<Self>) -> Result<Vec<ScrubRecord>, Refusal> {
+        self.blocking(|this| this.store.scrubs()).await?
     }
 
     /// Prepares claims; each has an entry in the result.
@@ -229,7 +234,7 @@ impl Preparer {
     }
 
     async fn make(self: &Arc<Self>, uid: String, held: Held, locks: Vec<Lock>) -> Outcome<Held> {
-        let checkpoint = self.blocking(|this| this.store.read()).await??;
+        let checkpoint = self.checkpoint().await?;
         // Others had its GPUs until now, and may have given it back.
         checkpoint.in_use(&uid, &held)?;
         let (mut made, mut failed) = (Vec::new(), None);
@@ -280,19 +285,22 @@ impl Preparer {
     /// Waits until nobody, in any process, makes or scrubs anything of these GPUs.
     pub(super) async fn gpu_locks(self: &Arc<Self>, devices: &[HeldDevice]) -> Outcome<Vec<Lock>> {
         // In one order for all, so that two never wait for each other.
-        let gpus: BTreeSet<_> = devices.iter().map(|device| device.gpu.clone()).collect();
+        let gpus: BTreeSet<_> = devices.iter().map(|device| &device.gpu).collect();
         let mut locks = Vec::new();
         for gpu in gpus {
-            loop {
-                let gpu = gpu.clone();
-                if let Some(lock) = self.blocking(move |this| this.store.gpu_lock(&gpu)).await?? {
-                    locks.push(lock);
-                    break;
-                }
-                tokio::time::sleep(RETRY).await;
-            }
+            locks.push(self.gpu_lock(gpu).await?);
         }
         Ok(locks)
+    }
+
+    pub(super) async fn gpu_lock(self: &Arc<Self>, gpu: &str) -> Outcome<Lock> {
+        loop {
+            let gpu = gpu.to_owned();
+            if let Some(lock) = self.blocking(move |this| this.store.gpu_lock(&gpu)).await?? {
+                return Ok(lock);
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Runs what waits for disks on a thread of its own, to its end.

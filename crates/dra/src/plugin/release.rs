@@ -1,10 +1,11 @@
 //! Takes claims back: what the kubelet asks for, and what it will not ask for any more.
 
-use super::checkpoint::{Held, HeldState};
+use super::checkpoint::{Checkpoint, Held, HeldState};
 use super::claim::allocated;
 use super::error::Refusal;
 use super::preparer::{Outcome, Preparer, check_uid};
 use super::wire;
+use domain::agent::ScrubRecord;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -63,6 +64,9 @@ impl Preparer {
         };
         let held: Vec<_> = uids.iter().map(mark).collect();
         open.save()?;
+        for (uid, held) in uids.iter().filter_map(|uid| Some((uid, open.checkpoint.claims.get(uid)?))) {
+            open.update_cdi(uid, held);
+        }
         let marked = uids.iter().zip(held).map(|(uid, held)| {
             let marked = check_uid(uid).and_then(|()| {
                 if !held {
@@ -97,7 +101,7 @@ impl Preparer {
         let gpus = self.gpu_locks(&held.devices).await?;
         // What was made of it meanwhile is known now.
         let Some(held) = self.to_scrub(uid).await? else { return Ok(()) };
-        let scrubbed = self.scrub.scrub(&held.devices).await;
+        let (scrubbed, records) = self.scrub_all(uid, &held).await;
         let (claim, namespace, devices) = (&held.name, &held.namespace, held.names());
         match &scrubbed {
             Ok(()) => tracing::info!(uid, claim, namespace, devices, "scrubbed"),
@@ -105,22 +109,36 @@ impl Preparer {
         }
         let owned = uid.to_owned();
         self.blocking(move |this| {
-            let finished = this.finish(&owned, scrubbed);
+            let finished = this.finish(&owned, scrubbed, records);
             drop((gpus, lock));
             finished
         })
         .await?
     }
 
+    /// One device after the other, until one fails.
+    async fn scrub_all(&self, uid: &str, held: &Held) -> (Result<(), String>, Vec<ScrubRecord>) {
+        let mut records = Vec::new();
+        for device in &held.devices {
+            let scrubbed = self.scrub.scrub(device).await;
+            records.push(scrubbed.of_claim(uid, held, device));
+            if let Err(reason) = scrubbed.outcome {
+                return (Err(format!("{}: {reason}", device.device)), records);
+            }
+        }
+        (Ok(()), records)
+    }
+
     /// A claim whose devices wait for a scrub. One that was released already and prepared anew since is another use.
     async fn to_scrub(self: &Arc<Self>, uid: &str) -> Outcome<Option<Held>> {
-        let mut checkpoint = self.blocking(|this| this.store.read()).await??;
+        let mut checkpoint = self.checkpoint().await?;
         let held = checkpoint.claims.remove(uid);
         Ok(held.filter(|held| matches!(held.state, HeldState::Scrubbing { .. })))
     }
 
-    fn finish(&self, uid: &str, scrubbed: Result<(), String>) -> Outcome<()> {
+    fn finish(&self, uid: &str, scrubbed: Result<(), String>, records: Vec<ScrubRecord>) -> Outcome<()> {
         let mut open = self.store.open()?;
+        open.record(records)?;
         if let Err(reason) = scrubbed {
             if let Some(held) = open.checkpoint.claims.get_mut(uid) {
                 held.state = HeldState::Scrubbing { failure: Some(reason.clone()) };
@@ -131,7 +149,11 @@ impl Preparer {
             return Err(Refusal::ScrubFailed { reason });
         }
         open.remove_cdi(uid)?;
-        open.checkpoint.claims.remove(uid);
+        let released = open.checkpoint.claims.remove(uid);
+        let devices = released.iter().flat_map(|held| &held.devices);
+        for device in devices.filter(|device| device.partition.is_none()) {
+            open.checkpoint.account(&device.gpu, Ok(()));
+        }
         open.save()?;
         drop(open);
         self.store.forget_scrub_lock(uid);
@@ -144,6 +166,9 @@ impl Preparer {
     /// have no right to them and were never answered, or were prepared before the host was started anew. To be called after a
     /// start and every now and then. What containers may still use becomes an [`Orphan`].
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
+        if let Err(error) = self.account_for_gpus().await {
+            tracing::warn!(error, "GPUs that nobody accounts for are not scrubbed");
+        }
         let mut orphans = Vec::new();
         for (uid, held) in self.held().await? {
             let collected = match held.state {
@@ -166,6 +191,42 @@ impl Preparer {
             self.changed.send_replace(());
         }
         Ok(())
+    }
+
+    /// Scrubs what nobody is known to have of GPUs, once what claims hold was lost.
+    async fn account_for_gpus(self: &Arc<Self>) -> Result<(), String> {
+        let told = |refusal: Refusal| refusal.told();
+        if self.checkpoint().await.map_err(told)?.lost.is_none() {
+            return Ok(());
+        }
+        for gpu in self.scrub.gpus().await? {
+            let lock = self.gpu_lock(&gpu).await.map_err(told)?;
+            // Under its lock: nothing of it is made or given back meanwhile.
+            let checkpoint = self.checkpoint().await.map_err(told)?;
+            if !checkpoint.is_unaccounted(&gpu) {
+                continue;
+            }
+            let scrubbed = self.scrub.scrub_rest(&gpu, &checkpoint.placed(&gpu)).await;
+            match &scrubbed.outcome {
+                Ok(()) => tracing::info!(gpu, "scrubbed a GPU that nobody accounted for"),
+                Err(reason) => tracing::error!(gpu, reason, "a GPU that nobody accounts for is not scrubbed"),
+            }
+            let accounted = self.blocking(move |this| {
+                let mut open = this.store.open()?;
+                open.record(vec![scrubbed.of_rest(&gpu)])?;
+                open.checkpoint.account(&gpu, scrubbed.outcome);
+                open.save()?;
+                drop((open, lock));
+                Ok(())
+            });
+            accounted.await.and_then(|accounted| accounted).map_err(told)?;
+            self.changed.send_replace(());
+        }
+        Ok(())
+    }
+
+    pub(super) async fn checkpoint(self: &Arc<Self>) -> Outcome<Checkpoint> {
+        self.blocking(|this| this.store.read()).await?
     }
 
     /// Claims that had no right to what they hold when that was last collected.

@@ -1,8 +1,10 @@
 //! The checkpoint and the CDI directory together, under one lock that also holds between processes.
 
 use super::cdi::CdiDirectory;
-use super::checkpoint::{Checkpoint, Held, HeldState, Loaded};
+use super::checkpoint::{Checkpoint, Held, HeldState, Loaded, Lost};
 use super::error::{PluginError, Refusal};
+use super::scrub::Records;
+use domain::agent::ScrubRecord;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ const RETRY: Duration = Duration::from_millis(1);
 pub(super) struct Store {
     directory: PathBuf,
     cdi: CdiDirectory,
+    records: Records,
     boot_id: Option<String>,
     lock_patience: Duration,
 }
@@ -46,6 +49,19 @@ impl Open<'_> {
         self.store.cdi.write(uid, held).map_err(self.cdi_failed("written", uid))
     }
 
+    /// Has the specification of a claim say how far it is. It says it only for when the checkpoint is lost.
+    pub(super) fn update_cdi(&self, uid: &str, held: &Held) {
+        if let Err(error) = self.store.cdi.update(uid, held) {
+            tracing::warn!(uid, %error, "the CDI specification of a claim was not written anew");
+        }
+    }
+
+    /// Keeps the records of scrubs.
+    pub(super) fn record(&self, scrubs: Vec<ScrubRecord>) -> Result<(), Refusal> {
+        let written = self.store.records.add(scrubs);
+        written.map_err(|error| Refusal::ScrubRecords { what: "written", reason: error.to_string() })
+    }
+
     pub(super) fn remove_cdi(&self, uid: &str) -> Result<(), Refusal> {
         self.store.cdi.remove(uid).map_err(self.cdi_failed("removed", uid))
     }
@@ -63,17 +79,28 @@ impl Store {
         boot_id: Option<&str>,
         lock_patience: Duration,
     ) -> Result<Self, PluginError> {
+        let unusable = |source| PluginError::State { path: directory.into(), source };
+        let is_new = !directory.join("scrub").try_exists().map_err(unusable)?;
         for locks in ["scrub", "gpu"] {
-            std::fs::create_dir_all(directory.join(locks))
-                .map_err(|source| PluginError::State { path: directory.into(), source })?;
+            std::fs::create_dir_all(directory.join(locks)).map_err(unusable)?;
         }
-        Ok(Self {
+        let store = Self {
             directory: directory.to_owned(),
             cdi: CdiDirectory(cdi.to_owned()),
+            records: Records(directory.join("scrubs.json")),
             // A file that could not be read is no boot that another can be the same as.
             boot_id: boot_id.map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned),
             lock_patience,
-        })
+        };
+        if is_new {
+            // From here on a checkpoint that is not there was lost. Another agent may begin at the same time.
+            let busy = |refusal: Refusal| unusable(io::Error::other(refusal.to_string()));
+            let _lock = store.lock().map_err(busy)?;
+            if !store.path().try_exists().map_err(unusable)? {
+                Checkpoint::default().save(&store.path()).map_err(unusable)?;
+            }
+        }
+        Ok(store)
     }
 
     /// This boot, if it can be told.
@@ -94,6 +121,12 @@ impl Store {
         let result = change(&mut open.checkpoint);
         open.save()?;
         Ok(result)
+    }
+
+    /// The last scrubs.
+    pub(super) fn scrubs(&self) -> Result<Vec<ScrubRecord>, Refusal> {
+        let read = self.records.read();
+        read.map_err(|error| Refusal::ScrubRecords { what: "read", reason: error.to_string() })
     }
 
     /// What is on disk.
@@ -147,33 +180,35 @@ impl Store {
 
     /// What is on disk, and what is to be believed of it.
     fn load(&self) -> Result<(Option<Checkpoint>, Checkpoint), Refusal> {
-        match Checkpoint::load(&self.path()).map_err(failed("read"))? {
-            Loaded::Whole(checkpoint) => Ok((Some(checkpoint.clone()), checkpoint)),
-            Loaded::Absent => Ok((None, self.rebuild(Missing::IsEmpty)?)),
+        let lost = match Checkpoint::load(&self.path()).map_err(failed("read"))? {
+            Loaded::Whole(checkpoint) => return Ok((Some(checkpoint.clone()), checkpoint)),
+            lost => lost,
+        };
+        let rebuilt = self.rebuild()?;
+        let reason = match lost {
             Loaded::Corrupted(reason) => {
-                let rebuilt = self.rebuild(Missing::IsUnknown)?;
                 let aside = self.directory.join(format!("checkpoint.corrupted-{}", seconds_since_1970()));
-                tracing::error!(code = "plugin.checkpoint.corrupted", reason, aside = %aside.display(), "made anew from CDI specifications");
-                // Replaced at once: what was set aside would look as if nothing had ever been held here.
                 std::fs::copy(self.path(), aside).map_err(failed("set aside"))?;
-                rebuilt.save(&self.path()).map_err(failed("written"))?;
-                Ok((Some(rebuilt.clone()), rebuilt))
+                reason
             }
-        }
+            Loaded::Absent | Loaded::Whole(_) => "it is gone".to_owned(),
+        };
+        tracing::error!(code = "plugin.checkpoint.corrupted", reason, "made anew from CDI specifications");
+        // Replaced at once: what was set aside would look as if nothing had ever been held here.
+        rebuilt.save(&self.path()).map_err(failed("written"))?;
+        Ok((Some(rebuilt.clone()), rebuilt))
     }
 
-    /// From the specifications of claims, each of which says what the checkpoint said of it. One that cannot be read either
-    /// leaves nobody who knows which devices are held: then nothing is handed out.
-    fn rebuild(&self, missing: Missing) -> Result<Checkpoint, Refusal> {
+    /// From the specifications of claims, each of which says what the checkpoint said of it. They are in memory: after a restart of the
+    /// host there are none, and whoever held something then is not known. One that cannot be read, or a directory that is not
+    /// there, leaves nobody who knows what containers have now: then nothing is handed out.
+    fn rebuild(&self) -> Result<Checkpoint, Refusal> {
         let refused = |reason: String| Refusal::Checkpoint { what: "made anew", reason };
-        let (claims, unreadable) = match self.cdi.claims() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && missing == Missing::IsEmpty => {
-                Ok(Default::default())
-            }
-            read => read.map_err(|error| refused(format!("{}: {error}", self.cdi.0.display()))),
-        }?;
+        let read = self.cdi.claims();
+        let (claims, unreadable) =
+            read.map_err(|error| refused(format!("{}: {error}", self.cdi.0.display())))?;
         match unreadable.first() {
-            None => Ok(Checkpoint { claims }),
+            None => Ok(Checkpoint { claims, lost: Some(Lost::default()) }),
             Some(path) => Err(refused(format!(
                 "{} cannot be understood; remove it once its claim is gone",
                 path.display()
@@ -188,15 +223,6 @@ impl Store {
     fn scrub_path(&self, uid: &str) -> PathBuf {
         self.directory.join("scrub").join(uid)
     }
-}
-
-/// What a CDI directory that is not there says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    /// Nothing was ever prepared here, as there is no checkpoint either.
-    IsEmpty,
-    /// Something was, and nobody knows what.
-    IsUnknown,
 }
 
 fn try_lock(path: &Path) -> Result<Option<Lock>, Refusal> {

@@ -4,8 +4,9 @@ use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::HealthStatus;
 use bailiwick_dra::plugin::{
     Access, ApiServer, Credential, DeviceNode, Gate, Health, HeldDevice, Made, Parts, Permitted,
-    PermittedDevice, Placed, Plugin, Preparer, PreparerOptions, Refusal, RegistrationState, Scrub,
+    PermittedDevice, Placed, Plugin, Preparer, PreparerOptions, Refusal, RegistrationState, Scrub, Scrubbed,
 };
+use domain::agent::ScrubMethod;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -79,21 +80,28 @@ pub(crate) struct Scrubber {
 }
 
 impl Scrub for Scrubber {
-    fn scrub<'a>(
-        &'a self,
-        devices: &'a [HeldDevice],
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
-        Box::pin(async move {
-            for device in devices {
-                if self.stuck.lock().unwrap().contains(&device.device) {
-                    return Err(format!("a process still uses {}", device.device));
-                }
-                self.done.lock().unwrap().push(device.device.clone());
-            }
+    fn scrub<'a>(&'a self, device: &'a HeldDevice) -> Answer<'a, Scrubbed> {
+        let outcome = if self.stuck.lock().unwrap().contains(&device.device) {
+            Err(format!("a process still uses {}", device.device))
+        } else {
+            self.done.lock().unwrap().push(device.device.clone());
             Ok(())
-        })
+        };
+        let method = ScrubMethod::Reset;
+        Box::pin(async move { Scrubbed { method, ecc_before: None, ecc_after: None, outcome } })
+    }
+
+    fn scrub_rest<'a>(&'a self, gpu: &'a str, _: &'a [Placed]) -> Answer<'a, Scrubbed> {
+        let (method, outcome) = (ScrubMethod::Reset, Err(format!("{gpu} is not to be scrubbed here")));
+        Box::pin(async move { Scrubbed { method, ecc_before: None, ecc_after: None, outcome } })
+    }
+
+    fn gpus(&self) -> Answer<'_, Result<Vec<String>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 }
+
+type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A cluster of one node with some GPUs, with a class of our devices and a slice that an administrator wrote.
 pub(crate) struct Stage {

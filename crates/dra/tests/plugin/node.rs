@@ -4,8 +4,9 @@ use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::{Claim, Device};
 use bailiwick_dra::plugin::{
     Access, Claims, DeviceNode, Gate, HeldDevice, Made, Parts, Permitted, PermittedDevice, Placed, Preparer,
-    PreparerOptions, Refusal, Scrub,
+    PreparerOptions, Refusal, Scrub, Scrubbed,
 };
+use domain::agent::ScrubMethod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) const POOL: &str = "m1";
+/// `GPU-0` and so on.
+const GPUS: usize = 8;
 /// Longer than any call: a slow disk is no failure.
 const LONG: Duration = Duration::from_mins(1);
 /// How long calls wait for scrubs and parts, in tests that hold those up.
@@ -52,6 +55,8 @@ pub(crate) struct World {
     pub(crate) scrubbed: Mutex<Vec<String>>,
     /// UUIDs of the parts among them, as far as they were known.
     pub(crate) destroyed: Mutex<Vec<Option<String>>>,
+    /// GPUs of which the rest was scrubbed, and what claims held of them.
+    pub(crate) rests: Mutex<Vec<(String, Vec<Placed>)>>,
     /// Claims that were read.
     pub(crate) read: AtomicUsize,
 }
@@ -122,20 +127,37 @@ impl Parts for World {
 }
 
 impl Scrub for World {
-    fn scrub<'a>(&'a self, devices: &'a [HeldDevice]) -> Answer<'a, Result<(), String>> {
+    fn scrub<'a>(&'a self, device: &'a HeldDevice) -> Answer<'a, Scrubbed> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            let waits = devices.iter().any(|device| device.gpu == "GPU-0");
-            let _held = if waits { Some(self.hold.lock().await) } else { None };
-            if let Some(reason) = self.stuck.lock().unwrap().clone() {
-                return Err(reason);
+            let _held = if device.gpu == "GPU-0" { Some(self.hold.lock().await) } else { None };
+            let outcome = self.stuck.lock().unwrap().clone().map_or(Ok(()), Err);
+            if outcome.is_ok() {
+                self.scrubbed.lock().unwrap().push(device.device.clone());
+                let part = device.partition.iter().map(|part| part.uuid.clone());
+                self.destroyed.lock().unwrap().extend(part);
             }
-            self.scrubbed.lock().unwrap().extend(devices.iter().map(|device| device.device.clone()));
-            let parts = devices.iter().filter_map(|device| device.partition.as_ref());
-            self.destroyed.lock().unwrap().extend(parts.map(|part| part.uuid.clone()));
-            Ok(())
+            scrubbed(outcome)
         })
     }
+
+    fn scrub_rest<'a>(&'a self, gpu: &'a str, held: &'a [Placed]) -> Answer<'a, Scrubbed> {
+        Box::pin(async move {
+            let outcome = self.stuck.lock().unwrap().clone().map_or(Ok(()), Err);
+            if outcome.is_ok() {
+                self.rests.lock().unwrap().push((gpu.to_owned(), held.to_vec()));
+            }
+            scrubbed(outcome)
+        })
+    }
+
+    fn gpus(&self) -> Answer<'_, Result<Vec<String>, String>> {
+        Box::pin(async { Ok((0..GPUS).map(|number| format!("GPU-{number}")).collect()) })
+    }
+}
+
+fn scrubbed(outcome: Result<(), String>) -> Scrubbed {
+    Scrubbed { method: ScrubMethod::Reset, ecc_before: Some(1), ecc_after: Some(0), outcome }
 }
 
 /// Files that go with the host, or that are somebody else's.

@@ -1,6 +1,6 @@
 //! What was written survives; what cannot be written is not handed out.
 
-use crate::node::{Host, code};
+use crate::node::{Host, code, part};
 
 #[tokio::test]
 async fn a_corrupted_checkpoint_is_set_aside_and_made_anew() {
@@ -18,7 +18,112 @@ async fn a_corrupted_checkpoint_is_set_aside_and_made_anew() {
         entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("checkpoint.corrupted-")
     });
     assert_eq!(aside.count(), 1);
-    assert_eq!(std::fs::read_to_string(host.checkpoint()).unwrap(), whole);
+    assert_eq!(host.held().await, ["a"]);
+}
+
+/// A host whose checkpoint is corrupted after the scrub of `gpu-0` failed; `gpu-1` is in use.
+async fn corrupted_after_a_failed_scrub() -> Host {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-0"), ("stays", "gpu-1"), ("rival", "gpu-0"), ("other", "gpu-2")] {
+        host.allocate(claim, &[device]);
+    }
+    host.prepare("a").await.unwrap();
+    host.prepare("stays").await.unwrap();
+    *host.world.stuck.lock().unwrap() = Some("process 4711 still uses it".to_owned());
+    host.unprepare("a").await.unwrap_err();
+    std::fs::write(host.checkpoint(), "{").unwrap();
+    host
+}
+
+#[tokio::test]
+async fn a_device_whose_scrub_failed_stays_reserved_when_the_checkpoint_is_corrupted() {
+    let host = corrupted_after_a_failed_scrub().await.restarted();
+    host.preparer.restore().await.unwrap();
+    for claim in ["a", "rival"] {
+        assert_eq!(code(host.prepare(claim).await), "plugin.device.unscrubbed");
+    }
+    host.prepare("stays").await.unwrap();
+    host.preparer.collect().await.unwrap();
+    assert_eq!(code(host.prepare("other").await), "plugin.device.unaccounted");
+    *host.world.stuck.lock().unwrap() = None;
+    host.preparer.collect().await.unwrap();
+    for claim in ["rival", "other"] {
+        host.prepare(claim).await.unwrap();
+    }
+    assert_eq!(*host.world.scrubbed.lock().unwrap(), ["gpu-0"], "as what its claim had");
+    let rests: Vec<_> = host.world.rests.lock().unwrap().iter().map(|(gpu, _)| gpu.clone()).collect();
+    assert!(rests.contains(&"GPU-2".to_owned()) && !rests.contains(&"GPU-1".to_owned()), "{rests:?}");
+}
+
+#[tokio::test]
+async fn a_corrupted_checkpoint_after_a_restart_of_the_host_has_every_gpu_scrubbed_before_anybody_gets_it() {
+    let host = corrupted_after_a_failed_scrub().await.rebooted();
+    for _ in 0..2 {
+        for claim in ["a", "rival", "stays", "other"] {
+            let refused = host.prepare(claim).await.unwrap_err();
+            assert_eq!(refused.code(), "plugin.device.unaccounted", "{claim}");
+        }
+        host.preparer.collect().await.unwrap();
+    }
+    let reasons = host.preparer.unaccounted().await.unwrap();
+    assert_eq!(reasons["GPU-0"], "process 4711 still uses it");
+    *host.world.stuck.lock().unwrap() = None;
+    host.preparer.collect().await.unwrap();
+    assert!(host.preparer.unaccounted().await.unwrap().is_empty());
+    for claim in ["rival", "stays", "other"] {
+        host.prepare(claim).await.unwrap();
+    }
+    let records = host.preparer.scrubs().await.unwrap();
+    let records = records.iter().filter(|record| record.gpu == "GPU-0").map(|record| record.failure.clone());
+    assert_eq!(
+        records.collect::<Vec<_>>(),
+        [Some("process 4711 still uses it".to_owned()), Some("process 4711 still uses it".to_owned()), None]
+    );
+    // Once is enough.
+    host.preparer.collect().await.unwrap();
+    assert_eq!(host.world.rests.lock().unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn a_corrupted_checkpoint_without_the_directory_of_specifications_gives_no_unscrubbed_device_out() {
+    let host = corrupted_after_a_failed_scrub().await;
+    std::fs::remove_dir_all(host.files.path().join("cdi")).unwrap();
+    let host = host.restarted();
+    assert_eq!(code(host.prepare("rival").await), "plugin.checkpoint.failed");
+    // As whoever starts the agent makes it.
+    std::fs::create_dir(host.files.path().join("cdi")).unwrap();
+    assert_eq!(code(host.prepare("rival").await), "plugin.device.unaccounted");
+    *host.world.stuck.lock().unwrap() = None;
+    host.preparer.collect().await.unwrap();
+    host.prepare("rival").await.unwrap();
+}
+
+#[tokio::test]
+async fn parts_that_claims_are_known_to_hold_stay_when_the_rest_of_their_gpu_is_scrubbed() {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-3-mig-0-2"), ("b", "gpu-3-mig-2-2")] {
+        host.allocate(claim, &[device]);
+        host.prepare(claim).await.unwrap();
+    }
+    std::fs::write(host.checkpoint(), "{").unwrap();
+    std::fs::remove_file(host.cdi("b")).unwrap();
+    let host = host.restarted();
+    assert_eq!(code(host.prepare("b").await), "plugin.device.unaccounted");
+    host.preparer.collect().await.unwrap();
+    assert!(host.world.rests.lock().unwrap().contains(&("GPU-3".to_owned(), vec![part(0, 2)])));
+    host.prepare("b").await.unwrap();
+    assert_eq!(host.held().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_gone_is_one_that_was_lost() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0"]);
+    std::fs::remove_file(host.checkpoint()).unwrap();
+    let host = host.restarted();
+    assert_eq!(code(host.prepare("a").await), "plugin.device.unaccounted");
+    host.preparer.collect().await.unwrap();
+    host.prepare("a").await.unwrap();
 }
 
 #[tokio::test]
@@ -33,6 +138,7 @@ async fn a_checkpoint_and_a_specification_that_are_both_unreadable_stop_everythi
     assert_eq!(refused.code(), "plugin.checkpoint.failed");
     assert!(refused.to_string().contains("uid-a.json"), "{refused}");
     std::fs::remove_file(host.cdi("a")).unwrap();
+    host.preparer.collect().await.unwrap();
     host.prepare("b").await.unwrap();
 }
 
@@ -55,6 +161,7 @@ async fn a_corrupted_checkpoint_without_the_directory_of_specifications_stops_ev
     *host.world.unreachable.lock().unwrap() = Some("connection refused".to_owned());
     assert_eq!(code(host.prepare("b").await), "plugin.claim.unread");
     *host.world.unreachable.lock().unwrap() = None;
+    host.preparer.collect().await.unwrap();
     host.prepare("b").await.unwrap();
     assert_eq!(code(host.prepare("rival").await), "plugin.device.held");
 }
@@ -66,6 +173,7 @@ async fn a_directory_of_specifications_that_cannot_be_read_is_not_an_empty_one()
     let cdi = host.files.path().join("cdi");
     std::fs::remove_dir(&cdi).unwrap();
     std::fs::write(&cdi, "").unwrap();
+    std::fs::remove_file(host.checkpoint()).unwrap();
     assert_eq!(code(host.prepare("a").await), "plugin.checkpoint.failed");
 }
 
@@ -228,7 +336,7 @@ async fn a_full_disk_is_told_and_the_claim_works_once_there_is_space() {
     let refused = host.prepare("a").await.unwrap_err();
     assert_eq!(refused.code(), "plugin.checkpoint.failed");
     assert!(refused.to_string().contains("No space left"), "{refused}");
-    assert!(!host.checkpoint().exists() && !host.cdi("a").exists());
+    assert!(host.held().await.is_empty() && !host.cdi("a").exists());
     full("cdi/.gpu.bailiwick.dev-claim_uid-a.json.tmp");
     let refused = host.prepare("a").await.unwrap_err();
     assert_eq!(refused.code(), "plugin.cdi.failed");

@@ -2,6 +2,7 @@
 
 use crate::node::{Host, code, unprepare, until};
 use bailiwick_dra::plugin::HeldState;
+use domain::agent::{ScrubMethod, ScrubRecord};
 use std::sync::atomic::Ordering;
 
 #[tokio::test]
@@ -14,7 +15,7 @@ async fn a_device_whose_scrub_fails_stays_reserved_and_says_why() {
     let refused = host.unprepare("a").await.unwrap_err();
     assert_eq!(
         refused.told(),
-        "plugin.scrub.failed: scrubbing failed, the devices stay reserved: process 4711 still uses it"
+        "plugin.scrub.failed: scrubbing failed, the devices stay reserved: gpu-0: process 4711 still uses it"
     );
     // Also after a restart, and for the same claim.
     let host = host.restarted();
@@ -26,6 +27,31 @@ async fn a_device_whose_scrub_fails_stays_reserved_and_says_why() {
     *host.world.stuck.lock().unwrap() = None;
     host.preparer.collect().await.unwrap();
     host.prepare("b").await.unwrap();
+}
+
+#[tokio::test]
+async fn each_scrub_leaves_a_record_and_without_one_the_device_stays_reserved() {
+    let host = Host::new();
+    host.allocate("a", &["gpu-0", "gpu-1"]);
+    host.prepare("a").await.unwrap();
+    *host.world.stuck.lock().unwrap() = Some("busy".to_owned());
+    for _ in 0..2 {
+        host.unprepare("a").await.unwrap_err();
+    }
+    *host.world.stuck.lock().unwrap() = None;
+    let obstacle = host.files.path().join("state/.scrubs.json.tmp");
+    std::os::unix::fs::symlink("/dev/full", obstacle).unwrap();
+    assert_eq!(code(host.unprepare("a").await), "plugin.scrub.records");
+    assert_eq!(host.held().await, ["a"]);
+    host.unprepare("a").await.unwrap();
+    let records = host.restarted().preparer.scrubs().await.unwrap();
+    let told = |record: &ScrubRecord| (record.device.clone(), record.failure.clone());
+    let told: Vec<_> = records.iter().map(told).collect();
+    let [first, second] = ["gpu-0", "gpu-1"].map(str::to_owned);
+    assert_eq!(told, [(first.clone(), Some("busy".to_owned())), (first, None), (second, None)]);
+    let record = &records[1];
+    assert_eq!((record.gpu.as_str(), record.claim.as_ref().unwrap().uid.as_str()), ("GPU-0", "uid-a"));
+    assert_eq!((record.method, record.ecc_before, record.ecc_after), (ScrubMethod::Reset, Some(1), Some(0)));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, at, name, server};
 use crate::faults::dump;
 use bailiwick_store::{Authority, AuthorityKey, EnrolmentId, StoreError, Zeroizing};
-use domain::agent::Report;
+use domain::agent::{Report, ScrubMethod, ScrubRecord};
 use domain::gpu_views::AcceptedGpu;
 use domain::probe::{Host, Probe, ProbedGpu};
 use domain::{Digest, Problem, fact};
@@ -57,6 +57,7 @@ fn report(probe: &Probe, registered: Option<Timestamp>) -> Report {
         boot_id: "b".into(),
         prepared: Vec::new(),
         problems: Vec::new(),
+        scrubs: Vec::new(),
         probe: None,
     }
 }
@@ -254,6 +255,38 @@ pub(crate) async fn a_report_that_may_not_be_told_is_a_sign_of_life_and_kept_fro
     prepared.version = "2".into();
     bench.store.record_report(&m1, enrolment, &prepared, LONG, false).await.unwrap();
     assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().version.as_deref(), Some("2"));
+}
+
+pub(crate) async fn each_scrub_is_one_event_however_often_it_is_told(bench: Bench) {
+    machine(&bench).await;
+    let (m1, enrolment, probe) = (name("m1"), enrol(&bench).await, probe(&[]));
+    let scrub = |number: i64, failure: Option<&str>| ScrubRecord {
+        at: at(number),
+        device: "gpu-1".into(),
+        gpu: "GPU-1".into(),
+        claim: None,
+        method: ScrubMethod::Reset,
+        ecc_before: Some(1),
+        ecc_after: Some(0),
+        failure: failure.map(str::to_owned),
+    };
+    bench.store.record_report(&m1, enrolment, &with_body(&probe, None), LONG, true).await.unwrap();
+    let before = bench.last().await;
+    let mut telling = report(&probe, None);
+    telling.scrubs = vec![scrub(1, Some("busy"))];
+    let refused = bench.store.record_report(&m1, enrolment, &telling, LONG, false).await.unwrap();
+    assert!(!refused.kept && bench.kinds(before).await.is_empty());
+    for _ in 0..2 {
+        assert!(bench.store.record_report(&m1, enrolment, &telling, LONG, true).await.unwrap().kept);
+    }
+    assert!(bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG, true).await.unwrap().kept);
+    // Another agent of the host, or one that was started anew, tells all that it knows.
+    telling.scrubs.push(scrub(2, None));
+    bench.store.record_report(&m1, enrolment, &telling, LONG, true).await.unwrap();
+    assert_eq!(bench.kinds(before).await, ["gpu.scrub-failed", "gpu.scrubbed"]);
+    assert_eq!(bench.store.agent(&m1).await.unwrap().unwrap().scrubs, telling.scrubs);
+    let events = bench.store.events_about("Machine/m1", 1).await.unwrap();
+    assert_eq!((&events[0].data["gpu"], &events[0].data["eccBefore"]), (&"GPU-1".into(), &1.into()));
 }
 
 pub(crate) async fn what_an_agent_says_of_its_problems_is_cut_in_the_log(bench: Bench) {

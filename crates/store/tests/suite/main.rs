@@ -60,6 +60,7 @@ cases! {
         a_probe_of_another_host_is_refused
         a_probe_that_its_agent_says_is_another_by_now_is_forgotten_and_asked_for
         a_report_that_may_not_be_told_is_a_sign_of_life_and_kept_from_a_later_one
+        each_scrub_is_one_event_however_often_it_is_told
         what_an_agent_says_of_its_problems_is_cut_in_the_log
         whose_token_it_is_is_told_before_it_is_used_and_of_one_that_nobody_made_nothing
         gpus_are_accepted_where_they_are_first_seen_and_by_people

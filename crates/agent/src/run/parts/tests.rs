@@ -1,9 +1,10 @@
 //! Parts over a driver that is stood in for.
 
 use super::super::access::Described;
+use super::super::driver_lock::DriverLock;
 use super::super::scrub::{ScrubMode, Scrubber};
-use super::super::watching::Hold;
 use super::*;
+use domain::agent::ScrubMethod;
 use dra::plugin::{Access, HeldDevice, Partition, Scrub as _};
 use gpu::{HostRoot, Nvml};
 use nvml_stand_in::{Description, Installed};
@@ -32,7 +33,7 @@ struct Host {
     description: Description,
     installed: Installed,
     parter: Parter,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Host {
@@ -53,13 +54,14 @@ impl Host {
             std::fs::write(dev.join(name), "").unwrap();
         }
         let installed = Installed::into(&driver, &description).unwrap();
+        let lock = DriverLock::of(files.path()).unwrap();
         let parter = Parter {
-            driver: Driver::new(Some(installed.library()), HostRoot::at(root)),
+            driver: Driver::new(Some(installed.library()), HostRoot::at(root), lock),
             devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: dev },
             sight: watch::channel(None).1,
             tips: Tips::default(),
         };
-        Self { description, installed, parter, _files: files }
+        Self { description, installed, parter, files }
     }
 
     fn nvml(&self) -> Nvml {
@@ -127,7 +129,9 @@ async fn the_probe_is_taken_anew_after_a_part_was_made_or_destroyed() {
     let library = Some(host.installed.library());
     let root = host.parter.driver.root.clone();
     let interval = Duration::from_hours(1);
-    let watching = Watching::start(gpu::Watch { library, host: root, interval }, Vec::new()).unwrap();
+    let watch = gpu::Watch { library, host: root, interval };
+    let lock = DriverLock::of(host.files.path()).unwrap();
+    let watching = Watching::start(watch, Vec::new(), lock).unwrap();
     let parter = Parter { tips: watching.tips(), ..host.parter.clone() };
     let mut sight = watching.sight();
     let mut until = async |count: usize| {
@@ -249,7 +253,7 @@ async fn a_part_that_is_described_by_its_uuid_is_referenced() {
     std::fs::write(cdi.path().join("nvidia.json"), specification.to_string()).unwrap();
     let described: Described = super::super::access::described(&[cdi.path().to_owned()]);
     let probe = Arc::new(host.parter.driver.probe().unwrap());
-    let sight = watch::channel(Some(Sight { probe, described })).1;
+    let sight = watch::channel(Some(Sight { probe, described, began: crate::cell::uptime() })).1;
     let parter = Parter { sight, ..host.parter.clone() };
     let again = parter.make(GPU, one(0), &[one(0)]).await.unwrap();
     assert_eq!(again.access, Access::Reference(format!("nvidia.com/gpu={}", made.uuid)));
@@ -264,7 +268,6 @@ async fn a_part_is_destroyed_by_its_scrub_in_every_mode_once_its_last_process_ha
         let scrubber = Scrubber {
             mode,
             probe: Arc::new(move || driver.probe()),
-            hold: Hold::of_nobody(),
             nvidia_smi: PathBuf::from("/nonexistent"),
             parter: host.parter.clone(),
         };
@@ -278,12 +281,29 @@ async fn a_part_is_destroyed_by_its_scrub_in_every_mode_once_its_last_process_ha
             access: None,
         };
         host.gpu("instanceProcesses", json!({ "1": 1 }));
-        let refused = scrubber.scrub(std::slice::from_ref(&device)).await.unwrap_err();
-        assert_eq!(refused, "gpu-1-mig-19-0: processes still use it");
+        let refused = scrubber.scrub(&device).await;
+        assert_eq!(refused.method, ScrubMethod::Destroyed);
+        assert_eq!(refused.outcome.unwrap_err(), "processes still use it");
         assert_eq!(host.parts(), [one(0)]);
         host.gpu("instanceProcesses", json!({}));
         let unknown = Partition { placed: one(0), uuid: None };
-        scrubber.scrub(&[HeldDevice { partition: Some(unknown), ..device }]).await.unwrap();
+        scrubber.scrub(&HeldDevice { partition: Some(unknown), ..device }).await.outcome.unwrap();
         assert!(host.parts().is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_is_known_to_hold_of_a_parted_gpu_is_destroyed_and_one_that_is_not_parted_is_left_to_a_reset()
+ {
+    let mut host = Host::new();
+    for place in [two(0), two(2), three(4)] {
+        host.left(place);
+    }
+    host.gpu("instanceProcesses", json!({ "1": 1 }));
+    assert!(host.parter.destroy_rest(GPU, &[three(4)]).await.unwrap_err().contains("still use it"));
+    host.gpu("instanceProcesses", json!({}));
+    assert_eq!(host.parter.destroy_rest(GPU, &[three(4)]).await, Ok(Rest::Destroyed));
+    assert_eq!(host.parts(), [three(4)]);
+    host.gpu("mig", json!({ "enabled": false }));
+    assert_eq!(host.parter.destroy_rest(GPU, &[]).await, Ok(Rest::Whole));
 }
