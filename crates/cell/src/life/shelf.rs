@@ -105,6 +105,13 @@ impl Case<'_> {
 
     /// Disks that the service saw when it first looked at the machine are accounted for too.
     async fn add_unseen_disks(&self, items: &mut Vec<Item>) -> Result<(), Trouble> {
+        let (before, listed) = self.known_disks().await?;
+        erasure::add_unseen_disks(items, &before, &listed);
+        Ok(())
+    }
+
+    /// Serial numbers of the disks that the service saw when it first looked at the machine, and of those that its BMC lists.
+    pub(crate) async fn known_disks(&self) -> Result<(Vec<String>, Vec<String>), Trouble> {
         let facts = self.life.store.facts(self.machine()).await?;
         let is_serial = |fact: &&Fact| {
             fact.source == Source::Ironic && fact.key.starts_with("drives/") && fact.key.ends_with("/serial")
@@ -115,9 +122,7 @@ impl Case<'_> {
             .filter_map(|fact| fact.value.as_str().map(str::to_owned))
             .collect();
         let drives = self.inventory.iter().flat_map(|inventory| &inventory.drives);
-        let listed: Vec<_> = drives.filter_map(|drive| drive.serial.clone()).collect();
-        erasure::add_unseen_disks(items, &before, &listed);
-        Ok(())
+        Ok((before, drives.filter_map(|drive| drive.serial.clone()).collect()))
     }
 
     /// Names the cleaning before the first use: another one each time the machine comes to this state.

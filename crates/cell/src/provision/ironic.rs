@@ -247,6 +247,10 @@ impl Ironic {
         Ok(self.step(subject, Wish::Removed { force: false }, AutomatedClean::Kept).await?.map(drop))
     }
 
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        Ok(self.step(subject, Wish::Removed { force: true }, AutomatedClean::Kept).await?.map(drop))
+    }
+
     pub(crate) async fn hold(
         &self,
         subject: &Subject<'_>,

@@ -161,6 +161,14 @@ impl Metal3 {
         Ok(progress(self.step(subject, &Wish::Removed).await?)?.map(drop))
     }
 
+    /// Detached first: otherwise the operator would wait without end for a BMC that is not there.
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        match self.hold(subject, true).await? {
+            Progress::Reached(_) => self.remove(subject).await,
+            other => Ok(other.without()),
+        }
+    }
+
     /// Detached, not paused: Ironic knows nothing of a pause, and puts back the power that it remembers.
     pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<bool>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);

@@ -250,6 +250,15 @@ impl Provisioner {
         }
     }
 
+    /// The same of a machine that is lost: the service forgets it as it is, and does nothing to it.
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.forget(subject).await,
+            Service::Metal3(metal3) => metal3.forget(subject).await,
+        }
+    }
+
     /// The service leaves the machine alone, or takes it up again: maintenance in Ironic; in Metal3
     /// the host is detached, since Ironic goes on putting back the power of one that is paused only. Says
     /// whether the service has the machine. `work` is what [`Self::erase`] had to remember when the machine was set aside: what that
