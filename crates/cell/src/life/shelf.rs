@@ -4,6 +4,7 @@ use super::case::Case;
 use crate::error::coded;
 use crate::provision::Use;
 use crate::trouble::Trouble;
+use domain::base_cluster::Image;
 use domain::declaration::Spec;
 use domain::erasure::{self, Item};
 use domain::fact::Source;
@@ -66,7 +67,10 @@ impl Case<'_> {
         let provisioner = self.service()?;
         let account = self.account().await?;
         let instance = self.record.instance.as_ref();
+        let image = self.image_of_use().await?;
         let use_of = Use {
+            since: instance.map(|instance| instance.since),
+            image: image.as_ref(),
             id: instance.map_or_else(|| self.first_use(), |instance| instance.id),
             is_first: instance.is_none(),
             has_joined: instance
@@ -101,6 +105,16 @@ impl Case<'_> {
             self.leave_cluster().await?;
         }
         self.advance(MachineState::Available, |advance| advance.erasure = Some(erasure)).await
+    }
+
+    /// What the base cluster of the present use deploys, as long as it is declared.
+    async fn image_of_use(&self) -> Result<Option<Image>, Trouble> {
+        let Some(instance) = &self.record.instance else { return Ok(None) };
+        let declared = self.life.store.declaration(Kind::BaseCluster, &instance.base_cluster).await?;
+        Ok(match declared.map(|declared| declared.spec) {
+            Some(Spec::BaseCluster(spec)) => Some(spec.image),
+            _ => None,
+        })
     }
 
     /// Disks that the service saw when it first looked at the machine are accounted for too.

@@ -131,7 +131,7 @@ impl Ironic {
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let mut erasing: Erasing =
@@ -144,7 +144,7 @@ impl Ironic {
     async fn erase_on(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
         erasing: &mut Erasing,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let watch = &mut erasing.watch;
