@@ -111,7 +111,9 @@ impl Ironic {
             None => Trust::Ca(Vec::new()),
         };
         let endpoint = Endpoint { url: settings.url.clone(), authentication, trust };
-        let client = Client::new(&endpoint, Options::default()).map_err(|error| error.problem())?;
+        let mut options = Options::default();
+        options.request = settings.answer_within.unwrap_or(options.request);
+        let client = Client::new(&endpoint, options).map_err(|error| error.problem())?;
         Ok(Self { client, directory: Directory::default(), settings: settings.clone() })
     }
 

@@ -78,6 +78,8 @@ pub struct IronicSettings {
     pub verify_bmc: bool,
     /// Hardware type; `redfish` or `ipmi` where absent, by the machine's address. `fake-hardware` is for trials.
     pub driver: Option<String>,
+    /// How long one answer may take; as long as speaking with a BMC may take where absent.
+    pub answer_within: Option<Duration>,
 }
 
 /// A machine as a provisioning service is told of it.
