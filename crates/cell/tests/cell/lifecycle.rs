@@ -86,7 +86,7 @@ async fn a_disk_that_was_put_in_during_a_use_is_in_the_record_of_its_erasure() {
 async fn used_with_an_agent_that_offers(more: &[&str]) -> Vec<Value> {
     let steps = ["erase_devices", "erase_devices_metadata"].iter().chain(more);
     let steps = steps.map(|step| Step::new("deploy", step)).collect();
-    let delays = Delays::none().with(ProvisionState::CleanWait, Duration::from_secs(60));
+    let delays = Delays::none().with(ProvisionState::CleanWait, Duration::from_mins(1));
     let ironic = |ironic: sim::ironic::IronicBuilder| ironic.stepped().delays(delays).agent_steps(steps);
     let line = Line::of(Model::PowerEdgeXe, 1, ironic, |_| {}).await;
     line.declare().await;

@@ -201,10 +201,13 @@ async fn what_was_erased_between_uses_is_recorded() {
 
 #[tokio::test]
 async fn what_the_agent_offers_is_seen_while_it_cleans_and_nothing_else_can_be_asked_of_it() {
-    let delays = Delays::none().with(S::CleanWait, std::time::Duration::from_secs(60));
+    let delays = Delays::none().with(S::CleanWait, std::time::Duration::from_mins(1));
     let steps = vec![Step::new("deploy", "erase_devices_metadata"), Step::new("deploy", "clear_tpm")];
     let (endpoint, api) = start(IronicEndpoint::builder().stepped().delays(delays).agent_steps(steps));
-    api.make_available("m1", MAC).await;
+    api.make_node("m1", MAC).await;
+    for verb in ["manage", "provide"] {
+        api.verb("m1", verb).await;
+    }
     let told = || endpoint.request(Method::GET, "/v1/nodes/m1", None).1["driver_internal_info"].clone();
     let offered = json!([
         {"interface": "deploy", "step": "erase_devices_metadata"}, {"interface": "deploy", "step": "clear_tpm"},
