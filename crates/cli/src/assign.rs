@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cell::api::types::{Machine, ObjectRef, PlanRequest};
 use clap::Args;
-use domain::assignment::{AssignmentSpec, Quarantine};
+use domain::assignment::{AssignmentSpec, Lost, Quarantine};
 use domain::declaration::Metadata;
 use domain::lifecycle::MachineState;
 use domain::selector::MachineSelector;
@@ -88,11 +88,22 @@ pub(crate) struct ReleaseArgs {
 Examples:
   bailiwick retire r1-u01
   bailiwick delete machine r1-u01   # afterwards, to forget it
+  bailiwick retire r1-u01 --lost --reason 'burnt with row 3, ticket 4711'
 
-Released, erased, and taken from the provisioning service.")]
+Released, erased, and taken from the provisioning service.
+
+A machine that is destroyed or stolen cannot be erased: with --lost it is retired as it is. The
+record of its erasure then says of each disk, GPU memory and TPM that it was not erased, why, and
+by whose word. Should it be found, it is erased before it is used again.")]
 pub(crate) struct RetireArgs {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// They are gone, or will never be reached again: give them up without erasing them
+    #[arg(long, requires = "reason")]
+    lost: bool,
+    /// What became of them; the record says so
+    #[arg(long, value_name = "TEXT", requires = "lost")]
+    reason: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -131,7 +142,8 @@ fn parse_selector(text: &str) -> Result<MachineSelector, String> {
 /// `provision`.
 pub(crate) async fn provision(global: &Global, args: &ProvisionArgs) -> Outcome {
     let change = |spec: &mut AssignmentSpec| {
-        (spec.base_cluster, spec.drain, spec.retire) = (Some(args.to.clone()), false, false);
+        (spec.base_cluster, spec.drain) = (Some(args.to.clone()), false);
+        (spec.retire, spec.lost) = (false, None);
         true
     };
     carry(global, &args.target, &change, &End { state: MachineState::InService, of: Some(&args.to) }).await
@@ -160,6 +172,9 @@ pub(crate) async fn release(global: &Global, args: &ReleaseArgs) -> Outcome {
 pub(crate) async fn retire(global: &Global, args: &RetireArgs) -> Outcome {
     let change = |spec: &mut AssignmentSpec| {
         (spec.base_cluster, spec.drain, spec.retire) = (None, false, true);
+        if let Some(reason) = &args.reason {
+            spec.lost = Some(Lost { reason: reason.clone() });
+        }
         true
     };
     carry(global, &args.target, &change, &End::at(MachineState::Retired)).await

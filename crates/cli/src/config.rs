@@ -276,6 +276,7 @@ impl Keys {
                 agent_iso: self.ironic_agent_iso.clone(),
                 verify_bmc: self.ironic_verify_bmc.unwrap_or_default(),
                 driver: None,
+                answer_within: None,
             };
             service("ironic", ServiceSettings::Ironic(settings))
         });

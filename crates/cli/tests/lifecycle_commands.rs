@@ -93,6 +93,8 @@ async fn a_machine_is_released_and_provisioned_again_and_each_command_says_what_
             "unquarantine r1-u06 --yes",
             "retire r1-u06 --yes",
             "why r1-u06",
+            "retire r1-u05 --lost --reason burnt --yes",
+            "why r1-u05",
         ])
         .await;
     let wanted = include_str!("cmd/lifecycle.golden");

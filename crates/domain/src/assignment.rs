@@ -21,6 +21,9 @@ pub struct AssignmentSpec {
     /// Erased, taken from the provisioning service, never used again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retire: bool,
+    /// It is gone, or can be reached no more: retired without being erased, which its record says. Goes with `retire`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
     /// Set aside until somebody has looked at it. Whatever else is wanted waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
@@ -31,6 +34,14 @@ pub struct AssignmentSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quarantine {
     /// What people are told.
+    pub reason: String,
+}
+
+/// Why a machine is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lost {
+    /// What the record of its erasure says of each part.
     pub reason: String,
 }
 
@@ -45,6 +56,8 @@ pub enum Goal {
     Drained(Name),
     /// Erased and gone.
     Retired,
+    /// Gone as it is.
+    Lost,
     /// Set aside.
     Quarantined,
 }
@@ -54,6 +67,8 @@ impl Goal {
     pub fn of(assignment: Option<&AssignmentSpec>) -> Self {
         let Some(spec) = assignment else { return Self::Shelf };
         match spec {
+            // What is not there can be neither looked at nor set aside.
+            AssignmentSpec { lost: Some(_), .. } => Self::Lost,
             AssignmentSpec { quarantine: Some(_), .. } => Self::Quarantined,
             AssignmentSpec { retire: true, .. } => Self::Retired,
             AssignmentSpec { base_cluster: Some(cluster), drain: true, .. } => Self::Drained(cluster.clone()),

@@ -206,12 +206,23 @@ impl<'a> Check<'a> {
                 "write a reason that the next person understands",
             );
         }
-        if spec.drain && spec.base_cluster.is_none() || spec.retire && spec.base_cluster.is_some() {
+        if spec.lost.as_ref().is_some_and(|lost| lost.reason.trim().is_empty()) {
+            self.problem(
+                declaration,
+                "assignment.no-reason",
+                "gives a machine up as lost without saying why",
+                "write what became of it: the record of its erasure says so of every part",
+            );
+        }
+        let contradictory = (spec.drain && spec.base_cluster.is_none())
+            || (spec.retire && spec.base_cluster.is_some())
+            || (spec.lost.is_some() && !spec.retire);
+        if contradictory {
             self.problem(
                 declaration,
                 "assignment.contradictory",
                 "asks for two things that exclude each other",
-                "`drain` needs a `baseCluster`, `retire` none",
+                "`drain` needs a `baseCluster`, `retire` none; `lost` needs `retire`",
             );
         }
         let Some(cluster) = &spec.base_cluster else { return };

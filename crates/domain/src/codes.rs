@@ -12,11 +12,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "assignment.contradictory",
         "An assignment asks for two things that exclude each other.",
-        "`drain` needs a `baseCluster`; `retire` excludes one.",
+        "`drain` needs a `baseCluster`; `retire` excludes one; `lost` needs `retire`.",
     ),
     (
         "assignment.no-reason",
-        "A machine is quarantined without a reason.",
+        "A machine is quarantined, or given up as lost, without a reason.",
         "Write a reason that the next person understands.",
     ),
     (
@@ -106,7 +106,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "erasure.disk-not-erased",
         "A disk was not erased, so the machine is not used again.",
-        "Have the provisioning service clean the machine again, or take the disk out and retire the machine.",
+        "Have the provisioning service clean the machine again; where that cannot be, `bailiwick retire MACHINE --lost --reason …` gives it up.",
     ),
     (
         "erasure.incomplete",

@@ -82,7 +82,7 @@ pub struct Erasure {
     pub base_cluster: Option<Name>,
     /// The zone that it was used in.
     pub zone: Option<Zone>,
-    /// Who erased: the provisioning service's name.
+    /// Who erased: the provisioning service's name; of a machine that is lost, who said so.
     pub by: String,
     /// When it ended.
     #[schemars(with = "String")]
@@ -102,35 +102,62 @@ impl Erasure {
                     item.serial.as_deref().or(item.device.as_deref()).unwrap_or("without a serial number");
                 let message = format!("disk {disk} was not erased: {reason}");
                 return Some(Problem::new("erasure.disk-not-erased", message).hint(
-                    "have the provisioning service clean the machine again, or take the disk out and retire the machine",
+                    "have the provisioning service clean the machine again; where that cannot be, `bailiwick retire MACHINE --lost --reason …` gives it up",
                 ));
             }
         }
-        for part in [Part::Disk, Part::GpuMemory, Part::Tpm] {
-            if !self.items.iter().any(|item| item.part == part) {
-                let message = format!("the record of the erasure says nothing of the {}", part.as_str());
-                return Some(
-                    Problem::new("erasure.incomplete", message)
-                        .hint("have the provisioning service clean the machine again"),
-                );
-            }
-        }
-        None
+        let missing = self.missing()?;
+        let message = format!("the record of the erasure says nothing of the {}", missing.as_str());
+        let hint = "have the provisioning service clean the machine again";
+        Some(Problem::new("erasure.incomplete", message).hint(hint))
     }
+
+    /// The first part that the record says nothing of.
+    pub fn missing(&self) -> Option<Part> {
+        let has = |part: Part| self.items.iter().any(|item| item.part == part);
+        [Part::Disk, Part::GpuMemory, Part::Tpm].into_iter().find(|part| !has(*part))
+    }
+}
+
+/// Everything that is known of a machine which is lost: none of it was erased. `None` among the serial numbers stands for a part
+/// that does not tell its own.
+pub fn of_lost(disks: &[String], gpus: &[Option<String>], reason: &str) -> Vec<Item> {
+    let item = |part, serial| {
+        let erased = Erased::NotErased { reason: format!("the machine is lost: {reason}") };
+        Item { part, serial, device: None, erased }
+    };
+    let mut items: Vec<Item> = Vec::new();
+    for serial in disks {
+        let known = |item: &Item| item.serial.as_deref().is_some_and(|own| is_same(own, serial));
+        if !items.iter().any(known) {
+            items.push(item(Part::Disk, Some(serial.clone())));
+        }
+    }
+    if items.is_empty() {
+        items.push(item(Part::Disk, None));
+    }
+    let unknown = gpus.is_empty().then_some(None);
+    items.extend(gpus.iter().cloned().chain(unknown).map(|serial| item(Part::GpuMemory, serial)));
+    items.push(item(Part::Tpm, None));
+    items
+}
+
+/// Serial numbers are written with blanks, and in either case.
+fn is_same(one: &str, other: &str) -> bool {
+    one.trim().eq_ignore_ascii_case(other.trim())
 }
 
 /// Adds the disks that were seen before and are not among those that were cleaned. One that the BMC still lists is in the machine and
 /// hides; of one that it does not, nothing can be said but that it is gone.
 pub fn add_unseen_disks(items: &mut Vec<Item>, before: &[String], listed: &[String]) {
-    let is = |one: &str, other: &str| one.trim().eq_ignore_ascii_case(other.trim());
     for serial in before {
         let seen = |item: &Item| {
-            item.part == Part::Disk && item.serial.as_deref().is_some_and(|own| is(own, serial))
+            item.part == Part::Disk && item.serial.as_deref().is_some_and(|own| is_same(own, serial))
         };
         if items.iter().any(seen) {
             continue;
         }
-        let erased = if listed.iter().any(|listed| is(listed, serial)) {
+        let erased = if listed.iter().any(|listed| is_same(listed, serial)) {
             Erased::NotErased {
                 reason: "its BMC lists it, and who cleaned the machine did not see it".to_owned(),
             }
@@ -202,6 +229,26 @@ mod tests {
         let removed = with(&["S1", "S2"], &["S1"]);
         assert_eq!(removed.last().unwrap().erased, Erased::Removed);
         assert_eq!(gap(removed), None);
+    }
+
+    #[test]
+    fn the_record_of_a_lost_machine_is_whole_names_every_part_once_and_lets_nobody_use_it() {
+        let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let items = of_lost(&texts(&["S1", " s1", "S2"]), &[Some("G1".into()), None], "stolen");
+        let named: Vec<_> = items.iter().map(|item| (item.part, item.serial.as_deref())).collect();
+        let expected = [
+            (Part::Disk, Some("S1")),
+            (Part::Disk, Some("S2")),
+            (Part::GpuMemory, Some("G1")),
+            (Part::GpuMemory, None),
+            (Part::Tpm, None),
+        ];
+        assert_eq!(named, expected);
+        for items in [items, of_lost(&[], &[], "burnt")] {
+            let record = record(items);
+            assert_eq!(record.missing(), None);
+            assert_eq!(record.gap().map(|problem| problem.code).as_deref(), Some("erasure.disk-not-erased"));
+        }
     }
 
     #[test]

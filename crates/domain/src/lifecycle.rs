@@ -3,6 +3,7 @@
 //! ```text
 //! declared → discovered → enrolled → inspected → compliant → available → provisioning → verifying → in-service
 //!                 in-service → draining → wiping → available │ retired      any → quarantined → inspected
+//!                                                                           any → retired, where it is lost
 //! ```
 //!
 //! Pure: [`next`] says which step a machine takes toward its [`Goal`]; the cell takes it and records its [`Outcome`].
@@ -155,6 +156,8 @@ pub enum Step {
     Wipe,
     /// Take it from the provisioning service.
     Retire,
+    /// Give it up as lost: nothing of it can be erased any more.
+    WriteOff,
     /// Set it aside.
     SetAside,
     /// Let it back in.
@@ -234,6 +237,18 @@ pub const STEPS: &[StepInfo] = steps! {
     Retire:   Compliant    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Inspected    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Enrolled     => [Retired],                    [],                  minutes(2),  "leaving the provisioning service";
+    WriteOff: Declared     => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Discovered   => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Enrolled     => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Inspected    => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Compliant    => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Available    => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Provisioning => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Verifying    => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: InService    => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Draining     => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Wiping       => [Retired],                    [],                  minutes(2),  "giving it up as lost";
+    WriteOff: Quarantined  => [Retired],                    [],                  minutes(2),  "giving it up as lost";
     Readmit:  Quarantined  => [Inspected Discovered],       [],                  minutes(1),  "coming back from quarantine";
     Readmit:  Retired      => [Discovered],                 [],                  minutes(1),  "coming back from retirement";
 };
@@ -255,6 +270,7 @@ impl Step {
             Self::Drain => "drain",
             Self::Wipe => "wipe",
             Self::Retire => "retire",
+            Self::WriteOff => "write-off",
             Self::SetAside => "set-aside",
             Self::Readmit => "readmit",
         }
@@ -276,6 +292,9 @@ impl std::fmt::Display for Step {
 /// machine is, or is becoming, a node of.
 pub fn next(state: MachineState, goal: &Goal, node_of: Option<&crate::Name>) -> Option<Step> {
     use MachineState as S;
+    if *goal == Goal::Lost {
+        return (state != S::Retired).then_some(Step::WriteOff);
+    }
     if *goal == Goal::Quarantined && state != S::Retired {
         return (state != S::Quarantined).then_some(Step::SetAside);
     }
@@ -358,6 +377,7 @@ mod tests {
             Just(Goal::Serve(name("b"))),
             Just(Goal::Drained(name("a"))),
             Just(Goal::Retired),
+            Just(Goal::Lost),
             Just(Goal::Quarantined),
         ]
     }
@@ -382,7 +402,9 @@ mod tests {
                         _ => node_of,
                     }
                 }
-                MachineState::Available | MachineState::Retired => node_of = None,
+                MachineState::Available => node_of = None,
+                // What was given up is used until it is erased, should it ever come back.
+                MachineState::Retired if *goal != Goal::Lost => node_of = None,
                 _ => {}
             }
             assert!(path.last().unwrap().may_become(state), "{:?} → {state:?}", path.last());
@@ -403,7 +425,7 @@ mod tests {
                 Goal::Shelf => end == MachineState::Available,
                 Goal::Serve(_) => end == MachineState::InService,
                 Goal::Drained(_) => matches!(end, MachineState::Draining | MachineState::Available),
-                Goal::Retired => end == MachineState::Retired,
+                Goal::Retired | Goal::Lost => end == MachineState::Retired,
                 Goal::Quarantined => matches!(end, MachineState::Quarantined | MachineState::Retired),
             };
             prop_assert!(fits, "{state:?} toward {goal:?} ends in {end:?}");

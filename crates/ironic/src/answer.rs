@@ -23,6 +23,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// What was sent, credentials included, and must not be repeated from this.
+    pub(crate) secrets: Vec<Secret>,
 }
 
 impl Answer {
@@ -38,9 +40,9 @@ impl Answer {
     }
 
     /// The error that a status other than 2xx means.
-    pub(crate) fn error(&self, secrets: &[Secret]) -> Error {
+    pub(crate) fn error(&self) -> Error {
         let said = Said::read(&self.body);
-        let message = clean(&said.text, secrets);
+        let message = clean(&said.text, &self.secrets);
         let status = self.status.as_u16();
         match status {
             401 => Error::Unauthorized,
@@ -173,7 +175,8 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body: body.into() }
+        let (status, headers) = (StatusCode::from_u16(status).unwrap(), HeaderMap::new());
+        Answer { status, headers, body: body.into(), secrets: Vec::new() }
     }
 
     /// An error as Ironic wraps it.
@@ -183,7 +186,7 @@ mod tests {
     }
 
     fn code(answer: &Answer) -> &'static str {
-        answer.error(&[]).code()
+        answer.error().code()
     }
 
     #[test]
@@ -271,18 +274,14 @@ mod tests {
             "text",
         ];
         for body in bodies {
-            assert_eq!(
-                answer(400, body).error(&[]).to_string(),
-                "Ironic refuses the request: text",
-                "{body}"
-            );
+            assert_eq!(answer(400, body).error().to_string(), "Ironic refuses the request: text", "{body}");
         }
     }
 
     #[test]
     fn a_patch_that_ironic_quotes_does_not_show_the_password() {
         let text = "Couldn't apply patch '[{'op': 'add', 'path': '/driver_info/redfish_password', 'value': 'hunter2'}]'.";
-        let error = ironic(400, text).error(&[Secret::new("hunter2")]);
+        let error = Answer { secrets: vec![Secret::new("hunter2")], ..ironic(400, text) }.error();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 
@@ -291,7 +290,7 @@ mod tests {
         let with = |value: &str| {
             let mut answer = answer(503, "");
             answer.headers.insert(header::RETRY_AFTER, value.parse().unwrap());
-            answer.error(&[]).retry_after()
+            answer.error().retry_after()
         };
         assert_eq!(with("7"), Some(Duration::from_secs(7)));
         assert_eq!(with("soon"), None);
@@ -302,7 +301,7 @@ mod tests {
         fn whatever_comes_is_an_error_in_one_short_line(
             status in 300_u16..600, body in prop::collection::vec(any::<u8>(), 0..2000),
         ) {
-            let text = answer(status, body).error(&[]).to_string();
+            let text = answer(status, body).error().to_string();
             prop_assert!(text.chars().count() < LONGEST + 120 && !text.contains(char::is_control), "{text:?}");
         }
     }

@@ -184,7 +184,7 @@ impl Client {
             return self.patiently(request, Some(version)).await;
         }
         let answer = self.inner.transport.exchange(request, Some(version)).await?;
-        succeeded(answer, request)
+        succeeded(answer)
     }
 
     /// A request that changes nothing, several times if need be.
@@ -193,7 +193,7 @@ impl Client {
         let mut attempt = 1;
         loop {
             let outcome = match self.inner.transport.exchange(request, version).await {
-                Ok(answer) => succeeded(answer, request),
+                Ok(answer) => succeeded(answer),
                 Err(error) => Err(error),
             };
             let error = match outcome {
@@ -369,7 +369,7 @@ impl Client {
         // Not repeated: every attempt is a login at the BMC that may count towards its lock-out.
         let version = self.version().await?;
         let answer = self.inner.transport.exchange(&request, Some(version)).await?;
-        succeeded(answer, &request).map(drop)
+        succeeded(answer).map(drop)
     }
 
     /// A whole list. Markers are taken from the members, because the `next` link names the server as it sees itself.
@@ -434,8 +434,8 @@ fn steps_body(steps: &[Step]) -> Value {
         .collect()
 }
 
-fn succeeded(answer: Answer, request: &Request) -> Result<Answer, Error> {
-    if answer.status.is_success() { Ok(answer) } else { Err(answer.error(&request.secrets)) }
+fn succeeded(answer: Answer) -> Result<Answer, Error> {
+    if answer.status.is_success() { Ok(answer) } else { Err(answer.error()) }
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {

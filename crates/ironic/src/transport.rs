@@ -114,6 +114,8 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     base: Url,
     authorization: Option<HeaderValue>,
+    /// The password of every request, and how it is sent.
+    credentials: Vec<Secret>,
     options: Options,
     authority: String,
 }
@@ -138,11 +140,14 @@ impl Transport {
             .connect_timeout(options.connect)
             .build()
             .map_err(|error| Error::Trust { reason: innermost(&error) })?;
-        let authorization = match &endpoint.authentication {
-            Authentication::None => None,
-            Authentication::HttpBasic { username, password } => Some(basic(username, password)?),
+        let (authorization, credentials) = match &endpoint.authentication {
+            Authentication::None => (None, Vec::new()),
+            Authentication::HttpBasic { username, password } => {
+                let pair = pair(username, password);
+                (Some(basic(&pair)?), vec![password.clone(), pair])
+            }
         };
-        Ok(Self { http, base, authorization, options, authority })
+        Ok(Self { http, base, authorization, credentials, options, authority })
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -197,7 +202,8 @@ impl Transport {
             }
             body.extend_from_slice(&piece);
         }
-        Ok(Answer { status, headers, body })
+        let secrets = request.secrets.iter().chain(&self.credentials).cloned().collect();
+        Ok(Answer { status, headers, body, secrets })
     }
 
     fn failure(&self, error: &reqwest::Error) -> Error {
@@ -259,9 +265,14 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-fn basic(username: &str, password: &Secret) -> Result<HeaderValue, Error> {
+/// User name and password as one text (RFC 7617 §2).
+fn pair(username: &str, password: &Secret) -> Secret {
     let pair = Zeroizing::new(format!("{username}:{}", password.reveal()));
-    let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+    Secret::new(STANDARD.encode(pair.as_bytes()))
+}
+
+fn basic(pair: &Secret) -> Result<HeaderValue, Error> {
+    let text = Zeroizing::new(format!("Basic {}", pair.reveal()));
     let mut value = HeaderValue::from_str(&text)
         .map_err(|_| Error::Trust { reason: "the credentials cannot be sent".to_owned() })?;
     value.set_sensitive(true);

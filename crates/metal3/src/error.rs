@@ -190,7 +190,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "metal3.host-gone",
         "The BareMetalHost was deleted by somebody else; the operator has taken off what ran on the machine.",
-        "Release the machine, which registers it again, or retire it.",
+        "Release the machine, which registers it again and has it cleaned, or retire it.",
     ),
     (
         "metal3.image-invalid",

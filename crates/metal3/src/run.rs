@@ -77,6 +77,8 @@ pub struct Standing {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Where it stands.
     pub state: ProvisioningState,
     /// How the operator gets on with it.
@@ -193,6 +195,7 @@ impl Standing {
         Self {
             name: host.name.clone(),
             uid: host.uid.clone(),
+            created: host.created,
             state: host.state().clone(),
             operational_status: host.status.operational_status.clone(),
             powered_on: host.status.powered_on,

@@ -342,12 +342,13 @@ impl Write {
         if state.is_handed_over() {
             return Err(StoreError::InUse { machine: machine.clone(), state });
         }
-        // A use that is not erased goes with the machine until it is, whatever state it was sent back to.
+        // A use that is not erased goes with the machine until it is, whatever state it was sent back to; or until people have
+        // given it up, of which there is a record.
         let used = sqlx::query("SELECT name FROM machines WHERE name = $1 AND instance IS NOT NULL")
             .bind(machine.as_str())
             .fetch_optional(self.connection())
             .await?;
-        if used.is_some() {
+        if used.is_some() && state != MachineState::Retired {
             return Err(StoreError::InUse { machine: machine.clone(), state });
         }
         let own = sqlx::query("SELECT holder FROM bmc_accounts WHERE machine = $1 LIMIT 1")

@@ -38,7 +38,7 @@ impl Advance {
 
 impl Store {
     /// The machine moves on. Refused where that does not follow from its state, and where it would leave its use without the
-    /// record of an erasure.
+    /// record of an erasure. One that is given up as lost keeps its use: should it come back, it is erased before another.
     pub async fn advance(
         &self,
         machine: &Name,
@@ -55,12 +55,21 @@ impl Store {
                 expected: to,
             });
         }
+        let lost = advance.step == Step::WriteOff;
         // Set aside while it is wiped, it is not erased: its use goes with it until it is.
-        let leaves = to == MachineState::Available
-            || (record.state == MachineState::Wiping && to != MachineState::Quarantined);
+        let leaves = match to {
+            MachineState::Available => true,
+            MachineState::Retired => !lost,
+            MachineState::Quarantined => false,
+            _ => record.state == MachineState::Wiping,
+        };
         // Before its first use a machine holds nothing of anybody here: then the record tells, and keeps nobody waiting.
-        let gap = |erasure: &Erasure| record.instance.is_some() && erasure.gap().is_some();
-        if leaves && advance.erasure.as_ref().is_none_or(gap) {
+        let used = record.instance.is_some();
+        let gap = |erasure: &Erasure| {
+            if lost { erasure.missing().is_some() } else { used && erasure.gap().is_some() }
+        };
+        let needs_record = lost || (leaves && (used || to == MachineState::Available));
+        if needs_record && advance.erasure.as_ref().is_none_or(gap) {
             return Err(StoreError::NoErasure { machine: machine.clone(), to });
         }
         let instance =

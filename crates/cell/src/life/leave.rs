@@ -1,12 +1,12 @@
-//! Out of service: cordon, move pods away, leave the cluster.
+//! Out of service: cordon, move pods away, leave the cluster; or given up as it is.
 
 use super::case::Case;
 use crate::error::coded;
 use crate::join::Token;
 use crate::trouble::Trouble;
 use domain::lifecycle::MachineState;
-use domain::{Goal, Outcome};
-use jiff::SignedDuration;
+use domain::{Erasure, Goal, Kind, Outcome, Spec, erasure};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::MachineRecord;
@@ -78,6 +78,66 @@ impl Case<'_> {
     pub(crate) async fn wipe(&self) -> Result<Outcome, Trouble> {
         self.leave_cluster().await?;
         self.erase().await
+    }
+
+    /// Lost: cluster and provisioning service forget it, and the record says of everything in it that it was not erased, and by
+    /// whose word. Its use stays with it.
+    pub(crate) async fn write_off(&self) -> Result<Outcome, Trouble> {
+        let (reason, by) = self.word_of_loss().await?;
+        if self.record.instance.is_some() {
+            self.leave_cluster().await?;
+        }
+        if self.record.state.is_handed_over()
+            && let Some(provisioner) = self.provisioner()
+        {
+            let account = self.account().await?;
+            if let Err(outcome) = self.go_on(provisioner.forget(&self.subject(&account)).await?).await? {
+                return Ok(outcome);
+            }
+        }
+        let (mut disks, listed) = self.known_disks().await?;
+        disks.extend(listed);
+        let gpus = self.inventory.iter().flat_map(|inventory| &inventory.gpus);
+        let gpus: Vec<_> = gpus.map(|gpu| gpu.serial.clone()).collect();
+        let instance = self.record.instance.as_ref();
+        let erasure = Erasure {
+            machine: self.machine().clone(),
+            instance: instance.map(|instance| instance.id),
+            base_cluster: instance.map(|instance| instance.base_cluster.clone()),
+            zone: instance.and_then(|instance| instance.zone.clone()),
+            by: by.clone(),
+            at: Timestamp::now(),
+            items: erasure::of_lost(&disks, &gpus, &reason),
+        };
+        self.advance(MachineState::Retired, |advance| {
+            advance.erasure = Some(erasure);
+            advance.data = json!({ "lost": reason, "by": by });
+        })
+        .await
+    }
+
+    /// Why it is lost, and who said so.
+    async fn word_of_loss(&self) -> Result<(String, String), Trouble> {
+        let store = &self.life.store;
+        let declared = store.declaration(Kind::Assignment, self.machine()).await?;
+        let lost = match declared.map(|declared| declared.spec) {
+            Some(Spec::Assignment(spec)) => spec.lost,
+            _ => None,
+        };
+        let about = format!("{}/{}", Kind::Assignment, self.machine());
+        let says_so = |event: &store::Event| {
+            let fields = event.data["fields"].as_array().into_iter().flatten();
+            let paths = fields.filter_map(|field| field["path"].as_str());
+            paths.into_iter().any(|path| path.starts_with("spec.lost"))
+        };
+        let said = store.events_about(&about, u32::MAX).await?.into_iter().find(says_so);
+        let (Some(lost), Some(said)) = (lost, said) else {
+            return Err(Trouble::Lasting(coded(
+                "api.internal",
+                format!("nobody has said that {about} is lost"),
+            )));
+        };
+        Ok((lost.reason, said.actor))
     }
 
     /// Neither node nor token is left in the base cluster.

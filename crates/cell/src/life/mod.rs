@@ -114,9 +114,9 @@ impl Life {
         let open = |step| Case::open(self, record, guard, step, goal.clone());
         let stale = self.is_stale(record);
         match step {
-            // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, drained, or
-            // watched.
-            Some(step @ (Step::SetAside | Step::Leave | Step::Drain)) => {
+            // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, given up, drained,
+            // or watched.
+            Some(step @ (Step::SetAside | Step::WriteOff | Step::Leave | Step::Drain)) => {
                 return Box::pin(take(open(step).await?)).await;
             }
             Some(step @ Step::Watch) if record.rotating || stale => {
@@ -196,6 +196,7 @@ async fn take(case: Case<'_>) -> Result<Outcome, Trouble> {
         Step::Drain => case.drain().await,
         Step::Wipe => case.wipe().await,
         Step::Retire => case.retire().await,
+        Step::WriteOff => case.write_off().await,
         Step::SetAside => case.set_aside().await,
         Step::Readmit => case.readmit().await,
     }

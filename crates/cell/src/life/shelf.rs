@@ -4,6 +4,7 @@ use super::case::Case;
 use crate::error::coded;
 use crate::provision::Use;
 use crate::trouble::Trouble;
+use domain::base_cluster::Image;
 use domain::declaration::Spec;
 use domain::erasure::{self, Item};
 use domain::fact::Source;
@@ -66,7 +67,10 @@ impl Case<'_> {
         let provisioner = self.service()?;
         let account = self.account().await?;
         let instance = self.record.instance.as_ref();
+        let image = self.image_of_use().await?;
         let use_of = Use {
+            since: instance.map(|instance| instance.since),
+            image: image.as_ref(),
             id: instance.map_or_else(|| self.first_use(), |instance| instance.id),
             is_first: instance.is_none(),
             has_joined: instance
@@ -103,8 +107,25 @@ impl Case<'_> {
         self.advance(MachineState::Available, |advance| advance.erasure = Some(erasure)).await
     }
 
+    /// What the base cluster of the present use deploys, as long as it is declared.
+    async fn image_of_use(&self) -> Result<Option<Image>, Trouble> {
+        let Some(instance) = &self.record.instance else { return Ok(None) };
+        let declared = self.life.store.declaration(Kind::BaseCluster, &instance.base_cluster).await?;
+        Ok(match declared.map(|declared| declared.spec) {
+            Some(Spec::BaseCluster(spec)) => Some(spec.image),
+            _ => None,
+        })
+    }
+
     /// Disks that the service saw when it first looked at the machine are accounted for too.
     async fn add_unseen_disks(&self, items: &mut Vec<Item>) -> Result<(), Trouble> {
+        let (before, listed) = self.known_disks().await?;
+        erasure::add_unseen_disks(items, &before, &listed);
+        Ok(())
+    }
+
+    /// Serial numbers of the disks that the service saw when it first looked at the machine, and of those that its BMC lists.
+    pub(crate) async fn known_disks(&self) -> Result<(Vec<String>, Vec<String>), Trouble> {
         let facts = self.life.store.facts(self.machine()).await?;
         let is_serial = |fact: &&Fact| {
             fact.source == Source::Ironic && fact.key.starts_with("drives/") && fact.key.ends_with("/serial")
@@ -115,9 +136,7 @@ impl Case<'_> {
             .filter_map(|fact| fact.value.as_str().map(str::to_owned))
             .collect();
         let drives = self.inventory.iter().flat_map(|inventory| &inventory.drives);
-        let listed: Vec<_> = drives.filter_map(|drive| drive.serial.clone()).collect();
-        erasure::add_unseen_disks(items, &before, &listed);
-        Ok(())
+        Ok((before, drives.filter_map(|drive| drive.serial.clone()).collect()))
     }
 
     /// Names the cleaning before the first use: another one each time the machine comes to this state.

@@ -7,15 +7,17 @@ use domain::erasure::{Erased, Item, Part};
 use domain::fact::Source;
 use domain::{Diagnose, Fact, IpmiAddress, Problem};
 use ironic::erasure::{self, Outcome, Watch};
+use ironic::inventory::Disk;
 use ironic::{
     Agent, Authentication, AutomatedClean, Bmc, BootMode, Client, ConfigDrive, Directory, Endpoint, Mac,
-    Node, Options, Progress as Step, Refusal, Registration, RootDevice, Secret, Task, Trait, Trust, VerifyCa,
-    Wish,
+    Node, Options, Progress as Stepped, Refusal, Registration, RootDevice, Secret, Step, Task, Trait, Trust,
+    VerifyCa, Wish,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Namespace of the UUIDs that nodes are created with: so a creation whose answer was lost is recognised.
@@ -42,10 +44,32 @@ struct Erasing {
     /// What the node said of automated cleaning, before that was switched off for as long as this takes.
     #[serde(default)]
     automated_clean: Option<bool>,
-    /// How often the steps that we ask for have proven nothing.
+    /// The disks as they were looked at last, and when that was, by Ironic's clock.
+    #[serde(default)]
+    looked: Option<Looked>,
+    /// The steps that we ask for.
+    #[serde(default)]
+    steps: Vec<Step>,
+    /// How often we have asked for steps before: each time is a cleaning of its own.
     #[serde(default)]
     tries: u32,
+    /// How often that was for what a cleaning before had not shown.
+    #[serde(default)]
+    looks: u32,
 }
+
+/// What an inspection showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Looked {
+    at: Option<Timestamp>,
+    disks: Vec<Disk>,
+}
+
+/// How often at most; then it is told as not seen. Disks are erased until they are proven to be.
+const LOOKS: u32 = 2;
+
+/// Pause between two looks while it is not known what the agent offers: it can be seen while the agent runs, and no longer.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -55,7 +79,7 @@ enum Phase {
     Release,
     /// The machine's disks are looked at anew: one may have been put in, or taken out, while it was used.
     Look,
-    /// What that left is erased by steps that we ask for.
+    /// What that left is erased by steps that we ask for; the agent's own for GPU memory and TPM among them.
     Clean,
     /// Back to available.
     Return,
@@ -87,7 +111,9 @@ impl Ironic {
             None => Trust::Ca(Vec::new()),
         };
         let endpoint = Endpoint { url: settings.url.clone(), authentication, trust };
-        let client = Client::new(&endpoint, Options::default()).map_err(|error| error.problem())?;
+        let mut options = Options::default();
+        options.request = settings.answer_within.unwrap_or(options.request);
+        let client = Client::new(&endpoint, options).map_err(|error| error.problem())?;
         Ok(Self { client, directory: Directory::default(), settings: settings.clone() })
     }
 
@@ -107,7 +133,7 @@ impl Ironic {
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let mut erasing: Erasing =
@@ -120,7 +146,7 @@ impl Ironic {
     async fn erase_on(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
         erasing: &mut Erasing,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let watch = &mut erasing.watch;
@@ -134,30 +160,49 @@ impl Ironic {
                         return Ok(Progress::Acted("asks for the disks to be looked at anew".to_owned()));
                     }
                     let record = self.record(&node, watch).await?;
-                    if leaves_a_disk(&record) {
-                        erasing.phase = Phase::Clean;
-                        return Ok(Progress::Acted("asks for the disks to be erased".to_owned()));
+                    if record.leaves_a_disk() {
+                        return Ok(erasing.ask(&record));
                     }
-                    Ok(Progress::Reached(record))
+                    Ok(Progress::Reached(items(subject, &record)))
                 }
                 other => Ok(other.without()),
             },
             // On the way back from it Ironic would clean once more.
-            Phase::Look => match self.step(subject, Wish::Inspected { after: watch.since }, OFF).await? {
-                Progress::Reached(Some(node)) => {
-                    let record = self.record(&node, watch).await?;
-                    erasing.phase = if leaves_a_disk(&record) { Phase::Clean } else { Phase::Return };
-                    Ok(Progress::Acted("has the disks that there are".to_owned()))
+            Phase::Look => {
+                let after = erasing.looked.as_ref().map_or(watch.since, |looked| looked.at);
+                match self.step(subject, Wish::Inspected { after }, OFF).await? {
+                    Progress::Reached(Some(node)) => {
+                        let record = self.record(&node, watch).await?;
+                        let disks = record.disks.iter().map(|found| found.disk.clone()).collect();
+                        let looked = Looked { at: node.inspection_finished_at, disks };
+                        let before = erasing.looked.replace(looked.clone());
+                        if before.is_none_or(|before| before.disks == looked.disks) {
+                            return Ok(erasing.ask(&record));
+                        }
+                        watch.begin_anew(&node);
+                        let record = self.record(&node, watch).await?;
+                        Ok(erasing.ask(&record))
+                    }
+                    other => Ok(other.without()),
                 }
-                other => Ok(other.without()),
-            },
+            }
             Phase::Clean => {
                 let request = Uuid::new_v5(&use_of.id, format!("clean {}", erasing.tries).as_bytes());
-                let wish = Wish::Cleaned { request, steps: erasure::erase_disks() };
+                let wish = Wish::Cleaned { request, steps: erasing.steps.clone() };
                 match self.watched(subject, wish, OFF, watch).await? {
-                    Progress::Reached(Some(_)) => {
-                        erasing.phase = Phase::Return;
-                        Ok(Progress::Acted("the steps that were asked for have ended".to_owned()))
+                    Progress::Reached(Some(node)) => {
+                        let record = self.record(&node, watch).await?;
+                        // A disk that was not proven to be erased is asked for after a pause, see below.
+                        if record.leaves_a_disk() || use_of.is_first {
+                            erasing.phase = Phase::Return;
+                            return Ok(Progress::Acted(
+                                "the steps that were asked for have ended".to_owned(),
+                            ));
+                        }
+                        Ok(erasing.ask(&record))
+                    }
+                    Progress::Waiting(wait) if watch.offered.is_none() => {
+                        Ok(Progress::Waiting(Wait { poll: wait.poll.min(LOOK_AGAIN), ..wait }))
                     }
                     other => Ok(other.without()),
                 }
@@ -168,9 +213,9 @@ impl Ironic {
                 Progress::Reached(Some(node)) => {
                     let record = self.record(&node, watch).await?;
                     // Before the first use nobody waits for it, and Ironic cleans again by itself.
-                    if leaves_a_disk(&record) && !use_of.is_first {
-                        (erasing.phase, erasing.tries) = (Phase::Clean, erasing.tries + 1);
-                        return Ok(Progress::Reached(record));
+                    if record.leaves_a_disk() && !use_of.is_first {
+                        erasing.ask::<()>(&record);
+                        return Ok(Progress::Reached(items(subject, &record)));
                     }
                     erasing.phase = Phase::Restore;
                     Ok(Progress::Acted("is available again".to_owned()))
@@ -180,7 +225,11 @@ impl Ironic {
             Phase::Restore => {
                 let clean = AutomatedClean::Set(erasing.automated_clean);
                 match self.step(subject, Wish::Available, clean).await? {
-                    Progress::Reached(Some(node)) => Ok(Progress::Reached(self.record(&node, watch).await?)),
+                    Progress::Reached(Some(node)) => {
+                        // Where this is not enough, the disks are looked at once more.
+                        erasing.phase = Phase::Look;
+                        Ok(Progress::Reached(items(subject, &self.record(&node, watch).await?)))
+                    }
                     other => Ok(other.without()),
                 }
             }
@@ -198,6 +247,10 @@ impl Ironic {
 
     pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
         Ok(self.step(subject, Wish::Removed { force: false }, AutomatedClean::Kept).await?.map(drop))
+    }
+
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        Ok(self.step(subject, Wish::Removed { force: true }, AutomatedClean::Kept).await?.map(drop))
     }
 
     pub(crate) async fn hold(
@@ -274,19 +327,19 @@ impl Ironic {
         let task = Task { registration, instances: Vec::new(), wish, retry: true };
         let progress = ironic::step(&self.client, &self.directory, &task).await.map_err(trouble)?;
         Ok(match progress {
-            Step::Reached(node) => {
+            Stepped::Reached(node) => {
                 if let Some(node) = &node {
                     watch.note(node);
                 }
                 Progress::Reached(node)
             }
-            Step::Acted { action, node } => {
+            Stepped::Acted { action, node } => {
                 if let Some(node) = &node {
                     watch.note(node);
                 }
                 Progress::Acted(action)
             }
-            Step::Waiting { wait, node } => {
+            Stepped::Waiting { wait, node } => {
                 watch.note(&node);
                 Progress::Waiting(Wait {
                     what: wait.what.to_owned(),
@@ -351,45 +404,64 @@ impl Ironic {
         }
     }
 
-    /// What was erased, part by part.
-    async fn record(&self, node: &Node, watch: &Watch) -> Result<Vec<Item>, Trouble> {
+    /// What was erased, as far as it was seen or is told.
+    async fn record(&self, node: &Node, watch: &Watch) -> Result<erasure::Erasure, Trouble> {
         let inspection = self.client.inventory(node.uuid).await.map_err(trouble)?;
         let inventory = inspection.as_ref().map(|found| &found.inventory);
         let history = self.client.history(node.uuid).await.map_err(trouble)?;
-        Ok(items(&erasure::record(watch, inventory, &history), inventory.is_some()))
+        Ok(erasure::record(watch, inventory, &history))
     }
 }
 
-fn leaves_a_disk(record: &[Item]) -> bool {
-    record.iter().any(|item| item.part == Part::Disk && matches!(item.erased, Erased::NotErased { .. }))
+impl Erasing {
+    /// What this record leaves is asked for; where nothing is, the machine goes back.
+    fn ask<T>(&mut self, record: &erasure::Erasure) -> Progress<T> {
+        let steps = record.steps_to_ask_for(&self.watch);
+        if steps.is_empty() || (!record.leaves_a_disk() && self.looks >= LOOKS) {
+            self.phase = Phase::Return;
+            return Progress::Acted("nothing is left that it could erase".to_owned());
+        }
+        self.looks += u32::from(self.watch.offered.is_none() || steps == self.steps);
+        self.tries += 1;
+        self.phase = Phase::Clean;
+        let names: Vec<_> = steps.iter().map(|step| step.step.as_str()).collect();
+        let action = format!("asks for {}", names.join(", "));
+        self.steps = steps;
+        Progress::Acted(action)
+    }
 }
 
-fn items(record: &erasure::Erasure, inspected: bool) -> Vec<Item> {
+/// What came of each part. Of which GPUs a step erased the memory, Ironic does not tell: its hardware manager sees them all, or
+/// fails.
+fn items(subject: &Subject<'_>, record: &erasure::Erasure) -> Vec<Item> {
     let outcome = |outcome: &Outcome| match outcome {
         Outcome::Erased { method } => Erased::Erased { method: method.clone() },
         Outcome::NotErased { reason } => Erased::NotErased { reason: reason.clone() },
     };
+    let item = |part, serial, device, erased| Item { part, serial, device, erased };
     let mut items: Vec<_> = record
         .disks
         .iter()
-        .map(|disk| Item {
-            part: Part::Disk,
-            serial: disk.disk.serial.clone(),
-            device: disk.disk.name.clone(),
-            erased: outcome(&disk.outcome),
+        .map(|found| {
+            let (disk, erased) = (found.disk.clone(), outcome(&found.outcome));
+            item(Part::Disk, disk.serial, disk.name, erased)
         })
         .collect();
     if items.is_empty() {
-        let erased = match &record.disks_unknown {
-            Some(reason) if !inspected => Erased::NotErased { reason: reason.clone() },
-            _ => Erased::Absent,
-        };
-        items.push(Item { part: Part::Disk, serial: None, device: None, erased });
+        let unknown = record.disks_unknown.clone().map(|reason| Erased::NotErased { reason });
+        items.push(item(Part::Disk, None, None, unknown.unwrap_or(Erased::Absent)));
     }
-    for (part, found) in [(Part::GpuMemory, &record.gpu_memory), (Part::Tpm, &record.tpm)] {
-        items.push(Item { part, serial: None, device: None, erased: outcome(found) });
-    }
+    let memory = outcome(&record.gpu_memory);
+    items.extend(gpu_serials(subject).map(|serial| item(Part::GpuMemory, serial, None, memory.clone())));
+    items.push(item(Part::Tpm, None, None, outcome(&record.tpm)));
     items
+}
+
+/// Of each GPU that the BMC shows; one that nobody knows where it shows none.
+fn gpu_serials<'a>(subject: &Subject<'a>) -> impl Iterator<Item = Option<String>> + 'a {
+    let gpus = subject.inventory.map(|inventory| inventory.gpus.as_slice()).unwrap_or_default();
+    let unknown = gpus.is_empty().then_some(None);
+    gpus.iter().map(|gpu| gpu.serial.clone()).chain(unknown)
 }
 
 fn to_ironic(subject: &Subject<'_>, deployment: &Deployment) -> Result<ironic::Deployment, Trouble> {

@@ -14,7 +14,8 @@ use kube::Client;
 use metal3::drive::Persistence;
 use metal3::{
     BmcAddress, BootMode, Cleaning, Credentials, Inspection, NotAnAddress, Place, Power, Progress as Step,
-    Registration, SecretText, Standing, Transport, Wish, bmc_address, ipmi_address,
+    ProvisioningState as State, Registration, SecretText, Standing, Transport, Wish, bmc_address,
+    ipmi_address,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,15 +82,23 @@ impl Metal3 {
     /// Released and cleaned. What the cleaning erased, baremetal-operator does not tell: a BareMetalHost knows only whether
     /// there is one. It counts for the disks where the settings say that Ironic is configured so, and where there was one: the
     /// operator cleans when it takes something off, and not before the first use.
+    ///
+    /// A host that was made since the use began knows nothing of what is on the machine's disks: the operator is made to clean them
+    /// by putting the use's image on, without data to join with, and taking it off again.
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
-        // A host that is gone and made anew would know nothing of what is on the machine's disks.
-        let expected = !use_of.is_first;
-        let standing = match progress(self.step_on(subject, &Wish::Released, expected).await?)? {
-            Progress::Reached(Some(standing)) => standing,
+        let wish = match self.standing(subject).await? {
+            Some(standing) => self.to_clean(&standing, use_of).map_or(Wish::Released, Wish::Provisioned),
+            None => Wish::Released,
+        };
+        let standing = match progress(self.step(subject, &wish).await?)? {
+            Progress::Reached(Some(standing)) if wish == Wish::Released => standing,
+            Progress::Reached(Some(_)) => {
+                return Ok(Progress::Acted("has an image to take off, and to clean after".to_owned()));
+            }
             other => return Ok(other.without()),
         };
         // A disk may have been put in, or taken out, while the machine was used.
@@ -103,16 +112,46 @@ impl Metal3 {
             return Ok(Progress::Waiting(wait));
         }
         let disks = self.disks(&standing).await?;
-        let outcome = self.outcome(standing.cleaned.is_some(), standing.was_provisioned, use_of);
+        let outcome = self.outcome(&standing, use_of);
         Ok(Progress::Reached(items(disks, &outcome)))
     }
 
+    async fn standing(&self, subject: &Subject<'_>) -> Result<Option<Standing>, Trouble> {
+        let (client, namespace) = (self.client().await?, &self.settings.namespace);
+        let seen = metal3::observe(client, namespace, &self.registration(subject)?).await.map_err(trouble)?;
+        // Where no one host is the machine's, the step says so.
+        Ok(seen.ok().and_then(|seen| seen.host).as_ref().map(Standing::of))
+    }
+
+    /// What is put on a host that has forgotten, until it is on.
+    fn to_clean(&self, host: &Standing, use_of: Use<'_>) -> Option<metal3::Deployment> {
+        let image = use_of.image.filter(|image| matches!(image, Image::Disk { .. }))?;
+        let id = Name::new(format!("e-{}", use_of.id.simple())).ok()?;
+        let begun = host.deployment.as_deref() == Some(id.as_str());
+        let goes_on = begun && !matches!(host.state, State::Provisioned | State::Deprovisioning);
+        let proves = self.settings.clean && self.settings.erases_disks && host.cleaned.is_none();
+        let due = !host.was_provisioned && forgets(host, use_of);
+        (proves && (goes_on || due)).then(|| metal3::Deployment {
+            id,
+            payload: image.into(),
+            power: Power::Off,
+            user_data: None,
+            network_data: None,
+            meta_data: None,
+        })
+    }
+
     /// What came of the disks, by what the host tells of itself.
-    fn outcome(&self, cleaned: bool, was_provisioned: bool, use_of: Use) -> Erased {
+    fn outcome(&self, host: &Standing, use_of: Use<'_>) -> Erased {
         let not = |reason: &str| Erased::NotErased { reason: reason.to_owned() };
-        match (cleaned, self.settings.clean, self.settings.erases_disks) {
+        match (host.cleaned.is_some(), self.settings.clean, self.settings.erases_disks) {
             // What was there before the first use is nobody's here, and stays until there is one.
-            (false, ..) if !was_provisioned && !use_of.is_first && !use_of.has_joined => Erased::Untouched,
+            (false, ..) if !host.was_provisioned && !use_of.is_first && !forgets(host, use_of) => {
+                Erased::Untouched
+            }
+            (false, ..) if forgets(host, use_of) => not(
+                "its BareMetalHost was made anew since, and the operator cleans only what it has put something on",
+            ),
             (false, ..) | (true, false, _) => not("baremetal-operator has not cleaned the machine"),
             (true, true, false) => not("baremetal-operator tells only that metadata was cleaned"),
             (true, true, true) => Erased::Erased {
@@ -161,6 +200,14 @@ impl Metal3 {
         Ok(progress(self.step(subject, &Wish::Removed).await?)?.map(drop))
     }
 
+    /// Detached first: otherwise the operator would wait without end for a BMC that is not there.
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        match self.hold(subject, true).await? {
+            Progress::Reached(_) => self.remove(subject).await,
+            other => Ok(other.without()),
+        }
+    }
+
     /// Detached, not paused: Ironic knows nothing of a pause, and puts back the power that it remembers.
     pub(crate) async fn hold(&self, subject: &Subject<'_>, on: bool) -> Result<Progress<bool>, Trouble> {
         let (client, namespace) = (self.client().await?, &self.settings.namespace);
@@ -188,10 +235,7 @@ impl Metal3 {
 
     async fn step(&self, subject: &Subject<'_>, wish: &Wish) -> Result<Step, Trouble> {
         // A machine that is deployed has a host: one that is gone is not made anew, which would deploy a second time.
-        self.step_on(subject, wish, matches!(wish, Wish::Provisioned(_))).await
-    }
-
-    async fn step_on(&self, subject: &Subject<'_>, wish: &Wish, expected: bool) -> Result<Step, Trouble> {
+        let expected = matches!(wish, Wish::Provisioned(_));
         let registration = Registration { expected, ..self.registration(subject)? };
         let client = self.client().await?;
         metal3::step(client, &self.settings.namespace, &registration, wish).await.map_err(trouble)
@@ -232,6 +276,12 @@ impl Metal3 {
             expected: false,
         })
     }
+}
+
+/// Whether the host was made since the use began: it cannot tell of it then.
+fn forgets(host: &Standing, use_of: Use<'_>) -> bool {
+    let younger = use_of.since.is_some_and(|since| host.created.is_some_and(|created| created > since));
+    !use_of.is_first && (younger || (use_of.has_joined && !host.was_provisioned))
 }
 
 /// What came of each part, when this came of the disks.
@@ -306,37 +356,94 @@ fn trouble(error: metal3::Error) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::base_cluster::DiskFormat;
+    use metal3::OperationalStatus;
     use uuid::Uuid;
 
-    fn outcome(cleaned: bool, was_provisioned: bool, is_first: bool) -> Erased {
-        after(cleaned, was_provisioned, Use { id: Uuid::nil(), is_first, has_joined: false })
-    }
-
-    fn after(cleaned: bool, was_provisioned: bool, use_of: Use) -> Erased {
+    fn service() -> Metal3 {
         let settings = Metal3Settings { clean: true, erases_disks: true, ..Metal3Settings::default() };
-        Metal3::new(&settings).outcome(cleaned, was_provisioned, use_of)
+        Metal3::new(&settings)
     }
 
-    #[test]
-    fn a_host_that_has_forgotten_makes_no_machine_untouched_whose_node_had_joined() {
-        let use_of = Use { id: Uuid::nil(), is_first: false, has_joined: true };
-        assert!(matches!(after(false, false, use_of), Erased::NotErased { .. }));
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn image() -> Image {
+        let checksum = "0".repeat(64);
+        Image::Disk { url: "http://images.example/node.raw".to_owned(), checksum, format: DiskFormat::Raw }
+    }
+
+    /// A use that began in the hundredth second.
+    fn use_with(image: Option<&Image>) -> Use<'_> {
+        Use { id: Uuid::nil(), since: Some(at(100)), image, is_first: false, has_joined: false }
+    }
+
+    /// A host that was made in this second; what it ran was taken off if it was cleaned.
+    fn host(created: i64, state: State, was_provisioned: bool, cleaned: bool) -> Standing {
+        Standing {
+            name: "m1".to_owned(),
+            uid: String::new(),
+            created: Some(at(created)),
+            state,
+            operational_status: OperationalStatus::Ok,
+            powered_on: false,
+            node: None,
+            consumer: None,
+            deployment: None,
+            cleaned: cleaned.then(|| at(300)),
+            inspected: None,
+            was_provisioned,
+        }
     }
 
     #[test]
     fn a_machine_that_was_given_back_before_anything_was_put_on_it_keeps_nobody_waiting() {
-        assert_eq!(outcome(false, false, false), Erased::Untouched);
+        let outcome = service().outcome(&host(0, State::Available, false, false), use_with(None));
+        assert_eq!(outcome, Erased::Untouched);
         let parts = items(Some(vec![(None, Some("S1".to_owned()))]), &Erased::Untouched);
         assert!(parts.iter().all(|item| item.erased == Erased::Untouched), "{parts:?}");
     }
 
     #[test]
     fn what_was_put_on_and_not_cleaned_off_was_not_erased() {
-        assert!(matches!(outcome(false, true, false), Erased::NotErased { .. }));
+        let outcome = |was_provisioned, cleaned, is_first| {
+            let use_of = Use { is_first, ..use_with(None) };
+            service().outcome(&host(0, State::Available, was_provisioned, cleaned), use_of)
+        };
+        assert!(matches!(outcome(true, false, false), Erased::NotErased { .. }));
         assert!(
             matches!(outcome(false, false, true), Erased::NotErased { .. }),
             "nobody knows what was there"
         );
         assert!(matches!(outcome(true, true, false), Erased::Erased { .. }));
+    }
+
+    #[test]
+    fn a_host_made_since_the_use_began_is_given_something_to_take_off_and_only_then_says_erased() {
+        let (image, service) = (image(), service());
+        let use_of = use_with(Some(&image));
+        let mut host = host(200, State::Available, false, false);
+        assert!(matches!(service.outcome(&host, use_of), Erased::NotErased { .. }));
+        let given = service.to_clean(&host, use_of).expect("something is put on");
+        assert!(given.user_data.is_none(), "nothing joins with it");
+        host.deployment = Some(given.id.to_string());
+        for (state, goes_on) in [(State::Provisioning, true), (State::Provisioned, false)] {
+            (host.state, host.was_provisioned) = (state, true);
+            assert_eq!(service.to_clean(&host, use_of).is_some(), goes_on, "{:?}", host.state);
+        }
+        (host.state, host.cleaned) = (State::Available, Some(at(300)));
+        assert_eq!(service.to_clean(&host, use_of), None);
+        assert!(matches!(service.outcome(&host, use_of), Erased::Erased { .. }));
+    }
+
+    #[test]
+    fn a_host_that_is_as_old_as_the_use_is_given_nothing_unless_it_has_forgotten_a_node_that_joined() {
+        let image = image();
+        let old = host(0, State::Available, false, false);
+        let joined = |has_joined| Use { has_joined, ..use_with(Some(&image)) };
+        assert_eq!(service().to_clean(&old, joined(false)), None);
+        assert!(service().to_clean(&old, joined(true)).is_some());
+        assert!(matches!(service().outcome(&old, joined(true)), Erased::NotErased { .. }));
     }
 }

@@ -10,6 +10,7 @@ use domain::base_cluster::Image;
 use domain::declaration::{MachineSpec, SiteSpec, Zone};
 use domain::erasure::Item;
 use domain::{Fact, Inventory, Name};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +78,8 @@ pub struct IronicSettings {
     pub verify_bmc: bool,
     /// Hardware type; `redfish` or `ipmi` where absent, by the machine's address. `fake-hardware` is for trials.
     pub driver: Option<String>,
+    /// How long one answer may take; as long as speaking with a BMC may take where absent.
+    pub answer_within: Option<Duration>,
 }
 
 /// A machine as a provisioning service is told of it.
@@ -98,9 +101,13 @@ pub(crate) struct Subject<'a> {
 
 /// The use that a machine is erased after, or before.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Use {
+pub(crate) struct Use<'a> {
     /// Names it: what is asked for on its behalf is asked for once.
     pub id: Uuid,
+    /// When it began.
+    pub since: Option<Timestamp>,
+    /// The image of its base cluster, as long as that is declared.
+    pub image: Option<&'a Image>,
     /// There was none yet: the machine is erased before it.
     pub is_first: bool,
     /// A node of it has joined: something was put on the machine, whatever a provisioning service remembers.
@@ -210,7 +217,7 @@ impl Provisioner {
     pub(crate) async fn erase(
         &self,
         subject: &Subject<'_>,
-        use_of: Use,
+        use_of: Use<'_>,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
         let _place = self.place().await?;
@@ -247,6 +254,15 @@ impl Provisioner {
         match &self.service {
             Service::Ironic(ironic) => ironic.remove(subject).await,
             Service::Metal3(metal3) => metal3.remove(subject).await,
+        }
+    }
+
+    /// The same of a machine that is lost: the service forgets it as it is, and does nothing to it.
+    pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
+        let _place = self.place().await?;
+        match &self.service {
+            Service::Ironic(ironic) => ironic.forget(subject).await,
+            Service::Metal3(metal3) => metal3.forget(subject).await,
         }
     }
 

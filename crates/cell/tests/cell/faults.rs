@@ -3,8 +3,9 @@
 
 use crate::line::{Line, joins, pool};
 use serde_json::{Value, json};
-use sim::ironic::{NodeFault, Operation, ProvisionState};
+use sim::ironic::{Effect, NodeFacts, NodeFault, Operation, ProvisionState};
 use sim::{Action, Fault};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 
@@ -63,6 +64,141 @@ async fn a_node_that_another_conductor_has_locked_is_waited_for() {
     assert!(line.ironic.release(&name));
     line.mended(&name, "in-service").await;
     assert_eq!(deploys(&line, &name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_ironic_refuses_because_a_node_is_locked_are_made_again() {
+    let (line, name) = shelved().await;
+    line.ironic.add_node_fault(NodeFault::new(Effect::Locked));
+    line.want(&name, serve()).await;
+    let why = line.waits_for(&name, "machine.under-way").await;
+    assert!(why["waiting"]["problem"]["message"].as_str().unwrap().contains("lock"), "{why}");
+    assert_eq!(deploys(&line, &name), 0);
+    line.ironic.clear_node_faults();
+    line.heals(&name, "in-service").await;
+    assert_eq!(deploys(&line, &name), 1);
+
+    // What is to be taken up again has to be told so before anything else.
+    line.want(&name, json!({ "quarantine": { "reason": "smoke" } })).await;
+    line.arrive("quarantined").await;
+    line.ironic.add_node_fault(NodeFault::new(Effect::Locked));
+    line.unassign().await;
+    line.waits_for(&name, "ironic.node-locked").await;
+    line.ironic.clear_node_faults();
+    line.heals(&name, "available").await;
+    line.erased(&name, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_or_an_undeploy_that_fails_is_told_and_made_again_until_it_does_not() {
+    let (line, name) = shelved().await;
+    for (done, operation, code) in
+        [(0, Operation::Clean, "ironic.clean-failed"), (1, Operation::Undeploy, "ironic.undeploy-failed")]
+    {
+        line.assign(serve(), "in-service").await;
+        line.ironic.add_node_fault(NodeFault::fails(operation, Some("the disk is worn out")));
+        line.unassign().await;
+        let why = line.waits_for(&name, code).await;
+        assert_eq!(why["state"], "wiping");
+        assert!(why["waiting"]["problem"]["message"].as_str().unwrap().contains("worn out"), "{why}");
+        line.erased(&name, done).await;
+        line.ironic.clear_node_faults();
+        line.heals(&name, "available").await;
+        line.erased(&name, done + 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hides_keeps_its_machine_until_it_shows_itself_and_is_erased() {
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let disks = Arc::clone(&shown);
+    let inventory = move |_: &NodeFacts<'_>| {
+        let disk = |serial: &String| json!({ "name": "/dev/sda", "serial": serial, "size": 1 << 30 });
+        let disks: Vec<_> = disks.lock().unwrap().iter().map(disk).collect();
+        Some(json!({ "inventory": { "disks": disks, "interfaces": [] }, "plugin_data": {} }))
+    };
+    let line = Line::with(1, |ironic| ironic.inventory(inventory), |_| {}).await;
+    let name = line.names().remove(0);
+    let tree = line.site.bmc(&name).unwrap();
+    let drives = drives_of(tree);
+    assert!(drives.len() > 1, "{drives:?}");
+    shown.lock().unwrap().clone_from(&drives);
+    line.declare().await;
+    line.arrive("available").await;
+    line.assign(serve(), "in-service").await;
+    shown.lock().unwrap().truncate(1);
+    line.unassign().await;
+    let why = line.waits_for(&name, "erasure.disk-not-erased").await;
+    assert!(why["waiting"]["problem"]["message"].as_str().unwrap().contains(&drives[1]), "{why}");
+    assert!(why["waiting"]["problem"]["hint"].as_str().unwrap().contains("--lost"), "{why}");
+    line.erased(&name, 0).await;
+    let cleaned = |line: &Line| line.ironic.cleanings(&line.ironic.node(&name).unwrap().uuid).len();
+    let before = cleaned(&line);
+    shown.lock().unwrap().clone_from(&drives);
+    line.heals(&name, "available").await;
+    assert!(cleaned(&line) > before, "what was not there when the others were erased is erased");
+    line.erased(&name, 1).await;
+}
+
+/// Serial numbers of the drives that a BMC shows.
+fn drives_of(bmc: &sim::Bmc) -> Vec<String> {
+    let get = |path: &Value| bmc.resource(path.as_str().unwrap()).unwrap();
+    let system = get(&json!(bmc.tree().host_system().unwrap()));
+    let storage = get(&system["Storage"]["@odata.id"]);
+    let controllers = storage["Members"].as_array().unwrap().iter().map(|member| get(&member["@odata.id"]));
+    let drives = controllers.flat_map(|one| one["Drives"].as_array().cloned().unwrap_or_default());
+    drives.map(|drive| get(&drive["@odata.id"])["SerialNumber"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_lost_is_retired_as_it_is_and_erased_before_another_use_should_it_be_found() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    line.ironic.add_node_fault(NodeFault::fails(Operation::Undeploy, Some("the BMC does not answer")));
+    line.unassign().await;
+    line.waits_for(&name, "ironic.undeploy-failed").await;
+    line.assign(json!({ "retire": true, "lost": { "reason": "stolen, case 4711" } }), "retired").await;
+    assert!(line.ironic.node(&name).is_none() && node(&line, &name).is_none());
+    assert!(line.cluster.list(SECRETS).is_empty());
+    line.erased(&name, 1).await;
+    let erasures = async || line.client.get(&format!("/api/v1/machines/{name}/erasures")).await;
+    let record = erasures().await[0].clone();
+    assert_eq!(
+        (&record["by"], &record["baseCluster"]),
+        (&json!("first-admin"), &json!("pool")),
+        "{record:#}"
+    );
+    let items = record["items"].as_array().unwrap();
+    for part in ["disk", "gpu-memory", "tpm"] {
+        assert!(items.iter().any(|item| item["part"] == part), "{record:#}");
+    }
+    assert!(items.iter().any(|item| item["part"] == "disk" && item["serial"].is_string()), "{record:#}");
+    for item in items {
+        assert_eq!(item["result"], "not-erased", "{item}");
+        assert!(item["reason"].as_str().unwrap().contains("stolen, case 4711"), "{item}");
+    }
+
+    // Found again, it is erased as after any other use; until it is, it is nobody's.
+    line.ironic.clear_node_faults();
+    line.ironic.add_node_fault(NodeFault::fails(Operation::Clean, Some("the disk is worn out")));
+    line.unassign().await;
+    line.waits_for(&name, "ironic.clean-failed").await;
+    line.erased(&name, 1).await;
+    line.ironic.clear_node_faults();
+    line.heals(&name, "available").await;
+    line.erased(&name, 2).await;
+    let again = erasures().await[0].clone();
+    assert_eq!((&again["by"], &again["instance"]), (&json!("ironic"), &record["instance"]), "{again:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_machine_can_be_forgotten_and_its_record_stays() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    let lost = json!({ "retire": true, "lost": { "reason": "burnt" } });
+    line.assign(lost, "retired").await;
+    line.delete(&[("Assignment", &name), ("Machine", &name)]).await;
+    line.erased(&name, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

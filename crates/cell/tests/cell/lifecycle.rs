@@ -2,7 +2,10 @@
 
 use crate::line::Line;
 use serde_json::{Value, json};
+use sim::Model;
+use sim::ironic::{Delays, ProvisionState, Step};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_becomes_a_verified_node_and_goes_back_to_the_shelf_erased() {
@@ -76,6 +79,68 @@ async fn a_disk_that_was_put_in_during_a_use_is_in_the_record_of_its_erasure() {
         [(Some("S2"), Some("erased")), (Some("S3"), Some("erased")), (Some("S1"), Some("removed"))];
     assert_eq!(found, expected);
     assert_eq!(automated_clean(&line, name).await, before, "Ironic cleans by itself as it did");
+}
+
+/// One machine with GPUs goes through a use; the agent offers these steps beside those of every agent, and automated cleaning
+/// runs none of them. Gives what came of GPU memory and TPM.
+async fn used_with_an_agent_that_offers(more: &[&str]) -> Vec<Value> {
+    let steps = ["erase_devices", "erase_devices_metadata"].iter().chain(more);
+    let steps = steps.map(|step| Step::new("deploy", step)).collect();
+    let delays = Delays::none().with(ProvisionState::CleanWait, Duration::from_mins(1));
+    let ironic = |ironic: sim::ironic::IronicBuilder| ironic.stepped().delays(delays).agent_steps(steps);
+    let line = Line::of(Model::PowerEdgeXe, 1, ironic, |_| {}).await;
+    line.declare().await;
+    let name = &line.names()[0];
+    cleaned_in_sight(&line, name, "available").await;
+    line.want(name, json!({ "baseCluster": "pool" })).await;
+    line.until(name, |machine| machine["state"] == "in-service").await;
+    line.unassign().await;
+    cleaned_in_sight(&line, name, "available").await;
+    let erasures = line.client.get(&format!("/api/v1/machines/{name}/erasures")).await;
+    let items = erasures[0]["items"].as_array().unwrap().clone();
+    let (disks, parts): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item["part"] == "disk");
+    assert!(!disks.is_empty() && disks.iter().all(|disk| disk["result"] == "erased"), "{erasures:#}");
+    parts
+}
+
+/// Ironic's time goes on each time that the cell has seen what there is to see of an agent that cleans.
+async fn cleaned_in_sight(line: &Line, name: &str, state: &str) {
+    let seen = Mutex::new(Value::Null);
+    line.until(name, |machine| {
+        let waiting = &machine["waiting"];
+        let told = waiting["problem"]["message"].as_str().unwrap_or_default();
+        let mut seen = seen.lock().unwrap();
+        if told.contains("agent boots and cleans") && *seen != waiting["until"] {
+            *seen = waiting["until"].clone();
+            line.ironic.step();
+        }
+        machine["state"] == state
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gpu_memory_and_tpm_are_erased_by_steps_that_the_agent_offers_and_ironic_does_not_run_by_itself() {
+    let parts = used_with_an_agent_that_offers(&["erase_gpu_memory", "clear_tpm"]).await;
+    let (tpm, gpus) = parts.split_last().unwrap();
+    assert_eq!(gpus.len(), Model::PowerEdgeXe.gpu_count());
+    for gpu in gpus {
+        assert_eq!((&gpu["part"], &gpu["result"]), (&json!("gpu-memory"), &json!("erased")), "{gpu}");
+        assert_eq!(gpu["method"], "deploy.erase_gpu_memory");
+        assert!(gpu["serial"].is_string(), "{gpu}");
+    }
+    let expected = json!({ "part": "tpm", "serial": null, "result": "erased", "method": "deploy.clear_tpm" });
+    assert_eq!(*tpm, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gpu_memory_and_tpm_that_the_agent_has_no_step_for_are_told_as_not_erased() {
+    let parts = used_with_an_agent_that_offers(&[]).await;
+    assert_eq!(parts.len(), Model::PowerEdgeXe.gpu_count() + 1);
+    for part in &parts {
+        assert_eq!(part["result"], "not-erased", "{part}");
+        assert_eq!(part["reason"], "the agent offers no clean step for it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,8 +158,14 @@ impl Line {
 
     /// Takes all assignments away.
     pub(crate) async fn unassign(&self) {
+        let names = self.names();
+        self.delete(&names.iter().map(|name| ("Assignment", name.as_str())).collect::<Vec<_>>()).await;
+    }
+
+    /// Takes these declarations away, in one plan.
+    pub(crate) async fn delete(&self, objects: &[(&str, &str)]) {
         let delete: Vec<_> =
-            self.names().iter().map(|name| json!({ "kind": "Assignment", "name": name })).collect();
+            objects.iter().map(|(kind, name)| json!({ "kind": kind, "name": name })).collect();
         let (status, plan) =
             self.client.call("POST", "/api/v1/plans", Some(json!({ "delete": delete }))).await;
         assert_eq!(status, 200, "{plan}");
@@ -207,15 +213,22 @@ impl Line {
 
     /// Waits until a machine waits with this code; `why` says so, and what helps.
     pub(crate) async fn waits_for(&self, name: &str, code: &str) -> Value {
-        self.until(name, |machine| machine["waiting"]["problem"]["code"] == code).await;
-        let why = self.client.get(&format!("/api/v1/machines/{name}/why")).await;
-        let waiting = &why["waiting"];
-        // It may go on between the two questions; what is told then is of the next try.
-        if waiting["problem"]["code"] == code {
-            assert!(waiting["problem"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{why}");
-            assert!(waiting["until"].is_string() || why["unblock"].is_string(), "{why}");
+        loop {
+            self.until(name, |machine| machine["waiting"]["problem"]["code"] == code).await;
+            let why = self.client.get(&format!("/api/v1/machines/{name}/why")).await;
+            let waiting = &why["waiting"];
+            // It may have gone on between the two questions.
+            if waiting["problem"]["code"] == code {
+                assert!(waiting["problem"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{why}");
+                assert!(waiting["until"].is_string() || why["unblock"].is_string(), "{why}");
+                return why;
+            }
         }
-        why
+    }
+
+    /// What was wrong is mended, and nobody says so: the cell finds out by itself.
+    pub(crate) async fn heals(&self, name: &str, state: &str) {
+        self.until(name, |machine| machine["state"] == state).await;
     }
 
     /// What was wrong is mended, and somebody says so: nobody waits for the next try.

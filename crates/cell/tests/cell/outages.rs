@@ -2,10 +2,12 @@
 
 use crate::faults::{deploys, node, serve, shelved};
 use crate::line::Line;
+use bailiwick_cell::{ServiceSettings, Settings};
 use jiff::SignedDuration;
 use serde_json::json;
 use sim::ironic::{NodeFault, Operation};
 use sim::{Action, Fault};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_is_waited_for_in_every_step_that_needs_it() {
@@ -26,6 +28,39 @@ async fn an_api_server_that_is_away_is_waited_for_in_every_step_that_needs_it() 
     line.release().await;
     assert!(node(&line, &name).is_none());
     assert_eq!(deploys(&line, &name), 1);
+    line.erased(&name, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_cluster_that_forbids_or_approves_by_itself_is_not_deployed_to_until_it_does_no_more() {
+    let (line, name) = shelved().await;
+    line.cluster.set_automatic_approval(true);
+    line.want(&name, serve()).await;
+    let why = line.waits_for(&name, "basecluster.automatic-approval").await;
+    assert!(why["waiting"]["problem"]["hint"].as_str().unwrap().contains("nodeclient"), "{why}");
+    line.cluster.set_forbidden(true);
+    line.waits_for(&name, "basecluster.forbidden").await;
+    assert_eq!(deploys(&line, &name), 0);
+    line.cluster.set_automatic_approval(false);
+    line.cluster.set_forbidden(false);
+    line.heals(&name, "in-service").await;
+
+    line.cluster.set_forbidden(true);
+    line.unassign().await;
+    let why = line.waits_for(&name, "basecluster.forbidden").await;
+    assert_eq!(why["state"], "draining");
+    line.cluster.set_forbidden(false);
+    line.heals(&name, "available").await;
+    line.erased(&name, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_base_cluster_is_deleted_with_its_assignment_comes_back_to_the_shelf_erased() {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    line.cluster.set_away(true);
+    line.delete(&[("Assignment", &name), ("BaseCluster", "pool")]).await;
+    line.heals(&name, "available").await;
     line.erased(&name, 1).await;
 }
 
@@ -56,6 +91,30 @@ async fn a_slow_ironic_makes_machines_late_and_nothing_else() {
     assert_eq!(deploys(&line, &name), 1);
     line.release().await;
     line.erased(&name, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ironic_that_answers_too_late_is_waited_for_and_nothing_is_doubled() {
+    let impatient = |settings: &mut Settings| {
+        let ServiceSettings::Ironic(ironic) = &mut settings.provisioners[0].service else {
+            panic!("this line has an Ironic")
+        };
+        ironic.answer_within = Some(Duration::from_millis(500));
+    };
+    let line = Line::with(1, |ironic| ironic, impatient).await;
+    line.declare().await;
+    line.arrive("available").await;
+    let name = line.names().remove(0);
+    for (wish, state) in [(serve(), "in-service"), (json!({ "retire": true }), "retired")] {
+        line.ironic.faults().add(Fault::on("**", Action::Latency { mean_ms: 60_000, jitter_ms: 0 }));
+        line.want(&name, wish).await;
+        line.waits_for(&name, "ironic.timeout").await;
+        line.ironic.faults().clear();
+        line.heals(&name, state).await;
+    }
+    line.erased(&name, 1).await;
+    let history = line.history(&name).await;
+    assert_eq!(history.iter().filter(|kind| *kind == "machine.provisioning").count(), 1, "{history:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

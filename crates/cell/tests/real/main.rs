@@ -36,7 +36,7 @@ static OUTCOMES: LazyLock<BTreeMap<&'static str, Outcome>> = LazyLock::new(|| {
 });
 
 async fn by_ironic() -> BTreeMap<&'static str, Outcome> {
-    let stage = Stage::start(Service::Ironic, 4).await;
+    let stage = Stage::start(Service::Ironic, 5).await;
     stage.play(ironic::scenarios(&stage)).await
 }
 
@@ -79,4 +79,9 @@ fn an_image_with_a_wrong_checksum_is_told_and_the_machine_can_be_released() {
 #[test]
 fn virtual_media_refused_are_told_and_the_machine_goes_on_once_they_are_taken() {
     passes("media");
+}
+
+#[test]
+fn power_that_is_said_to_be_on_and_is_not_is_told_and_the_deployment_made_anew() {
+    passes("power");
 }

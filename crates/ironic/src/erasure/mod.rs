@@ -12,12 +12,16 @@ use crate::history::HistoryEvent;
 use crate::inventory::{Disk, Inventory};
 use crate::node::{Node, ProvisionState as State, Step};
 
-/// What was seen of one cleaning. The caller keeps it between polls.
+/// What was seen of the cleanings between two uses. The caller keeps it between polls, and begins anew with each use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
     /// The steps that run, in order.
     pub steps: Vec<Step>,
+    /// The steps of the cleanings that ended well, in order.
+    pub done: Vec<Step>,
+    /// The clean steps that the node's agent offers; `None` while none was seen running.
+    pub offered: Option<Vec<Step>>,
     /// The position of the furthest step seen running.
     pub position: Option<usize>,
     /// Whether somebody asked for the steps (target `manageable`), rather than Ironic's configuration.
@@ -77,17 +81,30 @@ impl Watch {
             State::Manageable | State::Available | State::Enroll => {
                 self.end(Stage::Failed(format!("the node went to `{}` instead", node.provision_state)));
             }
+            // Whatever was erased before may be written anew.
+            State::Deploying | State::DeployWait => self.done.clear(),
             _ => {}
         }
+    }
+
+    /// What was done before this counts no more: there is something in the machine that was not there then.
+    pub fn begin_anew(&mut self, node: &Node) {
+        *self = Self {
+            settings: std::mem::take(&mut self.settings),
+            offered: self.offered.take(),
+            ..Self::default()
+        };
+        self.note(node);
     }
 
     fn note_running(&mut self, node: &Node) {
         if self.stage != Stage::Running {
             *self = Self {
                 stage: Stage::Running,
-                since: self.since,
-                settings: self.settings.clone(),
-                ..Self::default()
+                steps: Vec::new(),
+                position: None,
+                manual: false,
+                ..std::mem::take(self)
             };
         }
         self.manual = node.target_provision_state == Some(State::Manageable);
@@ -96,6 +113,9 @@ impl Watch {
         let steps = steps_of(internal.get("clean_steps"));
         if !steps.is_empty() {
             self.steps = steps;
+        }
+        if internal.get(AGENT_STEPS).is_some() {
+            self.offered = Some(agent_steps(node));
         }
         let position =
             internal.get("clean_step_index").and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
@@ -117,9 +137,13 @@ impl Watch {
     }
 
     fn end(&mut self, stage: Stage) {
-        if self.stage == Stage::Running {
-            self.stage = stage;
+        if self.stage != Stage::Running {
+            return;
         }
+        if stage == Stage::Done {
+            add_unknown(&mut self.done, std::mem::take(&mut self.steps));
+        }
+        self.stage = stage;
     }
 }
 
@@ -129,7 +153,7 @@ impl Watch {
 pub struct Erasure {
     /// Each disk of the inventory.
     pub disks: Vec<DiskErasure>,
-    /// Why the list of disks is not whole, if it is not.
+    /// Why no disk is known, where nobody has looked.
     pub disks_unknown: Option<String>,
     /// The GPUs' memory.
     pub gpu_memory: Outcome,
@@ -179,9 +203,28 @@ impl Outcome {
 }
 
 impl Erasure {
-    /// Whether every disk is known and was erased.
+    /// Whether there are disks and every one was erased.
     pub fn disks_erased(&self) -> bool {
-        self.disks_unknown.is_none() && self.disks.iter().all(|disk| disk.outcome.is_erased())
+        !self.disks.is_empty() && !self.leaves_a_disk()
+    }
+
+    /// Whether a disk was not erased, or there may be one that nobody has seen.
+    pub fn leaves_a_disk(&self) -> bool {
+        self.disks_unknown.is_some() || self.disks.iter().any(|disk| !disk.outcome.is_erased())
+    }
+
+    /// The clean steps to ask for so that what this leaves is erased too: disks always, GPU memory and TPM where the agent has
+    /// a step for them. Where what it has was not seen, it is made to run, so that it is.
+    pub fn steps_to_ask_for(&self, watch: &Watch) -> Vec<Step> {
+        let mut steps = if self.leaves_a_disk() { erase_disks() } else { Vec::new() };
+        let parts = [(&self.gpu_memory, GPU), (&self.tpm, TPM)];
+        let left = parts.into_iter().filter(|(outcome, _)| !outcome.is_erased()).map(|(_, word)| word);
+        match &watch.offered {
+            Some(offered) => steps.extend(left.filter_map(|word| step_for(word, offered)).cloned()),
+            None if steps.is_empty() && left.count() > 0 => steps.push(Step::new("deploy", METADATA)),
+            None => {}
+        }
+        steps
     }
 }
 
@@ -190,39 +233,31 @@ impl Erasure {
 pub fn record(watch: &Watch, inventory: Option<&Inventory>, history: &[HistoryEvent]) -> Erasure {
     let disks = inventory.map(|inventory| inventory.disks.as_slice()).unwrap_or_default();
     let told = watch.since.map(|since| told::told(history, since)).unwrap_or_default();
-    let ended = match &watch.stage {
+    let unfinished = match &watch.stage {
         _ if told.completed => None,
         Stage::Done => None,
         Stage::Unseen => Some("no cleaning was seen".to_owned()),
         Stage::Running => Some("cleaning has not ended".to_owned()),
         Stage::Failed(reason) => Some(format!("cleaning failed: {reason}")),
     };
-    let mut steps = if watch.stage == Stage::Done { watch.steps.clone() } else { Vec::new() };
-    for step in told.steps {
-        if !steps.iter().any(|known| (&known.interface, &known.step) == (&step.interface, &step.step)) {
-            steps.push(step);
-        }
-    }
-    let of_disk = || ended.clone().map_or_else(|| disk_outcome(&steps, &watch.settings), Outcome::not);
-    let of_part = |word: &str| {
-        let step = steps.iter().find(|step| step.step.to_ascii_lowercase().contains(word));
-        match (&ended, step) {
-            (Some(reason), _) => Outcome::not(reason.clone()),
-            (None, Some(step)) => Outcome::Erased { method: label(step) },
-            (None, None) => Outcome::not("no clean step for it ran"),
-        }
+    let mut steps = watch.done.clone();
+    add_unknown(&mut steps, told.steps);
+    let unless_unfinished = |outcome: Outcome| match &unfinished {
+        Some(reason) if !outcome.is_erased() => Outcome::not(reason.clone()),
+        _ => outcome,
     };
+    let of_disk = unless_unfinished(disk_outcome(&steps, &watch.settings));
+    let of_part = |word| unless_unfinished(part_outcome(word, &steps, watch.offered.as_deref()));
     let since =
         |event: &&HistoryEvent| watch.since.is_none_or(|since| event.created_at.is_none_or(|at| at >= since));
     Erasure {
-        disks: disks.iter().map(|disk| DiskErasure { disk: disk.clone(), outcome: of_disk() }).collect(),
-        disks_unknown: match inventory {
-            None => Some("the machine was not inspected".to_owned()),
-            Some(_) if disks.is_empty() => Some("the inspection found no disk".to_owned()),
-            Some(_) => None,
-        },
-        gpu_memory: of_part("gpu"),
-        tpm: of_part("tpm"),
+        disks: disks
+            .iter()
+            .map(|disk| DiskErasure { disk: disk.clone(), outcome: of_disk.clone() })
+            .collect(),
+        disks_unknown: inventory.is_none().then(|| "the machine was not inspected".to_owned()),
+        gpu_memory: of_part(GPU),
+        tpm: of_part(TPM),
         steps: steps.iter().map(label).collect(),
         errors: history
             .iter()
@@ -230,6 +265,32 @@ pub fn record(watch: &Watch, inventory: Option<&Inventory>, history: &[HistoryEv
             .filter(|event| event.is_error())
             .map(|event| event.event.clone())
             .collect(),
+    }
+}
+
+/// What a step's name holds that is about GPU memory, or the TPM. Ironic knows no such steps by itself; operators' hardware
+/// managers bring them, and name them as they like.
+const GPU: &str = "gpu";
+const TPM: &str = "tpm";
+
+/// One of these is in the name too: a step that updates the firmware of a TPM erases nothing.
+const ERASES: [&str; 6] = ["erase", "clear", "scrub", "wipe", "sanitize", "zero"];
+
+fn step_for<'a>(word: &str, steps: &'a [Step]) -> Option<&'a Step> {
+    steps.iter().find(|step| {
+        let name = step.step.to_ascii_lowercase();
+        name.contains(word) && ERASES.iter().any(|erases| name.contains(erases))
+    })
+}
+
+fn part_outcome(word: &str, ran: &[Step], offered: Option<&[Step]>) -> Outcome {
+    match (step_for(word, ran), offered) {
+        (Some(step), _) => Outcome::Erased { method: label(step) },
+        (None, None) => Outcome::not("no clean step for it ran, and which the agent offers was not seen"),
+        (None, Some(offered)) => match step_for(word, offered) {
+            None => Outcome::not("the agent offers no clean step for it"),
+            Some(step) => Outcome::not(format!("the clean step {} was not seen to run", label(step))),
+        },
     }
 }
 
@@ -250,7 +311,7 @@ fn disk_outcome(steps: &[Step], settings: &Settings) -> Outcome {
             "whether this disk was erased or only its metadata is not told (erase_devices_express)",
         );
     }
-    if ran("erase_devices_metadata").is_some() {
+    if ran(METADATA).is_some() {
         return Outcome::not("only metadata was erased (erase_devices_metadata)");
     }
     Outcome::not("no step that erases disks ran")
@@ -282,20 +343,28 @@ pub fn erase_disks() -> Vec<Step> {
     vec![Step::new("deploy", "erase_devices")]
 }
 
-/// The clean steps that a node offers: those of its agent are known while the agent runs only.
-pub fn offered(node: &Node) -> Vec<Step> {
-    let internal = &node.driver_internal_info;
-    let mut steps = match internal.get("agent_cached_clean_steps") {
+/// Wipes partition tables. Every agent has it, and it is quick.
+const METADATA: &str = "erase_devices_metadata";
+
+/// Where Ironic keeps what the agent told: from its first heartbeat in a cleaning to the end of that, and no longer
+/// (`refresh_steps` in ironic/drivers/modules/agent_base.py).
+const AGENT_STEPS: &str = "agent_cached_clean_steps";
+
+/// The clean steps of the node's agent, whatever their priority.
+fn agent_steps(node: &Node) -> Vec<Step> {
+    match node.driver_internal_info.get(AGENT_STEPS) {
         // By interface, or by the agent's hardware manager.
         Some(Value::Object(groups)) => groups.values().flat_map(|group| steps_of(Some(group))).collect(),
         other => steps_of(other),
-    };
-    for step in steps_of(internal.get("clean_steps")) {
+    }
+}
+
+fn add_unknown(steps: &mut Vec<Step>, more: Vec<Step>) {
+    for step in more {
         if !steps.iter().any(|known| (&known.interface, &known.step) == (&step.interface, &step.step)) {
             steps.push(step);
         }
     }
-    steps
 }
 
 fn steps_of(value: Option<&Value>) -> Vec<Step> {
@@ -389,10 +458,33 @@ mod tests {
     }
 
     #[test]
-    fn a_second_cleaning_is_told_apart_from_the_first() {
-        let erasure =
-            seen(&[cleaning("erase_devices"), available(), cleaning("erase_devices_metadata"), available()]);
-        assert!(!erasure.disks_erased());
+    fn what_each_of_two_cleanings_has_erased_counts_also_where_a_third_fails() {
+        let failed = node("clean failed", None, &json!({}));
+        let erasure = seen(&[
+            cleaning("erase_devices"),
+            available(),
+            cleaning("erase_gpu_memory"),
+            available(),
+            cleaning("clear_tpm"),
+            failed,
+        ]);
+        assert!(erasure.disks_erased() && erasure.gpu_memory.is_erased(), "{erasure:?}");
+        assert!(!erasure.tpm.is_erased(), "{erasure:?}");
+    }
+
+    #[test]
+    fn what_was_erased_before_a_disk_was_put_in_counts_no_more() {
+        let mut watch = Watch::default();
+        watch.note(&cleaning("erase_devices"));
+        watch.note(&available());
+        watch.begin_anew(&available());
+        assert!(!record(&watch, Some(&inventory()), &[]).disks_erased());
+    }
+
+    #[test]
+    fn what_was_erased_before_a_deployment_is_not_erased_after_it() {
+        let deploying = node("deploying", Some("active"), &json!({}));
+        assert!(!seen(&[cleaning("erase_devices"), available(), deploying, available()]).disks_erased());
     }
 
     #[test]
@@ -437,11 +529,37 @@ mod tests {
     fn gpus_and_tpm_have_steps_of_their_own_or_are_not_erased() {
         let erasure = seen(&[cleaning("erase_gpu_memory"), available()]);
         assert!(erasure.gpu_memory.is_erased() && !erasure.tpm.is_erased());
+        let updated = seen(&[cleaning("update_gpu_firmware"), available()]);
+        assert!(!updated.gpu_memory.is_erased(), "{updated:?}");
+    }
+
+    /// What is to be asked for after a cleaning by this step, by an agent that offers these.
+    fn asked(step: &str, offered: Option<&[&str]>) -> Vec<String> {
+        let mut running = cleaning(step);
+        if let Some(offered) = offered {
+            let of_deploy = |step: &&str| json!({"interface": "deploy", "step": step, "priority": 0});
+            let offered = json!({ "deploy": offered.iter().map(of_deploy).collect::<Vec<_>>() });
+            running.driver_internal_info.0.insert(AGENT_STEPS.to_owned(), offered);
+        }
+        let mut watch = Watch::default();
+        watch.note(&running);
+        watch.note(&available());
+        let asked = record(&watch, Some(&inventory()), &[]).steps_to_ask_for(&watch);
+        asked.into_iter().map(|step| step.step).collect()
     }
 
     #[test]
-    fn the_steps_that_the_agent_told_are_offered() {
-        let told = json!({"agent_cached_clean_steps": {"deploy": [{"step": "erase_devices", "interface": "deploy"}]}});
-        assert_eq!(offered(&node("clean wait", None, &told)), erase_disks());
+    fn what_is_left_is_asked_for_where_the_agent_has_a_step_for_it() {
+        let all = ["erase_devices", "erase_gpu_memory", "clear_tpm", "update_tpm_firmware"];
+        assert_eq!(asked("upgrade_firmware", Some(&all)), ["erase_devices", "erase_gpu_memory", "clear_tpm"]);
+        assert_eq!(asked("erase_devices", Some(&all)), ["erase_gpu_memory", "clear_tpm"]);
+        assert_eq!(asked("clear_tpm", Some(&all)), ["erase_devices", "erase_gpu_memory"]);
+        assert_eq!(asked("erase_devices", Some(&["erase_devices"])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_agent_whose_steps_nobody_saw_is_made_to_run() {
+        assert_eq!(asked("erase_devices", None), ["erase_devices_metadata"]);
+        assert_eq!(asked("erase_devices_metadata", None), ["erase_devices"]);
     }
 }

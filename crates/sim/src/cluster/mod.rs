@@ -35,6 +35,8 @@ struct Shared {
     away: AtomicBool,
     /// Whether disruption budgets allow no eviction.
     undisturbed: AtomicBool,
+    forbidden: AtomicBool,
+    approves: AtomicBool,
     requests: AtomicU64,
 }
 
@@ -58,6 +60,8 @@ impl Cluster {
             objects: Mutex::default(),
             away: AtomicBool::new(false),
             undisturbed: AtomicBool::new(false),
+            forbidden: AtomicBool::new(false),
+            approves: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         });
         let tasks = Tasks::new();
@@ -123,6 +127,16 @@ impl Cluster {
     /// Answers everything with 503, or no longer.
     pub fn set_away(&self, away: bool) {
         self.shared.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Answers everything with 403, as to a user whose role was taken away, or no longer.
+    pub fn set_forbidden(&self, forbidden: bool) {
+        self.shared.forbidden.store(forbidden, Ordering::Relaxed);
+    }
+
+    /// Lets bootstrap tokens have their certificates approved by the controller, as kubeadm sets it up, or no longer.
+    pub fn set_automatic_approval(&self, approves: bool) {
+        self.shared.approves.store(approves, Ordering::Relaxed);
     }
 
     /// Refuses every eviction with 429, as a PodDisruptionBudget that allows none, or no longer.

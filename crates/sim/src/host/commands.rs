@@ -208,15 +208,16 @@ fn one_step(step: &str, priority: u32) -> Value {
     json!({"step": step, "priority": priority, "interface": "deploy", "reboot_requested": false, "abortable": true})
 }
 
+/// Those of accelerators and TPM are run where they are asked for: automated cleaning leaves out what has priority 0.
 fn clean_steps(hardware: &Hardware) -> Value {
     let mut steps = json!({GENERIC: [
         one_step("erase_devices", 10), one_step("erase_devices_metadata", 99), one_step("erase_devices_express", 0),
     ]});
     if !hardware.gpus.is_empty() {
-        steps[ACCELERATORS] = json!([one_step("erase_gpu_memory", 50)]);
+        steps[ACCELERATORS] = json!([one_step("erase_gpu_memory", 0)]);
     }
     if hardware.tpm {
-        steps[TPM] = json!([one_step("clear_tpm", 40)]);
+        steps[TPM] = json!([one_step("clear_tpm", 0)]);
     }
     steps
 }

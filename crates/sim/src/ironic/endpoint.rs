@@ -189,6 +189,14 @@ impl IronicBuilder {
         self
     }
 
+    /// The clean steps that agents have, whether or not automated cleaning runs them; those that erase disks by default. Clients see
+    /// them while an agent runs.
+    #[must_use]
+    pub fn agent_steps(mut self, steps: Vec<Step>) -> Self {
+        self.settings.agent_steps = steps.into();
+        self
+    }
+
     /// What inspections find; `None` for a small server made up from the node's ports. It must not call the endpoint.
     #[must_use]
     pub fn inventory(
@@ -310,6 +318,9 @@ impl IronicEndpoint {
                 automated_clean: true,
                 provisioning_in_maintenance: true,
                 clean_steps: vec![Step::new("deploy", "erase_devices_metadata")],
+                agent_steps: ["erase_devices", "erase_devices_metadata", "erase_devices_express"]
+                    .map(|step| Step::new("deploy", step))
+                    .into(),
                 inventory: None,
                 credentials: None,
             },

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) provisioning_in_maintenance: bool,
     /// What automated cleaning does.
     pub(crate) clean_steps: Vec<Step>,
+    /// What agents have, of whatever priority.
+    pub(crate) agent_steps: Arc<[Step]>,
     pub(crate) inventory: Option<InventorySource>,
     pub(crate) credentials: Option<CredentialCheck>,
 }
@@ -238,7 +240,8 @@ impl Fleet {
         let ticket = self.ticket();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let ending = self.faults.ending(&node.uuid, node.name(), operation);
-        let mut job = Job::new(operation, node, steps, manual, ending);
+        let offered = Arc::clone(&self.settings.agent_steps);
+        let mut job = Job::new(operation, node, steps, manual, ending, offered);
         job.ticket = ticket;
         node.last_error = None;
         node.target = Some(job.target());

@@ -1,6 +1,7 @@
 //! What Ironic is doing to a node: the states that it goes through, how long each lasts, how it ends.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -99,6 +100,11 @@ impl Step {
         Ok(Self { given: Some(given.clone()), ..Self::new(text("interface")?, text("step")?) })
     }
 
+    /// Whether they are the same, whatever their arguments.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (&self.interface, &self.step) == (&other.interface, &other.step)
+    }
+
     fn is_hold(&self) -> bool {
         self.step == "hold"
     }
@@ -122,6 +128,8 @@ pub(crate) struct Job {
     pub(crate) manual: bool,
     /// What a rule makes of it.
     pub(crate) ending: Option<Ending>,
+    /// The clean steps that the agent tells of.
+    pub(crate) offered: Arc<[Step]>,
 }
 
 impl Job {
@@ -131,9 +139,24 @@ impl Job {
         steps: Vec<Step>,
         manual: bool,
         ending: Option<Ending>,
+        offered: Arc<[Step]>,
     ) -> Self {
         let phases = phases(operation, node, &steps);
-        Self { operation, phases, ticket: 0, steps, manual, ending }
+        Self { operation, phases, ticket: 0, steps, manual, ending, offered }
+    }
+
+    /// What the conductor keeps of a clean while it runs (`driver_internal_info`); the agent's steps from its first heartbeat on.
+    pub(crate) fn internal_info(&self) -> Value {
+        if self.operation != Operation::Clean || self.steps.is_empty() {
+            return json!({});
+        }
+        let mut info = json!({ "clean_steps": shown(&self.steps) });
+        let agent_runs = self.phases.front().is_some_and(|state| state.waits_for_agent());
+        if agent_runs {
+            info["clean_step_index"] = json!(0);
+            info["agent_cached_clean_steps"] = json!({ "deploy": shown(&self.offered) });
+        }
+        info
     }
 
     /// Where it leads when all goes well.
@@ -165,6 +188,10 @@ impl Job {
     pub(crate) fn step(&self) -> Value {
         self.steps.first().map_or_else(|| json!({}), Step::show)
     }
+}
+
+fn shown(steps: &[Step]) -> Value {
+    steps.iter().map(Step::show).collect()
 }
 
 /// The states that an operation leads through: with an agent it waits for the agent in between.

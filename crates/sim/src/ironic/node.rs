@@ -424,7 +424,8 @@ impl View<'_> {
                 }
                 info
             }
-            "driver_internal_info" | "raid_config" | "target_raid_config" => json!({}),
+            "driver_internal_info" => node.job.as_ref().map_or_else(|| json!({}), Job::internal_info),
+            "raid_config" | "target_raid_config" => json!({}),
             "fault" => text(node.fault.as_deref()),
             "last_error" => text(node.last_error.as_deref()),
             "maintenance_reason" => text(node.maintenance_reason.as_deref()),

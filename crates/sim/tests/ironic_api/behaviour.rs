@@ -200,6 +200,32 @@ async fn what_was_erased_between_uses_is_recorded() {
 }
 
 #[tokio::test]
+async fn what_the_agent_offers_is_seen_while_it_cleans_and_nothing_else_can_be_asked_of_it() {
+    let delays = Delays::none().with(S::CleanWait, std::time::Duration::from_mins(1));
+    let steps = vec![Step::new("deploy", "erase_devices_metadata"), Step::new("deploy", "clear_tpm")];
+    let (endpoint, api) = start(IronicEndpoint::builder().stepped().delays(delays).agent_steps(steps));
+    api.make_node("m1", MAC).await;
+    for verb in ["manage", "provide"] {
+        api.verb("m1", verb).await;
+    }
+    let told = || endpoint.request(Method::GET, "/v1/nodes/m1", None).1["driver_internal_info"].clone();
+    let offered = json!([
+        {"interface": "deploy", "step": "erase_devices_metadata"}, {"interface": "deploy", "step": "clear_tpm"},
+    ]);
+    assert_eq!(told()["agent_cached_clean_steps"]["deploy"], offered);
+    endpoint.step();
+    assert_eq!((told(), api.state("m1").await), (json!({}), "available".to_owned()));
+    for (step, state) in [("clear_tpm", "manageable"), ("erase_gpu_memory", "clean failed")] {
+        api.verb("m1", "manage").await;
+        let steps = json!([{"interface": "deploy", "step": step}]);
+        api.put("/v1/nodes/m1/states/provision", &json!({"target": "clean", "clean_steps": steps})).await;
+        assert_eq!(told()["clean_steps"], steps);
+        endpoint.step();
+        assert_eq!(api.state("m1").await, state, "{step}");
+    }
+}
+
+#[tokio::test]
 async fn every_verb_of_every_node_is_counted() {
     let (endpoint, api) = start(IronicEndpoint::builder());
     let uuid = api.make_available("m1", MAC).await;

@@ -71,14 +71,14 @@ impl Fleet {
         }
     }
 
-    /// The fake deploy interface has no steps; all others have what is asked for.
+    /// The fake deploy interface has no steps; all others have those of the agent. Other interfaces have what is asked for.
     pub(super) fn unsupported_step(&self, id: u64, job: &Job) -> Option<String> {
-        let node = self.nodes.get(&id)?;
-        let step = job.steps.iter().find(|step| step.interface == "deploy" && step.step != "hold")?;
-        (job.manual && node.is_fake("deploy")).then(|| {
-            let (uuid, step) = (&node.uuid, python(&step.show()));
-            format!("Cannot clean node {uuid}: node does not support this clean step: {step}")
-        })
+        let node = self.nodes.get(&id).filter(|_| job.manual)?;
+        let is_offered = |step: &Step| !node.is_fake("deploy") && job.offered.iter().any(|own| own.is(step));
+        let of_agent = |step: &&Step| step.interface == "deploy" && step.step != "hold";
+        let step = job.steps.iter().filter(of_agent).find(|step| !is_offered(step))?;
+        let (uuid, step) = (&node.uuid, python(&step.show()));
+        Some(format!("Cannot clean node {uuid}: node does not support this clean step: {step}"))
     }
 
     pub(super) fn cleaned(&mut self, id: u64, job: &Job, now: Duration) {
