@@ -99,7 +99,7 @@ fn attempts(record: &MachineRecord, problem: &Problem) -> u32 {
 /// Exponential, with up to a quarter of jitter taken off so that machines do not march in step.
 fn back_off(attempts: u32, random: u8) -> Duration {
     let full = SHORTEST_WAIT.saturating_mul(1 << attempts.min(9)).min(LONGEST_WAIT);
-    full - full / 1024 * u32::from(random)
+    full.saturating_sub(full / 1024 * u32::from(random))
 }
 
 fn random() -> u8 {
