@@ -7,6 +7,7 @@ use crate::secrets::Secrets;
 use crate::trouble::Trouble;
 use domain::base_cluster::{BaseClusterSpec, Join};
 use domain::{Digest, Name};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
@@ -17,12 +18,19 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use store::Store;
 
 /// Field manager of what the cell applies.
 const MANAGER: &str = "bailiwick";
 
 /// How long a listing serves.
 const FRESH: Duration = Duration::from_millis(300);
+
+/// By how much the clocks of API server and database may differ. A Date header is exact to the second (RFC 9110 §5.6.7).
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long a clock that was right is believed.
+const CLOCK_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +51,8 @@ pub(crate) struct BaseCluster {
     ready: tokio::sync::OnceCell<()>,
     /// Certificate requests as last listed: one listing serves all machines that wait at the same time.
     listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<CertificateSigningRequest>>)>>,
+    /// When its clock was last found to be right.
+    right: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for BaseCluster {
@@ -87,7 +97,13 @@ impl BaseClusters {
 
 async fn open(kubeconfig: &str) -> Result<BaseCluster, String> {
     let (client, ca) = connect(kubeconfig).await?;
-    Ok(BaseCluster { client, ca, ready: tokio::sync::OnceCell::new(), listed: tokio::sync::Mutex::default() })
+    Ok(BaseCluster {
+        client,
+        ca,
+        ready: tokio::sync::OnceCell::new(),
+        listed: tokio::sync::Mutex::default(),
+        right: tokio::sync::Mutex::default(),
+    })
 }
 
 /// A client of the API server that a kubeconfig names, and the CA of that server (PEM).
@@ -191,8 +207,44 @@ impl BaseCluster {
         Ok(())
     }
 
-    /// The token is there, and ends in time.
-    pub(crate) async fn ensure_token(&self, machine: &Name, token: &Token) -> Result<(), Trouble> {
+    /// The API server ends tokens by its own clock: where that is wrong, machines would come late without a fault of theirs.
+    pub(crate) async fn refuse_wrong_clock(&self, store: &Store) -> Result<(), Trouble> {
+        // Held while it is asked: one question serves all machines.
+        let mut right = self.right.lock().await;
+        if right.is_some_and(|at| at.elapsed() < CLOCK_FRESH) {
+            return Ok(());
+        }
+        let before = store.clock().await?;
+        let said = self.date().await?;
+        let after = store.clock().await?;
+        if let Some(said) = said
+            && (said.duration_since(before) < -SKEW || said.duration_since(after) > SKEW)
+        {
+            let message = "the clock of the base cluster's API server differs from the database's";
+            let problem = coded("basecluster.clock-skew", message);
+            return Err(Trouble::Passing(problem.difference(said.to_string(), after.to_string())));
+        }
+        *right = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The Date header of any answer.
+    async fn date(&self) -> Result<Option<Timestamp>, Trouble> {
+        let request = http::Request::get("/version").body(kube::client::Body::empty());
+        let Ok(request) = request else { return Ok(None) };
+        let answer = self.client.send(request).await;
+        let answer = answer.map_err(|error| trouble("tell the time", &error))?;
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp()))
+    }
+
+    /// The token is there, and ends then.
+    pub(crate) async fn ensure_token(
+        &self,
+        machine: &Name,
+        token: &Token,
+        until: Timestamp,
+    ) -> Result<(), Trouble> {
         let name = format!("bootstrap-token-{}", token.id);
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
@@ -200,7 +252,7 @@ impl BaseCluster {
             "stringData": {
                 "token-id": token.id,
                 "token-secret": token.secret.as_str(),
-                "expiration": token.until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                "expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 "usage-bootstrap-authentication": "true",
                 "auth-extra-groups": GROUP,
                 "description": format!("Machine/{machine} joins with this, once"),

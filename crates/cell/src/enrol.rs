@@ -7,9 +7,9 @@ use crate::trouble::Trouble;
 use domain::declaration::{MachineSpec, SiteSpec};
 use domain::inventory::Inventory;
 use domain::{Diagnose, Digest, Kind, MachineState, Name, Outcome, Spec, fact};
-use jiff::Timestamp;
 use redfish::{BmcGuard, Client, Credentials, Guards, Options, SpkiPin, Target, Trust, WalkOptions};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::{Guard, Holder, MachineRecord, Store, StoreError};
 use tokio::sync::Semaphore;
@@ -21,7 +21,26 @@ pub(crate) struct Enroller {
     pub secrets: Secrets,
     pub guards: Guards,
     pub requests_per_bmc: usize,
-    pub requests: Arc<Semaphore>,
+    pub requests: Requests,
+}
+
+/// Places for requests to the BMCs of each site: BMCs that hang hold up those of no other site.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    per_site: usize,
+    sites: Mutex<HashMap<Name, Arc<Semaphore>>>,
+}
+
+impl Requests {
+    pub(crate) fn new(per_site: usize) -> Self {
+        Self { per_site: per_site.max(1), sites: Mutex::default() }
+    }
+
+    fn of(&self, site: &Name) -> Arc<Semaphore> {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = sites.entry(site.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.per_site)));
+        Arc::clone(places)
+    }
 }
 
 /// How one BMC is talked to.
@@ -120,7 +139,7 @@ impl Enroller {
             read => read?,
         };
         check_identity(spec, &inventory)?;
-        let at = Timestamp::now();
+        let at = self.store.clock().await?;
         let facts = fact::from_inventory(&inventory, at);
         self.store.record_enrolment(&record.name, guard, &inventory, &facts, at).await?;
         Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
@@ -157,7 +176,7 @@ impl Enroller {
         let target = Target { url: spec.bmc.address.clone(), trust, networks };
         let options = Options {
             concurrency: self.requests_per_bmc,
-            shared: Some(Arc::clone(&self.requests)),
+            shared: Some(self.requests.of(&spec.site)),
             deadline: Some(DEADLINE),
             ..Options::default()
         };

@@ -43,6 +43,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Delete the binding of ClusterRole `system:certificates.k8s.io:certificatesigningrequests:nodeclient` that covers group `system:bootstrappers:bailiwick` or `system:bootstrappers`.",
     ),
     (
+        "basecluster.clock-skew",
+        "The clock of the base cluster's API server differs from the database's, so that bootstrap tokens would end early or late; nothing is deployed meanwhile.",
+        "Set the clock that is wrong: have both follow one time server.",
+    ),
+    (
         "basecluster.forbidden",
         "The cell's user may not do in the base cluster what it has to.",
         "Give it what `manifests/basecluster-clusterrole.yaml` lists.",
@@ -106,6 +111,21 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "join.wrong-group",
         "The bootstrap token is of another group than ours; the machine is quarantined.",
         "Look for who changed the Secret `bootstrap-token-…` in kube-system.",
+    ),
+    (
+        "limit.provisioner",
+        "As many machines as may speak with the provisioning service at once do so already.",
+        "Nothing to do if it answers; `bailiwick why` of the others tells if it does not. Raise `provisioner-at-once` if it bears more.",
+    ),
+    (
+        "limit.site",
+        "As many machines of the site as may be worked on at once are worked on already.",
+        "Nothing to do; raise `machines-per-site` if the cell and the site's BMC network bear more.",
+    ),
+    (
+        "machine.not-isolated",
+        "The machine is quarantined, and its node is not cordoned, or the provisioning service does not leave it alone yet. It is tried until both is confirmed.",
+        "See that the base cluster and the provisioning service answer; the message tells which does not. Nothing else to do: the next try comes by itself.",
     ),
     (
         "machine.under-way",

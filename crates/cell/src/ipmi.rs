@@ -7,7 +7,6 @@ use domain::declaration::{MachineSpec, SiteSpec};
 use domain::inventory::Requests;
 use domain::{Diagnose, IpmiAddress, MachineState, Outcome};
 use ipmi::{Client, Credentials, Identity, LoginEnd, Options, Privilege, Target};
-use jiff::Timestamp;
 use redfish::guard::Kind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ impl Enroller {
             let (identity, cost) = self.ipmi_identity(record, spec, address).await?;
             let inventory = identity.inventory(cost);
             check_identity(spec, &inventory)?;
-            let at = Timestamp::now();
+            let at = self.store.clock().await?;
             self.store.record_enrolment(&record.name, guard, &inventory, &identity.facts(at), at).await?;
             Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
         };

@@ -1,13 +1,12 @@
 //! Which machine is worked on when, by which replica. The queue is in the database (`store::queue`); this is the hand that
 //! takes from it.
 //!
-//! A machine never waits for another except for a place: so many steps at once in this replica, so many of one site across all
-//! replicas. What is claimed together is claimed in one statement and given back in one transaction, so that a step costs
-//! little more than what it records.
+//! A machine never waits for another except for a place: so many of one site are worked on at once, across all replicas. Each site
+//! has its own places, so that one whose BMCs or services hang holds up no other. What is claimed together is claimed in one
+//! statement and given back in one transaction, so that a step costs little more than what it records.
 
 use crate::error::coded;
 use crate::life::{Life, Next};
-use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +17,15 @@ use tokio_util::sync::CancellationToken;
 /// Time until the next try after the database failed.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 
+/// While machines are due that cannot be claimed, it is looked for them so often, and not after each event.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+
 /// Time until the next try after a step panicked, which is a mistake of ours.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// How much is done at once, and how long a replica that says nothing is believed to live.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Machines that this replica works on at once.
-    pub machines: usize,
     /// Machines of one site that all replicas work on at once.
     pub per_site: usize,
     /// See [`crate::Settings::lease`].
@@ -40,6 +40,10 @@ struct Hand {
     leases: HashMap<Id, Lease>,
     /// How many replicas live: each takes its share of a site's limit.
     replicas: usize,
+    /// Whether machines are due that could not be claimed.
+    full: bool,
+    /// Whether it may be dead by the database's clock.
+    silent: bool,
     /// When this replica last said that it lives.
     lived: Option<Instant>,
 }
@@ -57,6 +61,8 @@ pub(crate) async fn run(life: Arc<Life>, limits: Limits, stop: CancellationToken
         tasks: JoinSet::new(),
         leases: HashMap::new(),
         replicas: 1,
+        full: false,
+        silent: false,
         lived: None,
     };
     loop {
@@ -68,7 +74,7 @@ pub(crate) async fn run(life: Arc<Life>, limits: Limits, stop: CancellationToken
                 tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(STORE_PAUSE) => continue }
             }
         };
-        let full = hand.is_full();
+        let full = hand.full;
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
@@ -82,36 +88,43 @@ pub(crate) async fn run(life: Arc<Life>, limits: Limits, stop: CancellationToken
     }
 }
 
-impl Hand {
-    fn is_full(&self) -> bool {
-        self.tasks.len() >= self.limits.machines
-    }
+/// The part of a site's limit that each of so many replicas takes.
+pub(crate) fn share(per_site: usize, replicas: usize) -> usize {
+    (per_site / replicas.max(1)).max(1)
+}
 
+impl Hand {
     /// Says that this replica lives, and starts what is due. Gives the time until there is more to do.
     async fn take(&mut self) -> Result<Duration, StoreError> {
         let beat = self.limits.lease / 3;
-        if self.lived.is_none_or(|lived| lived.elapsed() >= beat) {
+        if self.silent || self.lived.is_none_or(|lived| lived.elapsed() >= beat) {
             let said = Instant::now();
+            self.silent = false;
             self.replicas = self.life.store.live(&self.replica, self.limits.lease).await?.max(1);
             self.lived = Some(said);
         }
-        if self.is_full() {
-            return Ok(beat);
-        }
         let turn = self.life.store.turn().await?;
+        self.full = false;
         for site in &turn.sites {
-            let share = (self.limits.per_site / self.replicas).max(1);
+            let share = share(self.limits.per_site, self.replicas);
             let busy = self.leases.values().filter(|lease| lease.site == *site).count();
-            let free = share.saturating_sub(busy).min(self.limits.machines - self.tasks.len());
+            let free = share.saturating_sub(busy);
             if free == 0 {
+                self.full = true;
                 continue;
             }
-            for lease in self.life.store.claim(&self.replica, site, free).await? {
+            let claimed = self.life.store.claim(&self.replica, site, free).await?;
+            if claimed.is_empty() {
+                // Others were faster, or this replica is dead by the database's clock: it says that it lives, and looks again.
+                self.silent = true;
+                self.full = true;
+            }
+            for lease in claimed {
                 let task = carry(Arc::clone(&self.life), lease.clone());
                 self.leases.insert(self.tasks.spawn(task).id(), lease);
             }
         }
-        Ok(turn.next.unwrap_or(beat).min(beat))
+        Ok(turn.next.unwrap_or(if self.full { FULL_PAUSE } else { beat }).min(beat))
     }
 
     /// Gives back what has ended, all at once.
@@ -131,16 +144,16 @@ impl Hand {
         }
     }
 
-    fn ended(&mut self, end: Result<(Id, (Lease, Next)), JoinError>) -> Option<(Lease, Option<Timestamp>)> {
+    fn ended(&mut self, end: Result<(Id, (Lease, Next)), JoinError>) -> Option<(Lease, Option<Duration>)> {
         match end {
             Ok((id, (lease, next))) => {
                 self.leases.remove(&id);
-                Some((lease, next.due()))
+                Some((lease, next.pause()))
             }
             Err(error) => {
                 tracing::error!(code = coded("api.internal", "").code, "a step ended badly: {error}");
                 let lease = self.leases.remove(&error.id())?;
-                Some((lease, Next::after(AFTER_PANIC).due()))
+                Some((lease, Some(AFTER_PANIC)))
             }
         }
     }
@@ -168,7 +181,7 @@ async fn carry(life: Arc<Life>, lease: Lease) -> (Lease, Next) {
             Ok(next) => return (lease, next),
             Err(error) => {
                 tracing::error!(machine = %lease.machine, code = error.code(), "nothing could be recorded: {error}");
-                return (lease, Next::after(STORE_PAUSE));
+                return (lease, Next::After(STORE_PAUSE));
             }
         }
     }

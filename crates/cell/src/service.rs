@@ -2,7 +2,7 @@
 
 use crate::agents;
 use crate::api::{self, Api};
-use crate::enrol::Enroller;
+use crate::enrol::{Enroller, Requests};
 use crate::error::CellError;
 use crate::life::Life;
 use crate::listen;
@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use crate::world::Snapshots;
 use domain::Name;
 use domain::principal::Role;
+use jiff::SignedDuration;
 use redfish::Guards;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{BmcAccount, Store, StoreError, StoreOptions};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -75,15 +76,11 @@ impl Cell {
             secrets: Secrets::new(settings.secrets_dir.clone()),
             guards: Guards::default(),
             requests_per_bmc: settings.requests_per_bmc.max(1),
-            requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
+            requests: Requests::new(settings.requests_per_site),
         };
         let inviter = agents.as_ref().and_then(|agents| agents.inviter.clone());
         let life = Arc::new(Life::new(enroller, cell.clone(), provisioners, inviter, settings.refresh));
-        let limits = Limits {
-            machines: settings.machines_at_once.max(1),
-            per_site: settings.machines_per_site.max(1),
-            lease: settings.lease,
-        };
+        let limits = Limits { per_site: settings.machines_per_site.max(1), lease: settings.lease };
         tasks.spawn(reconcile::run(life, limits, stop.clone()));
         let publisher = Publisher {
             store: store.clone(),
@@ -101,6 +98,7 @@ impl Cell {
             cell,
             status,
             hosts: hosts(&settings, address),
+            machines_per_site: settings.machines_per_site.max(1),
             authority: agents.as_ref().map(|agents| Arc::clone(&agents.authority)),
             stop: stop.clone(),
         };
@@ -155,6 +153,11 @@ impl RunningCell {
     /// What it was started with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// From now on the cell reads its database's clock as so much later: see [`Store::put_clock_forward`]. For tests.
+    pub fn put_clock_forward(&self, by: SignedDuration) {
+        self.store.put_clock_forward(by);
     }
 
     /// Stops taking calls, ends what is under way, closes the database.
@@ -218,12 +221,11 @@ async fn first_token(store: &Store, path: &Path) -> Result<(), CellError> {
         return Ok(());
     }
     let tokens = store.tokens().await?;
-    let live =
-        |name: &str| tokens.iter().any(|token| token.name == name && token.is_live(jiff::Timestamp::now()));
+    let now = store.clock().await?;
+    let live = |name: &str| tokens.iter().any(|token| token.name == name && token.is_live(now));
     if live(NAME) {
-        let another = tokens.iter().any(|token| {
-            token.name != NAME && token.role == Role::Admin && token.is_live(jiff::Timestamp::now())
-        });
+        let another =
+            tokens.iter().any(|token| token.name != NAME && token.role == Role::Admin && token.is_live(now));
         if another {
             // Deleted on purpose, since there is another way in.
             return Ok(());

@@ -31,16 +31,14 @@ pub struct Settings {
     pub cluster_user: String,
     /// Provisioning services.
     pub provisioners: Vec<ProvisionerSettings>,
-    /// Machines worked on at once.
-    pub machines_at_once: usize,
-    /// Machines of one site worked on at once, by all replicas together.
+    /// Machines of one site worked on at once, by all replicas together. Each site has its own.
     pub machines_per_site: usize,
     /// How long a replica that says nothing is believed to live: after that, others take over its machines.
     pub lease: Duration,
     /// Requests at once to one BMC.
     pub requests_per_bmc: usize,
-    /// Requests at once to all BMCs together.
-    pub requests_at_once: usize,
+    /// Requests at once to all BMCs of one site. Each site has its own.
+    pub requests_per_site: usize,
     /// How long an inventory stays fresh.
     pub refresh: Duration,
     /// The listener for agents. `None`: no agents, and so no slices in clusters.
@@ -102,11 +100,10 @@ impl Settings {
             sinks: Vec::new(),
             cluster_user: "bailiwick-cell".to_owned(),
             provisioners: Vec::new(),
-            machines_at_once: 32,
             machines_per_site: 64,
             lease: Duration::from_secs(15),
             requests_per_bmc: 4,
-            requests_at_once: 128,
+            requests_per_site: 128,
             refresh: Duration::from_hours(1),
             agents: None,
         }

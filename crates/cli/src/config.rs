@@ -68,10 +68,7 @@ pub(crate) struct Keys {
     /// User name under which the cell writes to clusters; the admission policy lets only this user write [default: bailiwick-cell]
     #[arg(long, env = "BAILIWICK_CLUSTER_USER", hide_env_values = true, value_name = "NAME")]
     pub(crate) cluster_user: Option<String>,
-    /// Machines worked on at once [default: 32]
-    #[arg(long, env = "BAILIWICK_MACHINES_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
-    pub(crate) machines_at_once: Option<usize>,
-    /// Machines of one site worked on at once, by all replicas together [default: 64]
+    /// Machines of one site worked on at once, by all replicas together; each site has its own [default: 64]
     #[arg(long, env = "BAILIWICK_MACHINES_PER_SITE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) machines_per_site: Option<usize>,
     /// How long a replica that says nothing is believed to live; then others take over its machines [default: 15s]
@@ -113,9 +110,9 @@ pub(crate) struct Keys {
     /// Requests at once to one BMC [default: 4]
     #[arg(long, env = "BAILIWICK_REQUESTS_PER_BMC", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
     pub(crate) requests_per_bmc: Option<usize>,
-    /// Requests at once to all BMCs together [default: 128]
-    #[arg(long, env = "BAILIWICK_REQUESTS_AT_ONCE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
-    pub(crate) requests_at_once: Option<usize>,
+    /// Requests at once to all BMCs of one site; each site has its own [default: 128]
+    #[arg(long, env = "BAILIWICK_REQUESTS_PER_SITE", hide_env_values = true, value_name = "N", value_parser = at_least_one)]
+    pub(crate) requests_per_site: Option<usize>,
     /// How long an inventory stays fresh, such as 30m or 1h [default: 1h]
     #[arg(long, env = "BAILIWICK_REFRESH", hide_env_values = true, value_name = "SPAN")]
     pub(crate) refresh: Option<Span>,
@@ -174,7 +171,6 @@ impl Keys {
             publish_kubeconfig: self.publish_kubeconfig.or(file.publish_kubeconfig),
             publish_context: self.publish_context.or(file.publish_context),
             cluster_user: self.cluster_user.or(file.cluster_user),
-            machines_at_once: self.machines_at_once.or(file.machines_at_once),
             machines_per_site: self.machines_per_site.or(file.machines_per_site),
             lease: self.lease.or(file.lease),
             ironic_url: self.ironic_url.or(file.ironic_url),
@@ -189,7 +185,7 @@ impl Keys {
             metal3_erases_disks: self.metal3_erases_disks.or(file.metal3_erases_disks),
             provisioner_at_once: self.provisioner_at_once.or(file.provisioner_at_once),
             requests_per_bmc: self.requests_per_bmc.or(file.requests_per_bmc),
-            requests_at_once: self.requests_at_once.or(file.requests_at_once),
+            requests_per_site: self.requests_per_site.or(file.requests_per_site),
             refresh: self.refresh.or(file.refresh),
             agent_listen: self.agent_listen.or(file.agent_listen),
             agent_url: self.agent_url.or(file.agent_url),
@@ -219,9 +215,8 @@ impl Keys {
         settings.machines_per_site = self.machines_per_site.unwrap_or(default.machines_per_site);
         settings.lease = self.lease.map_or(default.lease, Span::duration);
         settings.cluster_user = self.cluster_user.unwrap_or(default.cluster_user);
-        settings.machines_at_once = self.machines_at_once.unwrap_or(default.machines_at_once);
         settings.requests_per_bmc = self.requests_per_bmc.unwrap_or(default.requests_per_bmc);
-        settings.requests_at_once = self.requests_at_once.unwrap_or(default.requests_at_once);
+        settings.requests_per_site = self.requests_per_site.unwrap_or(default.requests_per_site);
         settings.refresh = self.refresh.map_or(default.refresh, Span::duration);
         settings
     }
@@ -381,7 +376,6 @@ publish-cluster = true
 publish-kubeconfig = "/k"
 publish-context = "c"
 cluster-user = "u"
-machines-at-once = 1
 machines-per-site = 4
 lease = "10s"
 ironic-url = "http://127.0.0.1:6385"
@@ -396,7 +390,7 @@ metal3-namespace = "n"
 metal3-erases-disks = true
 provisioner-at-once = 5
 requests-per-bmc = 2
-requests-at-once = 3
+requests-per-site = 3
 refresh = "30m"
 agent-listen = "127.0.0.1:2"
 agent-url = "https://cell.example:8461"

@@ -131,6 +131,7 @@ async fn history_tells_the_whole_life_in_its_order() {
         "machine.available",
         "machine.provisioning",
         "machine.token-made",
+        "machine.deployed",
         "machine.certificate-approved",
         "machine.verifying",
         "machine.in-service",

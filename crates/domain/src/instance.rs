@@ -26,6 +26,11 @@ pub struct Instance {
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_made: Option<Timestamp>,
+    /// When the image was first seen to run: from then on the machine has to join before its token ends. `null` before, while the
+    /// token is renewed.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed: Option<Timestamp>,
     /// The one certificate request of a node that was approved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approval>,

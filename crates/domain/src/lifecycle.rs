@@ -13,6 +13,7 @@ use crate::problem::Problem;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The durable state of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -160,6 +161,8 @@ pub enum Step {
     WriteOff,
     /// Set it aside.
     SetAside,
+    /// See that no pod goes there and that the provisioning service leaves it alone, until both is confirmed.
+    Isolate,
     /// Let it back in.
     Readmit,
 }
@@ -237,6 +240,7 @@ pub const STEPS: &[StepInfo] = steps! {
     Retire:   Compliant    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Inspected    => [Retired],                    [Erased],            minutes(2),  "leaving the provisioning service";
     Retire:   Enrolled     => [Retired],                    [],                  minutes(2),  "leaving the provisioning service";
+    Isolate:  Quarantined  => [],                           [],                  minutes(1),  "keeping it apart from pods and from the provisioning service";
     WriteOff: Declared     => [Retired],                    [],                  minutes(2),  "giving it up as lost";
     WriteOff: Discovered   => [Retired],                    [],                  minutes(2),  "giving it up as lost";
     WriteOff: Enrolled     => [Retired],                    [],                  minutes(2),  "giving it up as lost";
@@ -272,6 +276,7 @@ impl Step {
             Self::Retire => "retire",
             Self::WriteOff => "write-off",
             Self::SetAside => "set-aside",
+            Self::Isolate => "isolate",
             Self::Readmit => "readmit",
         }
     }
@@ -296,7 +301,7 @@ pub fn next(state: MachineState, goal: &Goal, node_of: Option<&crate::Name>) -> 
         return (state != S::Retired).then_some(Step::WriteOff);
     }
     if *goal == Goal::Quarantined && state != S::Retired {
-        return (state != S::Quarantined).then_some(Step::SetAside);
+        return Some(if state == S::Quarantined { Step::Isolate } else { Step::SetAside });
     }
     let stays = match goal {
         Goal::Serve(cluster) | Goal::Drained(cluster) => node_of == Some(cluster),
@@ -347,12 +352,12 @@ pub struct Waiting {
 pub enum Outcome {
     /// The machine moved on.
     Advance(MachineState),
-    /// Try again then.
+    /// Try again after that. A span: when that is, the database's clock says, which all replicas share.
     Wait {
         /// Why.
         problem: Problem,
-        /// When.
-        until: Timestamp,
+        /// How long.
+        pause: Duration,
     },
     /// Nothing to do until something else changes.
     Done,
@@ -388,7 +393,7 @@ mod tests {
         while let Some(step) = next(state, goal, node_of.as_ref()) {
             let stays = matches!(goal, Goal::Serve(cluster) | Goal::Drained(cluster) if node_of.as_ref() == Some(cluster));
             state = match (step, state) {
-                (Step::Watch, _) => break,
+                (Step::Watch | Step::Isolate, _) => break,
                 (Step::SetAside, _) => MachineState::Quarantined,
                 (Step::Drain, _) if stays && matches!(goal, Goal::Drained(_)) => break,
                 (Step::Drain, _) if stays => MachineState::Verifying,

@@ -108,7 +108,7 @@ pub(crate) struct Counting {
     pub(crate) requests: AtomicU64,
     pub(crate) bytes: AtomicU64,
     in_flight: AtomicU64,
-    peak: AtomicU64,
+    pub(crate) peak: AtomicU64,
 }
 
 /// One request as it arrived.

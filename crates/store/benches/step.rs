@@ -9,7 +9,6 @@
 
 use bailiwick_store::{Lease, Store, StoreOptions};
 use domain::Name;
-use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::error::Error;
@@ -124,7 +123,7 @@ async fn claimed(store: &Store, together: usize) -> Result<Duration, Box<dyn Err
         for lease in store.claim("replica", &site, together).await? {
             record(store, &lease, done).await?;
             done += 1;
-            back.push((lease, Some(Timestamp::now())));
+            back.push((lease, Some(Duration::ZERO)));
         }
         store.release(&back).await?;
     }

@@ -1,10 +1,10 @@
 //! Agents: their one-time tokens, their enrolments, and what is known of them. Times that decide are the database's.
 
+use crate::clock::millis;
 use crate::error::StoreError;
 use crate::machines::{CELL, MachineRecord, state, subject};
 use crate::open::Store;
 use crate::queue::Guard;
-use crate::reports::millis;
 use crate::rows::Read as _;
 use crate::write::Write;
 use domain::agent::{PreparedDevice, Report, ScrubRecord};
@@ -267,11 +267,6 @@ impl Store {
             .await?;
         is_current(machine, row.as_ref(), enrolment)?;
         row.ok_or_else(|| AgentError::Ended(machine.clone()))?.time("present")
-    }
-
-    /// The time by the database's clock: what expires, expires by it.
-    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
-        sqlx::query(self.sql("SELECT NOW AS present")).fetch_one(&self.inner.readers).await?.time("present")
     }
 
     /// All agents, by machine.

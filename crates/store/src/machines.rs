@@ -9,6 +9,7 @@ use domain::{Digest, Fact, Instance, Inventory, Kind, MachineState, Name, Proble
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
+use std::time::Duration;
 
 /// The actor of what the cell does by itself.
 pub(crate) const CELL: &str = "cell";
@@ -161,14 +162,14 @@ impl Store {
         write.commit().await
     }
 
-    /// A step of the machine came to nothing, and is tried again at `until`, or after a changed declaration. The code alone
+    /// A step of the machine came to nothing, and is tried again after a pause, or after a changed declaration. The code alone
     /// decides whether this is a new reason: only then `since` starts anew and an event is written.
     pub async fn record_waiting(
         &self,
         machine: &Name,
         guard: impl Into<Guard>,
         problem: &Problem,
-        until: Option<Timestamp>,
+        pause: Option<Duration>,
     ) -> Result<Waiting, StoreError> {
         let mut write = self.write().await?;
         let record = write.machine_at(machine, guard.into()).await?;
@@ -176,7 +177,7 @@ impl Store {
         let waiting = Waiting {
             problem: problem.clone(),
             since: before.as_ref().map_or(write.now, |waiting| waiting.since),
-            until,
+            until: pause.map(|pause| write.now.saturating_add(pause).unwrap_or(Timestamp::MAX)),
             attempts: before.as_ref().map_or(0, |waiting| waiting.attempts).saturating_add(1),
         };
         sqlx::query("UPDATE machines SET waiting = $1 WHERE name = $2")
@@ -260,19 +261,12 @@ impl Write {
         Ok(())
     }
 
-    /// Those that wait without a time at which they are tried again.
-    pub(crate) async fn waiting_for_people(&mut self) -> Result<Vec<(Name, Waiting)>, StoreError> {
+    /// All that wait.
+    pub(crate) async fn waiting(&mut self) -> Result<Vec<(Name, Waiting)>, StoreError> {
         let rows = sqlx::query("SELECT name, waiting FROM machines WHERE waiting IS NOT NULL ORDER BY name")
             .fetch_all(self.connection())
             .await?;
-        let mut found = Vec::new();
-        for row in rows {
-            let waiting: Waiting = row.json("waiting")?;
-            if waiting.until.is_none() {
-                found.push((row.name("name")?, waiting));
-            }
-        }
-        Ok(found)
+        rows.iter().map(|row| Ok((row.name("name")?, row.json("waiting")?))).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening a database: first look, then decide, only then change anything.
 
 use crate::agents::Cache;
+use crate::clock::Ahead;
 use crate::error::StoreError;
 use crate::place::{Backend, Lock, Place};
 use crate::rows::Read as _;
@@ -79,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) newest: watch::Sender<i64>,
     pub(crate) probes: Cache<Probe>,
     pub(crate) models: Cache<Inventory>,
+    pub(crate) ahead: Ahead,
     /// Held as long as the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -163,6 +165,7 @@ impl Store {
             newest,
             probes: Cache::default(),
             models: Cache::default(),
+            ahead: Ahead::default(),
             lock: Mutex::new(lock),
         };
         let store = Self { inner: Arc::new(inner) };

@@ -468,16 +468,22 @@ impl Write {
     }
 
     /// A machine that waits until people change a declaration is tried again when a site or jurisdiction changes: its own
-    /// declaration need not be the one that was wrong.
+    /// declaration need not be the one that was wrong. One that waits for its firmware, and is looked at again by itself, is tried
+    /// again when a profile changes.
     async fn retry_after(&mut self, plan: &Plan, actor: &str) -> Result<(), StoreError> {
         let concerns =
             |change: &Change| !matches!(change.kind, Kind::Machine | Kind::Assignment | Kind::GpuClass);
         if !plan.changes.iter().any(concerns) {
             return Ok(());
         }
-        for (machine, waiting) in self.waiting_for_people().await? {
-            self.stop_waiting(&machine, &waiting, actor).await?;
-            self.wake(&machine).await?;
+        let profiles = plan.changes.iter().any(|change| change.kind == Kind::FirmwareProfile);
+        for (machine, waiting) in self.waiting().await? {
+            if waiting.until.is_none() {
+                self.stop_waiting(&machine, &waiting, actor).await?;
+                self.wake(&machine).await?;
+            } else if profiles && waiting.problem.code.starts_with("firmware.") {
+                self.wake(&machine).await?;
+            }
         }
         Ok(())
     }

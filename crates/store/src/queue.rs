@@ -4,6 +4,7 @@
 //! with each claim: what a replica records that lost its lease is refused. Times are the database's, so that replicas whose
 //! clocks differ agree (DESIGN §7).
 
+use crate::clock::millis;
 use crate::error::StoreError;
 use crate::machines::subject;
 use crate::open::Store;
@@ -11,7 +12,6 @@ use crate::place::Backend;
 use crate::rows::Read as _;
 use crate::write::Write;
 use domain::Name;
-use jiff::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::{Acquire as _, Any, AnyConnection};
 use std::time::Duration;
@@ -51,13 +51,18 @@ impl Lease {
         Guard { generation, epoch: Some(self.epoch) }
     }
 
-    async fn end(&self, connection: &mut AnyConnection, due: Option<Timestamp>) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE queue SET replica = NULL, due = CASE WHEN woken > $1 THEN 0 ELSE $2 END \
+    async fn end(
+        &self,
+        store: &Store,
+        connection: &mut AnyConnection,
+        pause: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        sqlx::query(store.sql(
+            "UPDATE queue SET replica = NULL, due = CASE WHEN woken > $1 THEN 0 ELSE NOW + $2 END \
              WHERE machine = $3 AND epoch = $4 AND replica = $5",
-        )
+        ))
         .bind(self.woken)
-        .bind(due.map(Timestamp::as_millisecond))
+        .bind(pause.map(millis))
         .bind(self.machine.as_str())
         .bind(self.epoch)
         .bind(&self.replica)
@@ -65,6 +70,15 @@ impl Lease {
         .await?;
         Ok(())
     }
+}
+
+/// A machine that is due, and that nobody works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// How many machines of its site are worked on.
+    pub held: usize,
+    /// How many replicas live, which share the site's limit.
+    pub replicas: usize,
 }
 
 /// How much is due, and when there will be more.
@@ -76,23 +90,9 @@ pub struct Turn {
     pub next: Option<Duration>,
 }
 
-/// Milliseconds since 1970, by the database's clock.
-const SQLITE_NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
-const POSTGRES_NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
-
 /// Nobody that lives works on it.
-const FREE: &str =
+pub(crate) const FREE: &str =
     "(q.replica IS NULL OR NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = q.replica AND r.until > NOW))";
-
-/// SQL in the words of the database: `NOW` is its time, in milliseconds.
-pub(crate) fn timed(backend: Backend, text: &str) -> sqlx::AssertSqlSafe<String> {
-    let (now, skip) = match backend {
-        Backend::Sqlite => (SQLITE_NOW, ""),
-        // Rows that another replica is just claiming are passed over instead of waited for.
-        Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
-    };
-    sqlx::AssertSqlSafe(text.replace("FREE", FREE).replace("SKIP", skip).replace("NOW", now))
-}
 
 /// A connection to write leases with.
 pub(crate) struct LeaseWriter {
@@ -102,10 +102,6 @@ pub(crate) struct LeaseWriter {
 }
 
 impl Store {
-    pub(crate) fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
-        timed(self.inner.backend, text)
-    }
-
     pub(crate) async fn lease_writer(&self) -> Result<LeaseWriter, StoreError> {
         let writer = self.inner.writer.acquire().await?;
         Ok(match &self.inner.leases {
@@ -116,13 +112,12 @@ impl Store {
 
     /// The replica lives for so long from now. Gives the number of those that live; forgets those that are long dead.
     pub async fn live(&self, replica: &str, lease: Duration) -> Result<usize, StoreError> {
-        let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 4);
         sqlx::query(self.sql(
             "INSERT INTO replicas (id, until) VALUES ($1, NOW + $2) \
              ON CONFLICT (id) DO UPDATE SET until = excluded.until",
         ))
         .bind(replica)
-        .bind(lease)
+        .bind(millis(lease))
         .execute(&self.inner.writer)
         .await?;
         sqlx::query(self.sql("DELETE FROM replicas WHERE until < NOW - 3600000"))
@@ -148,6 +143,22 @@ impl Store {
         Ok(())
     }
 
+    /// How a machine that is due waits for its turn; `None` where it is not due, or somebody works on it.
+    pub async fn overdue(&self, machine: &Name) -> Result<Option<Overdue>, StoreError> {
+        let row = sqlx::query(self.sql(
+            "SELECT \
+             (SELECT COUNT(*) FROM queue p JOIN replicas r ON r.id = p.replica AND r.until > NOW WHERE p.site = q.site) AS held, \
+             (SELECT COUNT(*) FROM replicas r WHERE r.until > NOW) AS replicas \
+             FROM queue q WHERE q.machine = $1 AND q.due <= NOW AND FREE",
+        ))
+        .bind(machine.as_str())
+        .fetch_optional(&self.inner.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let count = |column| Ok::<_, StoreError>(usize::try_from(row.number(column)?).unwrap_or_default());
+        Ok(Some(Overdue { held: count("held")?, replicas: count("replicas")? }))
+    }
+
     /// Which sites have work now, and when there will be more.
     pub async fn turn(&self) -> Result<Turn, StoreError> {
         let rows = sqlx::query(self.sql(
@@ -168,13 +179,15 @@ impl Store {
         Ok(Turn { sites, next: pause.map(Duration::from_millis) })
     }
 
-    /// Claims machines of a site that are due, the longest overdue first, at most so many.
+    /// Claims machines of a site that are due, the longest overdue first, at most so many. A replica whose time is up by the
+    /// database's clock, which may have jumped, claims none: another could take them away again at once.
     pub async fn claim(&self, replica: &str, site: &Name, at_most: usize) -> Result<Vec<Lease>, StoreError> {
         let mut writer = self.lease_writer().await?;
         // Picked once: PostgreSQL may run a plain subquery again for each row, and claim more than it was asked for.
         let rows = sqlx::query(self.sql(
             "WITH picked AS MATERIALIZED (\
              SELECT q.machine FROM queue q WHERE q.site = $2 AND q.due <= NOW AND FREE \
+             AND EXISTS (SELECT 1 FROM replicas l WHERE l.id = $1 AND l.until > NOW) \
              ORDER BY q.due, q.machine LIMIT $3 SKIP) \
              UPDATE queue SET replica = $1, epoch = epoch + 1 WHERE machine IN (SELECT machine FROM picked) \
              RETURNING machine, site, epoch, woken",
@@ -197,19 +210,19 @@ impl Store {
             .collect()
     }
 
-    /// Gives leases back, each with the time at which its machine is due again; `None`: not before something wakes it. One
+    /// Gives leases back, each with the time until its machine is due again; `None`: not before something wakes it. One
     /// that was woken meanwhile is due at once.
-    pub async fn release(&self, leases: &[(Lease, Option<Timestamp>)]) -> Result<(), StoreError> {
+    pub async fn release(&self, leases: &[(Lease, Option<Duration>)]) -> Result<(), StoreError> {
         if leases.is_empty() {
             return Ok(());
         }
         let mut writer = self.lease_writer().await?;
-        if let [(lease, due)] = leases {
-            return lease.end(&mut writer.connection, *due).await;
+        if let [(lease, pause)] = leases {
+            return lease.end(self, &mut writer.connection, *pause).await;
         }
         let mut transaction = writer.connection.begin().await?;
-        for (lease, due) in leases {
-            lease.end(&mut transaction, *due).await?;
+        for (lease, pause) in leases {
+            lease.end(self, &mut transaction, *pause).await?;
         }
         transaction.commit().await?;
         Ok(())

@@ -1,10 +1,10 @@
 //! What agents report, and when their silence counts. Times that decide are the database's.
 
 use crate::agents::{AgentError, EnrolmentId, is_current};
+use crate::clock::millis;
 use crate::error::StoreError;
 use crate::machines::{CELL, subject};
 use crate::open::Store;
-use crate::queue::timed;
 use crate::rows::{Read as _, clean, to_json};
 use crate::write::Write;
 use domain::agent::{MOST_SCRUBS, Report, ScrubRecord};
@@ -190,8 +190,7 @@ impl Write {
         }
         self.tell_problems(machine, report, earlier.as_ref()).await?;
         self.tell_scrubs(machine, &scrubs[scrubs.len() - new_scrubs..]).await?;
-        let update = timed(
-            self.backend(),
+        let update = self.sql(
             "UPDATE agents SET report = $1, said = $2, registered = $3, alive = 1, \
              reported_at = NOW, until = NOW + $4, \
              probe_until = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NOW + $4 ELSE probe_until END WHERE machine = $6",
@@ -210,10 +209,8 @@ impl Write {
 
     /// It came, whatever it says. One that was silent stays so until what it says is kept.
     async fn sign_of_life(&mut self, machine: &Name, patience: Duration) -> Result<(), StoreError> {
-        let sql = timed(
-            self.backend(),
-            "UPDATE agents SET reported_at = NOW, until = NOW + $1 WHERE machine = $2 AND alive = 1",
-        );
+        let sql = self
+            .sql("UPDATE agents SET reported_at = NOW, until = NOW + $1 WHERE machine = $2 AND alive = 1");
         sqlx::query(sql).bind(millis(patience)).bind(machine.as_str()).execute(self.connection()).await?;
         Ok(())
     }
@@ -298,9 +295,4 @@ fn problems_of(report: Option<&Value>) -> Vec<Problem> {
 /// Digest of all of a report but the body of its probe, for which its digest stands.
 fn said(report: &Report) -> Result<Digest, StoreError> {
     Ok(Digest::of(to_json(&Report { probe: None, ..report.clone() })?.as_bytes()))
-}
-
-/// As the database counts spans.
-pub(crate) fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
 }

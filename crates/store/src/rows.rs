@@ -9,12 +9,6 @@ use sqlx::any::AnyRow;
 use std::borrow::Cow;
 use std::str::FromStr;
 
-/// The present, as exact as the database keeps it.
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
-}
-
 /// Text that both databases take: PostgreSQL refuses NUL, which a BMC may well send.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }

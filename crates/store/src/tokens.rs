@@ -2,13 +2,14 @@
 
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::rows::{Read as _, corrupt, now};
+use crate::rows::{Read as _, corrupt};
 use domain::Digest;
 use domain::principal::{Principal, Role};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::any::AnyRow;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// By this people and secret scanners know a token of Bailiwick.
@@ -43,7 +44,7 @@ impl Store {
         &self,
         name: &str,
         role: Role,
-        expires_at: Option<Timestamp>,
+        life: Option<Duration>,
         actor: &str,
     ) -> Result<Zeroizing<String>, StoreError> {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -61,6 +62,7 @@ impl Store {
             sqlx::query("DELETE FROM tokens WHERE name = $1").bind(name).execute(write.connection()).await?;
         }
         let now = write.now;
+        let expires_at = life.map(|life| now.saturating_add(life).unwrap_or(Timestamp::MAX));
         sqlx::query(
             "INSERT INTO tokens (name, role, digest, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
         )
@@ -80,12 +82,13 @@ impl Store {
     /// Who a token stands for; `None` for one that is unknown, expired or revoked. It is looked up by its digest, so the
     /// time that takes tells nothing about a token that is nearly right.
     pub async fn authenticate(&self, token: &str) -> Result<Option<Principal>, StoreError> {
-        let row = sqlx::query("SELECT * FROM tokens WHERE digest = $1")
+        let row = sqlx::query(self.sql("SELECT t.*, NOW AS present FROM tokens t WHERE t.digest = $1"))
             .bind(Digest::of(token.as_bytes()).to_string())
             .fetch_optional(&self.inner.readers)
             .await?;
-        let Some(record) = row.as_ref().map(record).transpose()? else { return Ok(None) };
-        let live = record.is_live(now());
+        let Some(row) = row else { return Ok(None) };
+        let record = record(&row)?;
+        let live = record.is_live(row.time("present")?);
         Ok(live.then_some(Principal { name: record.name, role: record.role }))
     }
 

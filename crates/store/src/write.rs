@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::open::{Inner, Store};
 use crate::place::Backend;
-use crate::rows::{Read as _, clean, now};
+use crate::rows::{Read as _, clean};
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::{Any, AnyConnection, Transaction};
@@ -19,7 +19,7 @@ pub(crate) struct Write {
     transaction: Transaction<'static, Any>,
     inner: Arc<Inner>,
     last_event: Option<i64>,
-    /// The time of all that it writes.
+    /// The time of all that it writes, by the database's clock.
     pub(crate) now: Timestamp,
 }
 
@@ -27,7 +27,7 @@ impl Store {
     /// Starts a writing transaction, once the one before has ended.
     pub(crate) async fn write(&self) -> Result<Write, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let transaction = match inner.backend {
+        let mut transaction = match inner.backend {
             // IMMEDIATE: a transaction that reads first and then has to wait for another writer could only fail.
             Backend::Sqlite => match inner.writer.begin_with(IMMEDIATE).await {
                 Ok(transaction) => transaction,
@@ -39,23 +39,25 @@ impl Store {
                 }
                 Err(error) => return Err(error.into()),
             },
-            // Without the lock, events of a slower transaction would appear behind those that a listener has read.
-            Backend::Postgres => {
-                let mut transaction = inner.writer.begin().await?;
-                sqlx::query("SELECT pg_advisory_xact_lock($1)")
-                    .bind(WRITERS)
-                    .execute(&mut *transaction)
-                    .await?;
-                transaction
-            }
+            Backend::Postgres => inner.writer.begin().await?,
         };
-        Ok(Write { transaction, inner, last_event: None, now: now() })
+        let begun = match inner.backend {
+            Backend::Sqlite => sqlx::query(inner.sql("SELECT NOW AS present")),
+            // Without the lock, events of a slower transaction would appear behind those that a listener has read. The time is
+            // that at which it is held.
+            Backend::Postgres => sqlx::query(inner.sql(
+                "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) SELECT NOW AS present FROM turn",
+            ))
+            .bind(WRITERS),
+        };
+        let now = begun.fetch_one(&mut *transaction).await?.time("present")?;
+        Ok(Write { transaction, inner, last_event: None, now })
     }
 }
 
 impl Write {
-    pub(crate) fn backend(&self) -> Backend {
-        self.inner.backend
+    pub(crate) fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
+        self.inner.sql(text)
     }
 
     /// Where to send statements.

@@ -9,6 +9,7 @@ use super::types::{
 use super::{Answer, Api, Shared};
 use crate::error::coded;
 use crate::life::is_drained;
+use crate::reconcile::share;
 use crate::world::{KnownMachine, World};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -16,7 +17,7 @@ use axum::extract::{Path, Query, State};
 use domain::inventory::Gpu;
 use domain::lifecycle;
 use domain::principal::Permission;
-use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec};
+use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec, Waiting};
 use http::StatusCode;
 use std::sync::Arc;
 use store::AgentRecord;
@@ -172,7 +173,10 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
         machine: name.clone(),
         state: known.record.state,
         since: known.record.since,
-        waiting: known.record.waiting.clone(),
+        waiting: match waits_for_its_turn(&api, known).await? {
+            Some(turn) => Some(turn),
+            None => known.record.waiting.clone(),
+        },
         reason: set_aside(&api, name, known).await?,
         doing: info.map(|info| info.doing.to_owned()),
         usual_seconds: info.map(|info| info.usual.as_secs()),
@@ -181,13 +185,24 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     }))
 }
 
+/// A machine that is due, and that nobody works on because so many of its site are worked on.
+async fn waits_for_its_turn(api: &Api, known: &KnownMachine) -> Result<Option<Waiting>, Refusal> {
+    let Some(overdue) = api.store.overdue(&known.record.name).await? else { return Ok(None) };
+    if overdue.held < share(api.machines_per_site, overdue.replicas) * overdue.replicas {
+        return Ok(None);
+    }
+    let message = format!("{} machines of Site/{} are worked on at once", overdue.held, known.spec.site);
+    let now = api.store.clock().await?;
+    Ok(Some(Waiting { problem: coded("limit.site", message), since: now, until: Some(now), attempts: 0 }))
+}
+
 /// Whether a machine is where it shall be, though it goes on looking after that.
 fn is_there(known: &KnownMachine) -> bool {
     let settled = known.record.waiting.is_none();
     match known.record.state {
         MachineState::InService => matches!(known.goal, Goal::Serve(_)),
         MachineState::Draining => settled && is_drained(&known.record),
-        MachineState::Quarantined => true,
+        MachineState::Quarantined => settled,
         _ => false,
     }
 }

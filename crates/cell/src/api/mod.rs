@@ -40,6 +40,8 @@ pub(crate) struct Api {
     pub hosts: Vec<String>,
     /// Who signs agents' certificates; `None` where the cell has no listener for them.
     pub authority: Option<Arc<Authority>>,
+    /// See [`crate::Settings::machines_per_site`].
+    pub machines_per_site: usize,
     pub stop: CancellationToken,
 }
 

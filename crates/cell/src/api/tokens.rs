@@ -10,8 +10,8 @@ use axum::extract::{Path, State};
 use domain::Name;
 use domain::principal::Permission;
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", responses((status = 200, body = Vec<TokenItem>)))]
 async fn tokens(State(api): Shared, caller: Caller) -> Answer<Vec<TokenItem>> {
     caller.needs(Permission::Administer)?;
-    let now = Timestamp::now();
+    let now = api.store.clock().await?;
     let live = api.store.tokens().await?.into_iter().filter(|token| token.is_live(now));
     let items = live.filter_map(|token| {
         let name = Name::new(token.name).ok()?;
@@ -42,11 +42,8 @@ async fn create(
 ) -> Result<(StatusCode, Json<NewToken>), Refusal> {
     caller.needs(Permission::Administer)?;
     let Json(TokenRequest { name, role, expires_in_seconds }) = body?;
-    let expires = expires_in_seconds.map(|seconds| {
-        let life = i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-        Timestamp::now().saturating_add(life).unwrap_or(Timestamp::MAX)
-    });
-    let token = api.store.create_token(name.as_str(), role, expires, caller.name()).await?;
+    let life = expires_in_seconds.map(Duration::from_secs);
+    let token = api.store.create_token(name.as_str(), role, life, caller.name()).await?;
     Ok((StatusCode::CREATED, Json(NewToken { name, token: Secret(token.to_string()) })))
 }
 

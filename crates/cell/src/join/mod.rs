@@ -11,7 +11,6 @@ mod user_data;
 pub(crate) use user_data::{Guest, render};
 
 use domain::Instance;
-use jiff::{SignedDuration, Timestamp};
 use store::{Store, Zeroizing};
 
 /// Group of our tokens. Not kubeadm's: clusters made by kubeadm approve certificates of that group by themselves.
@@ -26,29 +25,22 @@ pub(crate) struct Token {
     pub id: String,
     /// The other part.
     pub secret: Zeroizing<String>,
-    /// When it ends, whether used or not.
-    pub until: Timestamp,
 }
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("id", &self.id).field("until", &self.until).finish_non_exhaustive()
+        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 impl Token {
     /// The token of a use of a machine. Derived under the cell's key, so that a step that is taken again after a crash makes
     /// the same one, and nothing secret is stored.
-    pub(crate) fn of(store: &Store, instance: &Instance, lifetime: SignedDuration) -> Self {
+    pub(crate) fn of(store: &Store, instance: &Instance) -> Self {
         let derived = store.derive("bootstrap token", &instance.id.to_string());
         let text = Zeroizing::new(letters(&derived[..]));
         let (id, secret) = text.split_at(6);
-        let from = instance.token_made.unwrap_or(instance.since);
-        Self {
-            id: id.to_owned(),
-            secret: Zeroizing::new(secret.to_owned()),
-            until: from.saturating_add(lifetime).unwrap_or(Timestamp::MAX),
-        }
+        Self { id: id.to_owned(), secret: Zeroizing::new(secret.to_owned()) }
     }
 
     /// Both parts, as a client sends it.

@@ -170,6 +170,7 @@ mod tests {
             zone: None,
             since: Timestamp::UNIX_EPOCH,
             token_made: None,
+            deployed: None,
             approved: None,
             failures: 0,
             node_uid: None,

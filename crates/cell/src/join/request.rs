@@ -21,8 +21,11 @@ pub(crate) struct Expected<'a> {
     pub machine: &'a Name,
     pub state: MachineState,
     pub token: &'a Token,
+    /// When the token ends.
+    pub until: Timestamp,
     /// The request that was approved before.
     pub approved: Option<&'a Approval>,
+    /// When it is looked at: what the cell was away for is not the machine's fault, so the request's own time counts, if it has one.
     pub now: Timestamp,
 }
 
@@ -71,12 +74,17 @@ fn check(request: &CertificateSigningRequest, expected: &Expected<'_>) -> Result
                 expected.state
             ),
         ),
-        None if expected.now > expected.token.until => deny(
+        None if asked_at(request).unwrap_or(expected.now) > expected.until => deny(
             "join.token-late",
             format!("a certificate is asked for with the token of Machine/{machine} after its end"),
         ),
         None => Ok(key),
     }
+}
+
+/// When the API server took the request; nobody who asks writes that.
+fn asked_at(request: &CertificateSigningRequest) -> Option<Timestamp> {
+    request.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// A certificate that a node asks for to replace its own: same user, same name, nothing more.
@@ -128,15 +136,12 @@ mod tests {
     use super::*;
     use k8s_openapi::ByteString;
     use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
     use store::Zeroizing;
 
     fn token() -> Token {
-        Token {
-            id: "abcdef".into(),
-            secret: Zeroizing::new("0123456789abcdef".into()),
-            until: Timestamp::from_second(1_000).unwrap(),
-        }
+        Token { id: "abcdef".into(), secret: Zeroizing::new("0123456789abcdef".into()) }
     }
 
     fn asked(names: &[&str], organisations: &[&str], alternative: bool) -> CertificateSigningRequest {
@@ -185,7 +190,9 @@ mod tests {
         let mut given = Given { state: MachineState::Provisioning, approved: None, now };
         change(&mut given);
         let Given { state, approved, now } = given;
-        let expected = Expected { machine: &machine, state, token: &token, approved: approved.as_ref(), now };
+        let until = Timestamp::from_second(1_000).unwrap();
+        let approved = approved.as_ref();
+        let expected = Expected { machine: &machine, state, token: &token, until, approved, now };
         match decide(request, &expected) {
             Decision::NotOurs => Ok(false),
             Decision::Approve(_) => Ok(true),
@@ -257,6 +264,16 @@ mod tests {
     fn a_token_used_late_is_denied() {
         let late = Timestamp::from_second(1_001).unwrap();
         assert_eq!(decision(&good(), |e| e.now = late), Err("join.token-late".into()));
+        let mut asked = good();
+        asked.metadata.creation_timestamp = Some(Time(late));
+        assert_eq!(decision(&asked, |e| e.now = late), Err("join.token-late".into()));
+    }
+
+    #[test]
+    fn a_token_used_in_time_and_seen_late_is_the_machines_own() {
+        let mut asked = good();
+        asked.metadata.creation_timestamp = Some(Time(Timestamp::from_second(999).unwrap()));
+        assert_eq!(decision(&asked, |e| e.now = Timestamp::from_second(5_000).unwrap()), Ok(true));
     }
 
     #[test]

@@ -186,7 +186,6 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
 
     fn with<T>(join: Value, look: impl FnOnce(Result<Zeroizing<String>, Box<Problem>>) -> T) -> T {
         invited(join, None, look)
@@ -203,11 +202,7 @@ mod tests {
             "endpoint": "https://10.0.2.1:6443", "join": join, "image": { "live": { "iso": "http://i/n.iso" } },
         }))
         .unwrap();
-        let token = Token {
-            id: "abcdef".into(),
-            secret: Zeroizing::new("0123456789abcdef".into()),
-            until: Timestamp::UNIX_EPOCH,
-        };
+        let token = Token { id: "abcdef".into(), secret: Zeroizing::new("0123456789abcdef".into()) };
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
         let (machine, cluster) = (Name::new("m1").unwrap(), Name::new("pool").unwrap());

@@ -8,7 +8,8 @@ use crate::trouble::Trouble;
 use domain::base_cluster::BaseClusterSpec;
 use domain::declaration::{MachineSpec, SiteSpec, Zone};
 use domain::lifecycle::{MachineState, Step};
-use domain::{Goal, Instance, Inventory, Kind, Name, Outcome, Problem, Spec};
+use domain::{Goal, Instance, Inventory, Kind, Name, Outcome, Spec};
+use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +25,8 @@ pub(crate) struct Case<'a> {
     pub spec: MachineSpec,
     pub site: SiteSpec,
     pub inventory: Option<Inventory>,
+    /// When the step began, by the database's clock.
+    pub now: Timestamp,
     started: Instant,
 }
 
@@ -42,10 +45,11 @@ impl<'a> Case<'a> {
         guard: Guard,
         step: Step,
         goal: Goal,
+        now: Timestamp,
     ) -> Result<Self, Trouble> {
         let (spec, site) = life.enroller.declared(&record.name).await?;
         let inventory = life.store.inventory(&record.name).await?.map(|(inventory, _)| inventory);
-        Ok(Self { life, record, guard, step, goal, spec, site, inventory, started: Instant::now() })
+        Ok(Self { life, record, guard, step, goal, spec, site, inventory, now, started: Instant::now() })
     }
 
     pub(crate) fn machine(&self) -> &Name {
@@ -145,40 +149,5 @@ impl<'a> Case<'a> {
         change(&mut advance);
         self.life.store.advance(self.machine(), self.guard, &advance).await?;
         Ok(Outcome::Advance(to))
-    }
-
-    /// What does not belong is set aside: the service leaves it alone, no pod goes there, and people are told.
-    pub(crate) async fn quarantine(&self, problem: Problem) -> Result<Outcome, Trouble> {
-        tracing::warn!(machine = %self.machine(), code = problem.code, "quarantined: {}", problem.message);
-        self.isolate(&problem.message).await?;
-        self.life.store.set_aside(self.machine(), self.guard, &problem).await?;
-        Ok(Outcome::Advance(MachineState::Quarantined))
-    }
-
-    /// What setting aside does outside the cell. A service or cluster that is away does not keep the machine in use: what could
-    /// not be done there is told in the log, and the state changes all the same.
-    pub(crate) async fn isolate(&self, reason: &str) -> Result<(), Trouble> {
-        if let Some(instance) = &self.record.instance {
-            let done = async {
-                if let Some((_, cluster)) = self.cluster(instance).await?
-                    && cluster.node(self.machine()).await?.is_some()
-                {
-                    cluster.patch_node(self.machine(), &json!({ "spec": { "unschedulable": true } })).await?;
-                }
-                Ok::<_, Trouble>(())
-            };
-            if let Err(trouble) = done.await {
-                tracing::warn!(machine = %self.machine(), "the node could not be cordoned: {trouble:?}");
-            }
-        }
-        if let Some(provisioner) = self.provisioner()
-            && self.record.state.is_handed_over()
-        {
-            let account = self.account().await?;
-            if let Err(trouble) = provisioner.hold(&self.subject(&account), Some(reason), None).await {
-                tracing::warn!(machine = %self.machine(), "the provisioning service could not be told: {trouble:?}");
-            }
-        }
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use crate::join::Token;
 use crate::trouble::Trouble;
 use domain::lifecycle::MachineState;
 use domain::{Erasure, Goal, Kind, Outcome, Spec, erasure};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::MachineRecord;
@@ -143,9 +143,8 @@ impl Case<'_> {
     /// Neither node nor token is left in the base cluster.
     pub(crate) async fn leave_cluster(&self) -> Result<(), Trouble> {
         let instance = self.instance()?;
-        let Some((spec, cluster)) = self.cluster(instance).await? else { return Ok(()) };
-        let lifetime = SignedDuration::from_mins(i64::from(spec.token_minutes));
-        cluster.forget_token(&Token::of(&self.life.store, instance, lifetime)).await?;
+        let Some((_, cluster)) = self.cluster(instance).await? else { return Ok(()) };
+        cluster.forget_token(&Token::of(&self.life.store, instance)).await?;
         // Of a machine that never joined, a node of its name is somebody else's.
         if instance.approved.is_some() || instance.node_uid.is_some() {
             cluster.delete_node(self.machine()).await?;

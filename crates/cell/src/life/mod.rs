@@ -1,6 +1,7 @@
 //! A machine's life: which step it takes now (`domain::lifecycle`), who takes it, and what is recorded (DESIGN §5.3).
 
 mod case;
+mod isolate;
 mod leave;
 mod rotate;
 mod serve;
@@ -16,7 +17,7 @@ use crate::trouble::Trouble;
 use case::Case;
 use domain::lifecycle::{self, MachineState, Step};
 use domain::{Goal, Kind, Name, Outcome, Spec};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 pub(crate) use rotate::Login;
 use std::time::Duration;
 use store::{Lease, MachineRecord, Store, StoreError};
@@ -41,23 +42,18 @@ pub(crate) struct Life {
 pub(crate) enum Next {
     /// Now, under the same lease.
     AtOnce,
-    /// Then.
-    At(Timestamp),
+    /// After that. A span: when that is, the database's clock says.
+    After(Duration),
     /// Not before something changes.
     WhenWoken,
 }
 
 impl Next {
-    /// So long from now.
-    pub(crate) fn after(pause: Duration) -> Self {
-        Timestamp::now().saturating_add(pause).map_or(Self::WhenWoken, Self::At)
-    }
-
-    /// As the queue keeps it.
-    pub(crate) fn due(self) -> Option<Timestamp> {
+    /// As the queue takes it.
+    pub(crate) fn pause(self) -> Option<Duration> {
         match self {
-            Self::AtOnce => Some(Timestamp::UNIX_EPOCH),
-            Self::At(due) => Some(due),
+            Self::AtOnce => Some(Duration::ZERO),
+            Self::After(pause) => Some(pause),
             Self::WhenWoken => None,
         }
     }
@@ -78,41 +74,43 @@ impl Life {
     /// Takes the next step of a machine and records what came of it.
     pub(crate) async fn step(&self, lease: &Lease) -> Result<Next, StoreError> {
         let Some(record) = self.store.machine(&lease.machine).await? else { return Ok(Next::WhenWoken) };
-        let trouble = match Box::pin(self.try_step(&record, lease)).await {
+        let now = self.store.clock().await?;
+        let trouble = match Box::pin(self.try_step(&record, lease, now)).await {
             Ok(Outcome::Advance(_)) => return Ok(Next::AtOnce),
-            Ok(Outcome::Done) => return Ok(self.idle(&record)),
-            Ok(Outcome::Wait { problem, until }) => {
-                let pause = until.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
-                Trouble::UnderWay(problem, pause.unsigned_abs())
-            }
+            Ok(Outcome::Done) => return Ok(self.idle(&record, now)),
+            Ok(Outcome::Wait { problem, pause }) => Trouble::UnderWay(problem, pause),
             Ok(Outcome::Fail(problem)) => Trouble::Lasting(problem),
             Err(trouble) => trouble,
         };
-        let quiet = matches!(trouble, Trouble::UnderWay(..));
+        let quiet = matches!(trouble, Trouble::UnderWay(..) | Trouble::NoPlace(_));
         let (problem, pause) = match trouble.wait(&record) {
             Ok(wait) => wait,
             // The declaration changed meanwhile: the change has put the machine back into the queue.
             Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => return Ok(Next::WhenWoken),
             Err(error) => return Err(error),
         };
-        let until = pause.map(|pause| Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX));
-        match self.store.record_waiting(&record.name, lease.guard(record.generation), &problem, until).await {
+        match self.store.record_waiting(&record.name, lease.guard(record.generation), &problem, pause).await {
             Ok(_) | Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         if !quiet {
             tracing::warn!(machine = %record.name, code = problem.code, "{}", problem.message);
         }
-        Ok(until.map_or(Next::WhenWoken, Next::At))
+        Ok(pause.map_or(Next::WhenWoken, Next::After))
     }
 
-    async fn try_step(&self, record: &MachineRecord, lease: &Lease) -> Result<Outcome, Trouble> {
+    async fn try_step(
+        &self,
+        record: &MachineRecord,
+        lease: &Lease,
+        now: Timestamp,
+    ) -> Result<Outcome, Trouble> {
         let goal = self.goal(&record.name).await?;
         let node_of = record.instance.as_ref().map(|instance| &instance.base_cluster);
         let step = lifecycle::next(record.state, &goal, node_of);
         let guard = lease.guard(record.generation);
-        let open = |step| Case::open(self, record, guard, step, goal.clone());
-        let stale = self.is_stale(record);
+        let open = |step| Case::open(self, record, guard, step, goal.clone(), now);
+        let stale = self.is_stale(record, now);
         match step {
             // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, given up, drained,
             // or watched.
@@ -120,6 +118,13 @@ impl Life {
                 return Box::pin(take(open(step).await?)).await;
             }
             Some(step @ Step::Watch) if record.rotating || stale => {
+                let seen = Box::pin(take(open(step).await?)).await?;
+                if seen != Outcome::Done {
+                    return Ok(seen);
+                }
+            }
+            // Nor is anything done at the BMC while the service may still act there.
+            Some(step @ Step::Isolate) => {
                 let seen = Box::pin(take(open(step).await?)).await?;
                 if seen != Outcome::Done {
                     return Ok(seen);
@@ -133,14 +138,15 @@ impl Life {
         }
         // What the machine is used for goes before looking at it again, unless something was declared of its BMC: that is held
         // against the machine before anybody acts on it.
-        let idle = matches!(step, None | Some(Step::Watch)) || record.state == MachineState::Enrolled;
+        let idle = matches!(step, None | Some(Step::Watch | Step::Isolate))
+            || record.state == MachineState::Enrolled;
         let due = (idle && stale) || (record.stale && step != Some(Step::Retire));
         if due && record.state.is_enrolled() && record.state != MachineState::Retired {
             self.enrol(record, lease).await?;
             return Ok(Outcome::Advance(record.state));
         }
         match step {
-            None => Ok(Outcome::Done),
+            None | Some(Step::Isolate) => Ok(Outcome::Done),
             Some(Step::Discover | Step::Enrol) => self.enrol(record, lease).await,
             Some(step) => Box::pin(take(open(step).await?)).await,
         }
@@ -159,24 +165,24 @@ impl Life {
     }
 
     /// Whether the inventory has to be read again.
-    fn is_stale(&self, record: &MachineRecord) -> bool {
-        record.stale || self.fresh_until(record) <= Timestamp::now()
+    fn is_stale(&self, record: &MachineRecord, now: Timestamp) -> bool {
+        record.stale || self.fresh_for(record, now).is_zero()
     }
 
-    fn fresh_until(&self, record: &MachineRecord) -> Timestamp {
-        let read = record.inventory.map_or(Timestamp::UNIX_EPOCH, |mark| mark.at);
-        read.saturating_add(self.refresh).unwrap_or(Timestamp::MAX)
+    /// How long the inventory stays fresh.
+    fn fresh_for(&self, record: &MachineRecord, now: Timestamp) -> Duration {
+        let Some(mark) = record.inventory else { return Duration::ZERO };
+        let age = Duration::try_from(now.duration_since(mark.at)).unwrap_or_default();
+        self.refresh.saturating_sub(age)
     }
 
     /// Nothing to do until the inventory is to be read again.
-    fn idle(&self, record: &MachineRecord) -> Next {
+    fn idle(&self, record: &MachineRecord, now: Timestamp) -> Next {
+        let fresh = self.fresh_for(record, now);
         match record.state {
             MachineState::Retired | MachineState::Quarantined => Next::WhenWoken,
-            MachineState::InService => {
-                let watch = Timestamp::now().saturating_add(serve::watch_again()).unwrap_or(Timestamp::MAX);
-                Next::At(self.fresh_until(record).min(watch))
-            }
-            _ => Next::At(self.fresh_until(record)),
+            MachineState::InService => Next::After(fresh.min(serve::watch_again())),
+            _ => Next::After(fresh),
         }
     }
 }
@@ -198,6 +204,7 @@ async fn take(case: Case<'_>) -> Result<Outcome, Trouble> {
         Step::Retire => case.retire().await,
         Step::WriteOff => case.write_off().await,
         Step::SetAside => case.set_aside().await,
+        Step::Isolate => case.isolate().await,
         Step::Readmit => case.readmit().await,
     }
 }

@@ -12,8 +12,10 @@ use domain::lifecycle::MachineState;
 use domain::{Goal, Instance, Kind, Outcome, Problem, Spec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
+use store::MachineRecord;
 use uuid::Uuid;
 
 /// After so many failed deployments people are asked.
@@ -40,8 +42,9 @@ impl Case<'_> {
             id: Uuid::new_v4(),
             base_cluster: cluster.clone(),
             zone: self.zone().cloned(),
-            since: Timestamp::now(),
+            since: self.now,
             token_made: None,
+            deployed: None,
             approved: None,
             failures: 0,
             node_uid: None,
@@ -63,35 +66,61 @@ impl Case<'_> {
             return Err(Trouble::Lasting(coded("basecluster.gone", message)));
         };
         cluster.prepare(&spec).await?;
-        let lifetime = SignedDuration::from_mins(i64::from(spec.token_minutes));
-        let token = Token::of(&self.life.store, instance, lifetime);
+        let token = Token::of(&self.life.store, instance);
         if instance.token_made.is_none() {
             self.refuse_taken_name(&cluster).await?;
-            let made = Instance { token_made: Some(Timestamp::now()), ..instance.clone() };
+            let made = Instance { token_made: Some(self.now), ..instance.clone() };
             self.note(Some(&made), "machine.token-made", &json!({ "id": token.id, "baseCluster": name }))
                 .await?;
             return Ok(Outcome::Advance(MachineState::Provisioning));
         }
+        let until = self.token_until(instance, &spec);
         if instance.approved.is_none() {
-            if token.until <= Timestamp::now() {
-                let message =
-                    format!("Machine/{} did not join within {} min", self.machine(), spec.token_minutes);
-                return self.deploy_anew(instance, &cluster, &token, coded("join.token-late", message)).await;
-            }
-            // Once a deployment: while it goes on, the machine is looked at many times.
-            let made = json!({ "token": instance.id, "agent": self.life.inviter.is_some() });
-            if self.record.work.as_ref() != Some(&made) {
-                cluster.ensure_token(self.machine(), &token).await?;
-                if let Some(inviter) = &self.life.inviter {
-                    inviter.invite(&self.life.store, self.machine(), self.guard, instance).await?;
-                }
-                self.life.store.remember(self.machine(), self.guard, Some(&made)).await?;
-            }
+            cluster.refuse_wrong_clock(&self.life.store).await?;
+            self.keep_token(instance, &cluster, &token, until).await?;
         }
         if let Some(outcome) = self.run_image(instance, &spec, &cluster, &token).await? {
             return Ok(outcome);
         }
-        self.join(instance, &spec, &cluster, &token).await
+        if instance.deployed.is_none() {
+            let running = Instance { deployed: Some(self.now), ..instance.clone() };
+            self.note(Some(&running), "machine.deployed", &json!({ "instance": instance.id })).await?;
+            return Ok(Outcome::Advance(MachineState::Provisioning));
+        }
+        self.join(instance, &spec, &cluster, &token, until).await
+    }
+
+    /// The machine has as long as its token lives from when its image runs. Until then the token is renewed, at half of its life,
+    /// so that no outage of a provisioning service ends it.
+    fn token_until(&self, instance: &Instance, spec: &BaseClusterSpec) -> Timestamp {
+        let life = SignedDuration::from_mins(i64::from(spec.token_minutes));
+        let after = |from: Timestamp| from.saturating_add(life).unwrap_or(Timestamp::MAX);
+        if let Some(deployed) = instance.deployed {
+            return after(deployed);
+        }
+        let kept = Kept::of(self.record).filter(|kept| kept.token == instance.id).map(|kept| kept.until);
+        kept.filter(|until| until.duration_since(self.now) > life / 2).unwrap_or_else(|| after(self.now))
+    }
+
+    /// The token is in the base cluster, and its agent's is good. They are written when the end changes: the machine is looked at many
+    /// times.
+    async fn keep_token(
+        &self,
+        instance: &Instance,
+        cluster: &BaseCluster,
+        token: &Token,
+        until: Timestamp,
+    ) -> Result<(), Trouble> {
+        let kept = Kept { token: instance.id, until, agent: self.life.inviter.is_some() };
+        if until <= self.now || Kept::of(self.record) == Some(kept) {
+            return Ok(());
+        }
+        cluster.ensure_token(self.machine(), token, until).await?;
+        if let Some(inviter) = &self.life.inviter {
+            inviter.invite(&self.life.store, self.machine(), self.guard, instance).await?;
+        }
+        let work = serde_json::to_value(kept).ok();
+        Ok(self.life.store.remember(self.machine(), self.guard, work.as_ref()).await?)
     }
 
     /// `None` once the image runs.
@@ -137,6 +166,7 @@ impl Case<'_> {
         token: &Token,
         problem: Problem,
     ) -> Result<Outcome, Trouble> {
+        cluster.forget_token(token).await?;
         if instance.failures + 1 >= DEPLOYMENTS {
             let problem = problem.hint(format!(
                 "{DEPLOYMENTS} deployments failed; mend the cause, then `bailiwick release {0}` and provision it again",
@@ -144,11 +174,11 @@ impl Case<'_> {
             ));
             return Err(Trouble::Lasting(problem));
         }
-        cluster.forget_token(token).await?;
         let next = Instance {
             id: Uuid::new_v4(),
-            since: Timestamp::now(),
+            since: self.now,
             token_made: None,
+            deployed: None,
             approved: None,
             failures: instance.failures + 1,
             ..instance.clone()
@@ -179,23 +209,29 @@ impl Case<'_> {
         spec: &BaseClusterSpec,
         cluster: &BaseCluster,
         token: &Token,
+        until: Timestamp,
     ) -> Result<Outcome, Trouble> {
-        let waits = |what: &str| {
+        let waits = async |what: &str| {
+            if instance.approved.is_none() && until <= self.now {
+                let minutes = spec.token_minutes;
+                let message = format!("Machine/{} did not join within {minutes} min", self.machine());
+                return self.deploy_anew(instance, cluster, token, coded("join.token-late", message)).await;
+            }
             let wait = Wait { what: what.to_owned(), poll: BOOTING, usual: Duration::from_mins(5) };
             Err(self.under_way(&wait))
         };
         // RKE2 signs the certificate itself: there is no request to approve, and verification is the gate.
         if !matches!(spec.join, Join::Rke2) {
-            match self.approve(instance, cluster, token).await? {
+            match self.approve(instance, cluster, token, until).await? {
                 Approved::Before => {}
                 Approved::Now => return Ok(Outcome::Advance(MachineState::Provisioning)),
                 Approved::Denied(problem) => return self.quarantine(*problem).await,
-                Approved::NotAsked => return waits("the machine boots and asks for its certificate"),
+                Approved::NotAsked => return waits("the machine boots and asks for its certificate").await,
             }
         }
         let node = cluster.node(self.machine()).await?;
         if node.is_none() {
-            return waits("the kubelet registers its node");
+            return waits("the kubelet registers its node").await;
         }
         cluster.forget_token(token).await?;
         self.advance(MachineState::Verifying, |_| {}).await
@@ -207,6 +243,7 @@ impl Case<'_> {
         instance: &Instance,
         cluster: &BaseCluster,
         token: &Token,
+        until: Timestamp,
     ) -> Result<Approved, Trouble> {
         let requests = cluster.requests().await?;
         let user = token.user();
@@ -220,8 +257,9 @@ impl Case<'_> {
                 machine: self.machine(),
                 state: self.record.state,
                 token,
+                until,
                 approved: approved.as_ref(),
-                now: Timestamp::now(),
+                now: self.now,
             };
             match request::decide(asked, &expected) {
                 request::Decision::NotOurs => {}
@@ -230,7 +268,7 @@ impl Case<'_> {
                         format!("Machine/{} is being provisioned and asks for its own name", self.machine());
                     cluster.answer(asked, true, "BailiwickMachine", &message).await?;
                     let request = asked.metadata.name.clone().unwrap_or_default();
-                    approved.get_or_insert(Approval { request, key, at: Timestamp::now() });
+                    approved.get_or_insert(Approval { request, key, at: self.now });
                 }
                 request::Decision::Deny(problem) => {
                     cluster.answer(asked, false, "BailiwickDenied", &problem.message).await?;
@@ -265,7 +303,7 @@ impl Case<'_> {
         instance: &Instance,
         cluster: &BaseCluster,
     ) -> Result<Option<Box<Problem>>, Trouble> {
-        let token = Token::of(&self.life.store, instance, SignedDuration::ZERO);
+        let token = Token::of(&self.life.store, instance);
         let user = token.user();
         let requests = cluster.requests().await?;
         let open = requests.iter().filter(|asked| !is_decided(asked));
@@ -274,8 +312,9 @@ impl Case<'_> {
                 machine: self.machine(),
                 state: self.record.state,
                 token: &token,
+                until: self.now,
                 approved: instance.approved.as_ref(),
-                now: Timestamp::now(),
+                now: self.now,
             };
             if let request::Decision::Deny(problem) = request::decide(asked, &expected) {
                 cluster.answer(asked, false, "BailiwickDenied", &problem.message).await?;
@@ -381,6 +420,23 @@ impl Case<'_> {
 /// How often a node in service is looked at.
 pub(crate) fn watch_again() -> Duration {
     WATCH
+}
+
+/// The token that is in the base cluster, as a deployment remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// Of which instance.
+    token: Uuid,
+    /// When it ends.
+    until: Timestamp,
+    /// Whether the machine's agent has a token too.
+    agent: bool,
+}
+
+impl Kept {
+    fn of(record: &MachineRecord) -> Option<Self> {
+        record.work.as_ref().and_then(|work| Self::deserialize(work).ok())
+    }
 }
 
 enum Approved {

@@ -10,7 +10,6 @@ use domain::erasure::{self, Item};
 use domain::fact::Source;
 use domain::lifecycle::MachineState;
 use domain::{Erasure, Fact, Goal, Kind, Name, Outcome, firmware};
-use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -94,7 +93,7 @@ impl Case<'_> {
             base_cluster: instance.map(|instance| instance.base_cluster.clone()),
             zone: instance.and_then(|instance| instance.zone.clone()),
             by: provisioner.name.clone(),
-            at: Timestamp::now(),
+            at: self.now,
             items,
         };
         // Before its first use a machine holds nothing of anybody here: then the record tells, and keeps nobody waiting.
@@ -157,19 +156,6 @@ impl Case<'_> {
             return Ok(outcome);
         }
         self.advance(MachineState::Retired, |_| {}).await
-    }
-
-    /// People set it aside.
-    pub(crate) async fn set_aside(&self) -> Result<Outcome, Trouble> {
-        let declared = self.life.store.declaration(Kind::Assignment, self.machine()).await?;
-        let reason = match declared.map(|declared| declared.spec) {
-            Some(Spec::Assignment(spec)) => spec.quarantine.map(|quarantine| quarantine.reason),
-            _ => None,
-        };
-        let reason = reason.unwrap_or_default();
-        self.isolate(&reason).await?;
-        let data = json!({ "reason": reason });
-        self.advance(MachineState::Quarantined, |advance| advance.data = data).await
     }
 
     /// Back from quarantine, to be checked and erased anew; back from retirement, to be enrolled anew.

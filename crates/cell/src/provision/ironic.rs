@@ -293,6 +293,8 @@ impl Ironic {
             Some(reason) if !node.maintenance => {
                 let reason = format!("bailiwick: {reason}");
                 self.client.begin_maintenance(node.uuid, &reason).await.map_err(trouble)?;
+                // Looked at once more: only what is seen is confirmed.
+                return Ok(Progress::Acted("begin maintenance".to_owned()));
             }
             // What others put into maintenance is theirs to end.
             None if node.maintenance

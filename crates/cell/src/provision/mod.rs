@@ -136,7 +136,7 @@ pub(crate) enum Progress<T> {
 }
 
 impl<T> Progress<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Progress<U> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Progress<U> {
         match self {
             Self::Reached(value) => Progress::Reached(change(value)),
             Self::Acted(what) => Progress::Acted(what),
@@ -168,6 +168,7 @@ pub(crate) struct Provisioner {
     pub name: String,
     sites: Vec<Name>,
     service: Service,
+    at_once: usize,
     places: tokio::sync::Semaphore,
 }
 
@@ -187,6 +188,7 @@ impl Provisioner {
             name: settings.name.clone(),
             sites: settings.sites.clone(),
             service,
+            at_once: settings.at_once.max(1),
             places: tokio::sync::Semaphore::new(settings.at_once.max(1)),
         })
     }
@@ -195,18 +197,21 @@ impl Provisioner {
         self.sites.is_empty() || self.sites.contains(site)
     }
 
-    /// A place among those that speak with the service at once.
-    async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Trouble> {
-        // Never closed.
-        self.places
-            .acquire()
-            .await
-            .map_err(|_| Trouble::Passing(crate::error::coded("api.internal", "closing")))
+    /// A place among those that speak with the service at once. Nobody waits for one here: a service that hangs would hold its
+    /// site's workers.
+    fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Trouble> {
+        self.places.try_acquire().map_err(|_| {
+            let message = format!(
+                "{} is spoken with for {} machines at once, and that many are served now",
+                self.name, self.at_once
+            );
+            Trouble::NoPlace(crate::error::coded("limit.provisioner", message))
+        })
     }
 
     /// The service knows the machine and has looked at it: what it found.
     pub(crate) async fn inspect(&self, subject: &Subject<'_>) -> Result<Progress<Vec<Fact>>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.inspect(subject).await,
             Service::Metal3(metal3) => metal3.inspect(subject).await,
@@ -220,7 +225,7 @@ impl Provisioner {
         use_of: Use<'_>,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.erase(subject, use_of, work).await,
             Service::Metal3(metal3) => metal3.erase(subject, use_of).await,
@@ -241,7 +246,7 @@ impl Provisioner {
         subject: &Subject<'_>,
         deployment: &Deployment,
     ) -> Result<Progress<()>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.deploy(subject, deployment).await,
             Service::Metal3(metal3) => metal3.deploy(subject, deployment).await,
@@ -250,7 +255,7 @@ impl Provisioner {
 
     /// The service knows the machine no more.
     pub(crate) async fn remove(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.remove(subject).await,
             Service::Metal3(metal3) => metal3.remove(subject).await,
@@ -276,7 +281,7 @@ impl Provisioner {
         reason: Option<&str>,
         work: Option<&Value>,
     ) -> Result<Progress<bool>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.hold(subject, reason, work).await,
             Service::Metal3(metal3) => metal3.hold(subject, reason.is_some()).await,

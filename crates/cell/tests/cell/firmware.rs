@@ -1,20 +1,9 @@
 //! Firmware profiles: declared like every kind, and machines held against them.
 
-use crate::support::{Rig, document};
+use crate::line::{Line, pool, profiles};
+use crate::support::{Rig, document, world};
 use serde_json::{Value, json};
 use sim::{Model, Site};
-use std::path::Path;
-
-/// The published profiles of the simulated models, which are the quickstart's too.
-fn published() -> Vec<Value> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles");
-    let mut all = Vec::new();
-    for name in ["nvidia-dgx-h100", "simulated-poweredge-xe7740", "simulated-sn-2u-epyc"] {
-        let text = std::fs::read_to_string(directory.join(format!("{name}.yaml"))).unwrap();
-        all.extend(domain::manifest::read(name, &text).unwrap().iter().map(|one| one.declaration.to_json()));
-    }
-    all
-}
 
 async fn enrolled() -> Rig {
     let rig = Rig::start(|state| {
@@ -39,7 +28,7 @@ fn results(page: &Value) -> Vec<&str> {
 async fn every_simulated_model_passes_its_published_profile_and_none_passes_without() {
     let rig = enrolled().await;
     assert_eq!(results(&rig.client.get("/api/v1/firmware/check").await), ["no-profile"; 3]);
-    rig.client.apply(published(), &[]).await;
+    rig.client.apply(profiles(), &[]).await;
     let page = rig.client.get("/api/v1/firmware/check").await;
     let wrong: Vec<&Value> = page["items"]
         .as_array()
@@ -119,4 +108,36 @@ async fn a_selector_that_selects_nothing_and_a_profile_that_wants_nothing_are_re
         document("FirmwareProfile", "empty", json!({ "match": { "model": ["x"] }, "source": "nowhere" }));
     let (status, problem) = rig.client.plan(vec![empty], &[]).await;
     assert_eq!((status, problem["code"].as_str()), (422, Some("firmware.profile-invalid")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_a_profile_waits_inspected_and_goes_on_once_one_that_fits_is_applied() {
+    let line = Line::start(1).await;
+    line.apply([world(), line.machines(&json!({})), vec![pool()]].concat(), None).await;
+    let name = line.names().remove(0);
+    line.want(&name, json!({ "baseCluster": "pool" })).await;
+    let why = line.waits_for(&name, "firmware.no-profile").await;
+    assert_eq!(why["state"], "inspected");
+    line.client.apply(profiles(), &[]).await;
+    line.arrive("in-service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_too_old_firmware_waits_inspected_and_goes_on_once_its_profile_fits() {
+    let line = Line::start(1).await;
+    let mut strict = profiles();
+    for profile in &mut strict {
+        for component in profile["spec"]["components"].as_array_mut().unwrap() {
+            if component["name"] == "bmc" {
+                component["rule"] = json!({ "minimum": "99.9" });
+            }
+        }
+    }
+    line.apply([world(), strict, line.machines(&json!({})), vec![pool()]].concat(), None).await;
+    let name = line.names().remove(0);
+    let why = line.waits_for(&name, "firmware.not-compliant").await;
+    assert_eq!(why["state"], "inspected");
+    assert!(why["waiting"]["problem"].to_string().contains("99.9"), "{why}");
+    line.client.apply(profiles(), &[]).await;
+    line.arrive("available").await;
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{Client, crypto, document, settings, world};
 use bailiwick_cell::{Cell, IronicSettings, ProvisionerSettings, RunningCell, ServiceSettings, Settings};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use sim::ironic::{IronicBuilder, IronicEndpoint, NodeEvent};
 use sim::{Cluster, Model, RunningSite, Site};
@@ -123,17 +124,24 @@ impl Line {
     }
 
     async fn declare_machines(&self, more: &Value, password: Option<&str>) {
-        let mut all = world();
-        all.extend(profiles());
-        all.extend(self.site.machines().iter().map(|machine| {
+        self.apply([world(), profiles(), self.machines(more), vec![pool()]].concat(), password).await;
+    }
+
+    /// Declarations of all machines; those of the BMCs with these fields more.
+    pub(crate) fn machines(&self, more: &Value) -> Vec<Value> {
+        let machine = |machine: &sim::SimMachine| {
             let mut bmc = json!({
                 "address": format!("{}:{}", machine.address, machine.port), "username": machine.username,
                 "passwordFile": "pw",
             });
             bmc.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             document("Machine", &machine.name, json!({ "site": "fra1", "bmc": bmc }))
-        }));
-        all.push(pool());
+        };
+        self.site.machines().iter().map(machine).collect()
+    }
+
+    /// Declares these, the machines among them with the password that their BMCs have, or with another.
+    pub(crate) async fn apply(&self, all: Vec<Value>, password: Option<&str>) {
         let passwords: Vec<_> = self
             .site
             .machines()
@@ -141,6 +149,22 @@ impl Line {
             .map(|machine| (machine.name.clone(), password.unwrap_or(&machine.password).to_owned()))
             .collect();
         self.client.apply(all, &passwords).await;
+    }
+
+    /// Time passes for the database and for the base cluster; this machine's own clock stays behind.
+    pub(crate) fn pass(&self, span: SignedDuration) {
+        self.cluster.put_clock_forward(span);
+        self.cell.put_clock_forward(span);
+    }
+
+    /// The cell is stopped, and started again on what it has recorded.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { dir, site, ironic, cluster, hosts, cell, .. } = self;
+        let settings = cell.settings().clone();
+        cell.shutdown().await;
+        let cell = Cell::start(settings).await.unwrap();
+        let client = Client::of(&cell);
+        Self { dir, site, ironic, cluster, hosts, cell, client }
     }
 
     /// Asks for all machines to be this, and waits until they are.
@@ -267,7 +291,7 @@ pub(crate) fn pool() -> Value {
 }
 
 /// The published profiles of the simulated machines.
-fn profiles() -> Vec<Value> {
+pub(crate) fn profiles() -> Vec<Value> {
     let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles");
     let read = |file: &str| {
         let text = std::fs::read_to_string(profiles.join(file)).unwrap();

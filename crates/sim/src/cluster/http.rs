@@ -45,15 +45,24 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     shared.requests.fetch_add(1, Ordering::Relaxed);
+    let mut answer = answer_undated(&shared, request).await;
+    let now = shared.objects().now();
+    if let Ok(date) = header::HeaderValue::from_str(&now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+        answer.headers_mut().insert(header::DATE, date);
+    }
+    Ok(answer)
+}
+
+async fn answer_undated(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, LARGEST).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => {
-            return Ok(reply(StatusCode::BAD_REQUEST, &status(400, "BadRequest", "the body cannot be read")));
+            return reply(StatusCode::BAD_REQUEST, &status(400, "BadRequest", "the body cannot be read"));
         }
     };
     if shared.away.load(Ordering::Relaxed) {
-        return Ok(reply(StatusCode::SERVICE_UNAVAILABLE, &status(503, "ServiceUnavailable", "away")));
+        return reply(StatusCode::SERVICE_UNAVAILABLE, &status(503, "ServiceUnavailable", "away"));
     }
     if shared.forbidden.load(Ordering::Relaxed) {
         return Ok(reply(StatusCode::FORBIDDEN, &status(403, "Forbidden", "the user may not do that")));
@@ -62,8 +71,8 @@ async fn answer(
     let apply =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/apply-patch+yaml");
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let (code, document) = handle(&shared, &head.method, head.uri.path(), query, apply, &body);
-    Ok(reply(code, &document))
+    let (code, document) = handle(shared, &head.method, head.uri.path(), query, apply, &body);
+    reply(code, &document)
 }
 
 fn handle(

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::server::Tasks;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
 use objects::Objects;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -142,6 +143,11 @@ impl Cluster {
     /// Refuses every eviction with 429, as a PodDisruptionBudget that allows none, or no longer.
     pub fn set_undisturbed(&self, undisturbed: bool) {
         self.shared.undisturbed.store(undisturbed, Ordering::Relaxed);
+    }
+
+    /// Its clock is put forward by so much. Tokens end by it, requests are dated by it, and answers tell it.
+    pub fn put_clock_forward(&self, by: SignedDuration) {
+        self.shared.objects().put_clock_forward(by);
     }
 
     /// How many requests came.

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ struct Host {
 pub(super) struct Objects {
     by_path: BTreeMap<String, Value>,
     version: u64,
+    /// How far its clock is ahead of this machine's.
+    ahead: SignedDuration,
     /// Hosts that run a kubelet without a certificate.
     joining: BTreeMap<String, Host>,
     /// The request of each host that asked, by its path.
@@ -51,7 +53,17 @@ impl Objects {
     pub(super) fn restore(&mut self, saved: &Value) {
         let objects = saved["objects"].as_object().cloned().unwrap_or_default();
         let version = saved["version"].as_u64().unwrap_or_default();
-        *self = Self { by_path: objects.into_iter().collect(), version, ..Self::default() };
+        *self =
+            Self { by_path: objects.into_iter().collect(), version, ahead: self.ahead, ..Self::default() };
+    }
+
+    pub(super) fn put_clock_forward(&mut self, by: SignedDuration) {
+        self.ahead = self.ahead.saturating_add(by);
+    }
+
+    /// The time by its clock.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::now().saturating_add(self.ahead).unwrap_or(Timestamp::MAX)
     }
 
     pub(super) fn list(&self, path: &str) -> Vec<Value> {
@@ -161,7 +173,7 @@ impl Objects {
         let object = self.by_path.get(&format!("{SECRETS}/bootstrap-token-{id}"))?;
         let data = &object["stringData"];
         let ended = data["expiration"].as_str().and_then(|until| until.parse::<Timestamp>().ok());
-        if data["token-secret"] != secret || ended.is_none_or(|until| until <= Timestamp::now()) {
+        if data["token-secret"] != secret || ended.is_none_or(|until| until <= self.now()) {
             return None;
         }
         let extra = data["auth-extra-groups"].as_str().unwrap_or_default().split(',').map(str::to_owned);
@@ -177,10 +189,12 @@ impl Objects {
         let Ok(request) = request else { return };
         let id = host.token.split('.').next().unwrap_or_default();
         let path = format!("{REQUESTS}/node-csr-{}", uuid::Uuid::new_v4().simple());
+        let created = self.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         self.put(
             &path,
             json!({
-                "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {},
+                "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+                "metadata": { "creationTimestamp": created },
                 "spec": {
                     "request": STANDARD.encode(request), "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
                     "username": format!("system:bootstrap:{id}"), "groups": groups,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::node::Node;
 use super::record::{Cleaning, RequestEntry, VerbCount};
 use super::states::{Power, ProvisionState, Verb};
 use super::version::Microversion;
+use crate::bmc::Counting;
 use crate::error::Error;
 use crate::fault::Faults;
 use crate::server::{Tasks, listen_on};
@@ -37,7 +38,7 @@ pub(crate) struct Shared {
     /// User and password of `http_basic`.
     pub(crate) credentials: Option<(String, String)>,
     pub(crate) faults: Faults,
-    pub(crate) requests: AtomicU64,
+    pub(crate) counting: Counting,
     log: Mutex<Option<VecDeque<RequestEntry>>>,
     hooks: Vec<Hook>,
     delivering: Mutex<()>,
@@ -247,7 +248,7 @@ impl IronicBuilder {
             newest: self.newest,
             credentials: self.credentials,
             faults: Faults::default(),
-            requests: AtomicU64::new(0),
+            counting: Counting::default(),
             log: Mutex::default(),
             hooks: self.hooks,
             delivering: Mutex::default(),
@@ -357,7 +358,12 @@ impl IronicEndpoint {
 
     /// How many requests have come over the network.
     pub fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
+        self.shared.counting.requests.load(Ordering::Relaxed)
+    }
+
+    /// The greatest number of requests that were being answered at once.
+    pub fn peak_concurrency(&self) -> u64 {
+        self.shared.counting.peak.load(Ordering::Relaxed)
     }
 
     /// How many deploys of this node were accepted (`active` and `rebuild`), deleted nodes included.

@@ -1,7 +1,6 @@
 //! Connections and HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::http::header::{self, HeaderName, HeaderValue};
@@ -156,7 +155,7 @@ fn decoded(text: &str) -> String {
 }
 
 async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, Abort> {
-    shared.requests.fetch_add(1, Ordering::Relaxed);
+    let _in_flight = shared.counting.enter();
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("/", ::http::uri::PathAndQuery::as_str).to_owned();
     let negotiated = Microversion::negotiate(&parts.headers, shared.newest);

@@ -4,6 +4,7 @@ use crate::bench::{Bench, at, name, server, world};
 use crate::faults::{dump, fail_on, mend};
 use domain::inventory::{Diagnostic, Requests};
 use domain::{MachineState, Problem, fact};
+use std::time::Duration;
 
 pub(crate) async fn an_enrolled_machine_has_inventory_facts_and_gpus(bench: Bench) {
     bench.declare(&["m1"]).await;
@@ -72,7 +73,11 @@ pub(crate) async fn an_enrolment_ends_what_the_machine_waited_for(bench: Bench) 
     bench.enrol("m1", &inventory, at(0)).await.unwrap();
     let generation = bench.generation("m1").await;
     let problem = Problem::new("bmc.unreachable", "no route");
-    bench.store.record_waiting(&name("m1"), generation, &problem, Some(at(9))).await.unwrap();
+    bench
+        .store
+        .record_waiting(&name("m1"), generation, &problem, Some(Duration::from_secs(9)))
+        .await
+        .unwrap();
     let last = bench.last().await;
     bench.enrol("m1", &inventory, at(10)).await.unwrap();
     assert_eq!(bench.store.machine(&name("m1")).await.unwrap().unwrap().waiting, None);

@@ -3,6 +3,7 @@
 use crate::bench::{Bench, at, declared, machine_document, name, pin, server, world};
 use crate::faults::{dump, rows_of};
 use domain::{Kind, MachineState, Problem};
+use std::time::Duration;
 
 pub(crate) async fn discovery_pins_the_key_and_a_second_one_changes_nothing(bench: Bench) {
     bench.declare(&["m1"]).await;
@@ -147,12 +148,18 @@ pub(crate) async fn waiting_keeps_its_beginning_while_the_code_stays(bench: Benc
     let last = bench.last().await;
     let wait = async |code: &str, message: &str| {
         let problem = Problem::new(code, message);
-        bench.store.record_waiting(&name("m1"), generation, &problem, Some(at(60))).await.unwrap()
+        bench
+            .store
+            .record_waiting(&name("m1"), generation, &problem, Some(Duration::from_mins(1)))
+            .await
+            .unwrap()
     };
     let first = wait("bmc.unreachable", "no route").await;
     let second = wait("bmc.unreachable", "timed out").await;
     assert_eq!((first.attempts, second.attempts), (1, 2));
-    assert_eq!((second.since, second.until), (first.since, Some(at(60))));
+    assert_eq!(second.since, first.since);
+    let pause = second.until.unwrap().duration_since(second.since);
+    assert!((60..90).contains(&pause.as_secs()), "{pause}");
     assert_eq!(second.problem.message, "timed out");
     let third = wait("bmc.login-refused", "401").await;
     assert_eq!(third.attempts, 1);
@@ -177,7 +184,7 @@ pub(crate) async fn a_wait_ends_once(bench: Bench) {
 pub(crate) async fn a_changed_site_lets_machines_go_on_that_waited_for_people(bench: Bench) {
     bench.declare(&["m1", "m2"]).await;
     let problem = Problem::new("bmc.address-outside-networks", "no");
-    for (machine, until) in [("m1", None), ("m2", Some(at(60)))] {
+    for (machine, until) in [("m1", None), ("m2", Some(Duration::from_mins(1)))] {
         let generation = bench.generation(machine).await;
         bench.store.record_waiting(&name(machine), generation, &problem, until).await.unwrap();
     }
@@ -185,6 +192,30 @@ pub(crate) async fn a_changed_site_lets_machines_go_on_that_waited_for_people(be
     let machines = bench.store.machines().await.unwrap();
     assert_eq!(machines[0].waiting, None);
     assert!(machines[1].waiting.is_some());
+}
+
+/// They are looked at again by themselves now and then, which may be an hour from now.
+pub(crate) async fn a_changed_profile_lets_machines_go_on_that_waited_for_their_firmware(bench: Bench) {
+    bench.declare(&["m1", "m2"]).await;
+    bench.store.live("a", Duration::from_mins(10)).await.unwrap();
+    let pause = Some(Duration::from_hours(1));
+    let mut back = Vec::new();
+    for lease in bench.store.claim("a", &name("fra1"), 2).await.unwrap() {
+        let code = if lease.machine == name("m1") { "firmware.no-profile" } else { "bmc.unreachable" };
+        let guard = lease.guard(bench.generation(lease.machine.as_str()).await);
+        bench.store.record_waiting(&lease.machine, guard, &Problem::new(code, "no"), pause).await.unwrap();
+        back.push((lease, pause));
+    }
+    bench.store.release(&back).await.unwrap();
+    let profile = "---
+apiVersion: bailiwick.dev/v1alpha1
+kind: FirmwareProfile
+metadata: {name: p}
+spec: {match: {model: [x]}, source: a test, components: [{name: bmc, select: [{reported: bmc}], rule: {minimum: '1'}}]}
+";
+    bench.apply(&(world(&["m1", "m2"]) + profile), &[]).await;
+    let due = bench.store.claim("a", &name("fra1"), 2).await.unwrap();
+    assert_eq!(due.iter().map(|lease| lease.machine.as_str()).collect::<Vec<_>>(), ["m1"]);
 }
 
 pub(crate) async fn pages_show_every_machine_once_in_order(bench: Bench) {

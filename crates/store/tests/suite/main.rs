@@ -109,6 +109,7 @@ cases! {
         waiting_keeps_its_beginning_while_the_code_stays
         a_wait_ends_once
         a_changed_site_lets_machines_go_on_that_waited_for_people
+        a_changed_profile_lets_machines_go_on_that_waited_for_their_firmware
         pages_show_every_machine_once_in_order
         ;
     opening:
@@ -139,8 +140,11 @@ cases! {
         replicas_that_claim_at_once_never_share_a_machine
         the_longest_overdue_is_claimed_first_and_no_more_than_asked_for
         what_a_dead_replica_held_is_taken_over_and_what_it_records_is_refused
+        a_replica_whose_time_is_up_claims_nothing_until_it_says_that_it_lives
         what_a_replica_held_that_left_is_free_at_once
         a_machine_given_back_is_due_when_that_was_said
+        a_wrong_clock_of_the_cells_host_makes_no_machine_early_or_late
+        a_machine_that_is_due_knows_how_many_of_its_site_are_worked_on
         a_machine_woken_while_a_step_ran_is_due_at_once
         a_changed_declaration_or_assignment_makes_a_machine_due
         a_step_that_does_not_follow_is_refused

@@ -2,10 +2,10 @@
 
 use crate::bench::{Bench, at, declared, machine_document, name, server, world};
 use crate::faults::{dump, rows_of};
-use bailiwick_store::{Advance, Guard, Lease, Store, StoreError};
+use bailiwick_store::{Advance, Guard, Lease, Overdue, Store, StoreError};
 use domain::erasure::{Erased, Item, Part};
 use domain::{Erasure, Instance, Kind, MachineState, Name, Problem, Spec, Step};
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -151,9 +151,12 @@ pub(crate) async fn the_longest_overdue_is_claimed_first_and_no_more_than_asked_
     let mut leases = claim(&bench, "a", 10).await;
     leases.sort_by(|a, b| a.machine.cmp(&b.machine));
     assert_eq!(leases.len(), 3);
-    let due = |second| Some(Timestamp::from_second(second).unwrap());
-    let back: Vec<_> = leases.into_iter().zip([due(300), due(100), due(200)]).collect();
+    let after = |seconds| Some(Duration::from_secs(seconds));
+    let back: Vec<_> = leases.into_iter().zip([after(300), after(100), after(200)]).collect();
     bench.store.release(&back).await.unwrap();
+    assert_eq!(claim(&bench, "a", 2).await, []);
+    bench.store.put_clock_forward(SignedDuration::from_mins(6));
+    bench.store.live("a", LONG).await.unwrap();
     assert_eq!(names(&claim(&bench, "a", 2).await), ["m2", "m3"]);
     assert_eq!(names(&claim(&bench, "a", 2).await), ["m1"]);
     assert_eq!(claim(&bench, "a", 2).await, []);
@@ -191,6 +194,15 @@ pub(crate) async fn what_a_dead_replica_held_is_taken_over_and_what_it_records_i
     store.advance(&machine, new.guard(generation), &advance).await.unwrap();
 }
 
+/// As when the database's clock jumps.
+pub(crate) async fn a_replica_whose_time_is_up_claims_nothing_until_it_says_that_it_lives(bench: Bench) {
+    bench.declare(&["m1"]).await;
+    bench.store.live("a", LONG).await.unwrap();
+    bench.store.put_clock_forward(SignedDuration::from_hours(1));
+    assert_eq!(claim(&bench, "a", 1).await, []);
+    assert_eq!(names(&[claim_one(&bench, "a").await]), ["m1"]);
+}
+
 pub(crate) async fn what_a_replica_held_that_left_is_free_at_once(bench: Bench) {
     bench.declare(&["m1"]).await;
     claim_one(&bench, "a").await;
@@ -207,8 +219,7 @@ pub(crate) async fn a_machine_given_back_is_due_when_that_was_said(bench: Bench)
     let turn = bench.store.turn().await.unwrap();
     assert_eq!((turn.sites, turn.next), (vec![], None));
 
-    let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
-    bench.store.release(&[(lease, Some(later))]).await.unwrap();
+    bench.store.release(&[(lease, Some(Duration::from_hours(1)))]).await.unwrap();
     let turn = bench.store.turn().await.unwrap();
     assert_eq!(turn.sites, []);
     let next = turn.next.unwrap();
@@ -220,6 +231,56 @@ pub(crate) async fn a_machine_given_back_is_due_when_that_was_said(bench: Bench)
     bench.store.release(&[(lease, None)]).await.unwrap();
     let turn = bench.store.turn().await.unwrap();
     assert_eq!((turn.sites, turn.next), (vec![], None));
+}
+
+/// A replica whose own clock is an hour ahead of the database's, or an hour behind it.
+pub(crate) async fn a_wrong_clock_of_the_cells_host_makes_no_machine_early_or_late(bench: Bench) {
+    bench.declare(&["m1"]).await;
+    for skew in [SignedDuration::from_hours(-1), SignedDuration::from_hours(2)] {
+        bench.store.put_clock_forward(skew);
+        let lease = claim_one(&bench, "a").await;
+        let (generation, machine) = (bench.generation("m1").await, name("m1"));
+        let pause = Some(Duration::from_mins(10));
+        let problem = Problem::new("a.b", "c");
+        let present = bench.store.clock().await.unwrap();
+        let waiting =
+            bench.store.record_waiting(&machine, lease.guard(generation), &problem, pause).await.unwrap();
+        let until = waiting.until.unwrap().duration_since(present);
+        assert!((600..660).contains(&until.as_secs()), "{until}");
+        bench.store.release(&[(lease, pause)]).await.unwrap();
+        let next = bench.store.turn().await.unwrap().next.unwrap();
+        assert!(next > Duration::from_mins(9) && next <= Duration::from_mins(10), "{next:?}");
+        let told = bench.store.events_about("Machine/m1", 1).await.unwrap();
+        assert!(told[0].at >= present, "{} {present}", told[0].at);
+
+        bench.store.put_clock_forward(SignedDuration::from_mins(9));
+        bench.store.live("a", LONG).await.unwrap();
+        assert_eq!(claim(&bench, "a", 1).await, [], "early");
+        bench.store.put_clock_forward(SignedDuration::from_mins(2));
+        bench.store.live("a", LONG).await.unwrap();
+        let lease = claim(&bench, "a", 1).await.remove(0);
+        bench.store.clear_waiting(&machine, lease.guard(generation)).await.unwrap();
+        bench.store.release(&[(lease, Some(Duration::ZERO))]).await.unwrap();
+    }
+}
+
+/// Which a machine that waits for its turn is told.
+pub(crate) async fn a_machine_that_is_due_knows_how_many_of_its_site_are_worked_on(bench: Bench) {
+    bench.declare(&["m1", "m2", "m3"]).await;
+    bench.store.live("a", LONG).await.unwrap();
+    bench.store.live("b", LONG).await.unwrap();
+    let held = claim(&bench, "a", 2).await;
+    for lease in &held {
+        assert_eq!(bench.store.overdue(&lease.machine).await.unwrap(), None);
+    }
+    let free = ["m1", "m2", "m3"]
+        .into_iter()
+        .find(|machine| held.iter().all(|lease| lease.machine.as_str() != *machine));
+    let free = name(free.unwrap());
+    assert_eq!(bench.store.overdue(&free).await.unwrap(), Some(Overdue { held: 2, replicas: 2 }));
+    let lease = claim(&bench, "b", 1).await.remove(0);
+    bench.store.release(&[(lease, Some(LONG))]).await.unwrap();
+    assert_eq!(bench.store.overdue(&free).await.unwrap(), None, "it is not due");
 }
 
 pub(crate) async fn a_machine_woken_while_a_step_ran_is_due_at_once(bench: Bench) {

@@ -1,0 +1,71 @@
+//! A quarantine that comes while cluster and provisioning service are away: it holds here at once, and outside as soon as they are
+//! back.
+
+use crate::faults::{node, serve, shelved};
+use crate::line::Line;
+use jiff::SignedDuration;
+use serde_json::json;
+use sim::{Action, Fault};
+
+/// In service, both away, and set aside.
+async fn set_aside_meanwhile() -> (Line, String) {
+    let (line, name) = shelved().await;
+    line.assign(serve(), "in-service").await;
+    line.cluster.set_away(true);
+    line.ironic.faults().add(Fault::on("**", Action::Reset));
+    line.want(&name, json!({ "quarantine": { "reason": "smoke" } })).await;
+    line.until(&name, |machine| machine["state"] == "quarantined").await;
+    (line, name)
+}
+
+fn is_cordoned(line: &Line, name: &str) -> bool {
+    node(line, name).unwrap()["spec"]["unschedulable"] == true
+}
+
+fn is_held(line: &Line, name: &str) -> bool {
+    line.ironic.node(name).unwrap().maintenance
+}
+
+/// What `why` says of the quarantine.
+async fn missing(line: &Line, name: &str) -> String {
+    let why = line.waits_for(name, "machine.not-isolated").await;
+    assert_eq!((&why["state"], &why["reason"]), (&json!("quarantined"), &json!("smoke")), "{why}");
+    why["waiting"]["problem"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_set_aside_while_cluster_and_ironic_are_away_is_kept_apart_by_a_cell_that_was_restarted() {
+    let (line, name) = set_aside_meanwhile().await;
+    let told = missing(&line, &name).await;
+    assert!(told.contains("basecluster.unreachable") && told.contains("ironic.unreachable"), "{told}");
+    let line = line.restart().await;
+    assert!(!missing(&line, &name).await.is_empty(), "nobody forgets it");
+    line.cluster.set_away(false);
+    line.ironic.faults().clear();
+    // The longest time between two tries; nobody asks for one.
+    line.pass(SignedDuration::from_mins(10));
+    line.until(&name, |machine| machine["waiting"].is_null() && is_cordoned(&line, &name)).await;
+    assert!(is_held(&line, &name));
+    assert!(line.history(&name).await.contains(&"machine.resumed".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_away_keeps_the_other_from_nothing_and_is_tried_until_it_is_back() {
+    let (line, name) = set_aside_meanwhile().await;
+    missing(&line, &name).await;
+    line.ironic.faults().clear();
+    line.pass(SignedDuration::from_mins(10));
+    line.until(&name, |_| is_held(&line, &name)).await;
+    for _ in 0..3 {
+        let attempts = |machine: &serde_json::Value| machine["waiting"]["attempts"].as_u64().unwrap_or(0);
+        let before = attempts(&line.client.get(&format!("/api/v1/machines/{name}")).await);
+        line.pass(SignedDuration::from_mins(10));
+        line.until(&name, |machine| attempts(machine) > before).await;
+    }
+    let told = missing(&line, &name).await;
+    assert!(told.contains("basecluster.unreachable") && !told.contains("ironic"), "{told}");
+    assert!(!is_cordoned(&line, &name));
+    line.cluster.set_away(false);
+    line.pass(SignedDuration::from_mins(10));
+    line.until(&name, |machine| machine["waiting"].is_null() && is_cordoned(&line, &name)).await;
+}
