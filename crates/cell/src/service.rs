@@ -6,7 +6,7 @@ use crate::enrol::Enroller;
 use crate::error::CellError;
 use crate::life::Life;
 use crate::listen;
-use crate::provision::Provisioner;
+use crate::provision::{Services, UNSERVED};
 use crate::publish::{Publisher, Status};
 use crate::reconcile::{self, Limits};
 use crate::secrets::Secrets;
@@ -56,8 +56,10 @@ impl Cell {
         let address =
             listener.local_addr().map_err(|source| CellError::Listen { address: settings.listen, source })?;
 
-        let provisioners = settings.provisioners.iter().map(Provisioner::new).collect::<Result<Vec<_>, _>>();
-        let provisioners = provisioners.map_err(CellError::Provisioner)?;
+        let services = Services::new(&settings.provisioners).map_err(CellError::Provisioner)?;
+        if !services.is_empty() {
+            store.wake_unserved(&UNSERVED).await?;
+        }
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let status = Status::default();
@@ -77,7 +79,7 @@ impl Cell {
             requests_per_bmc: settings.requests_per_bmc.max(1),
             requests: Arc::new(Semaphore::new(settings.requests_at_once.max(1))),
         };
-        let life = Arc::new(Life::new(enroller, cell.clone(), provisioners, settings.refresh));
+        let life = Arc::new(Life::new(enroller, cell.clone(), services.clone(), settings.refresh));
         let limits = Limits {
             machines: settings.machines_at_once.max(1),
             per_site: settings.machines_per_site.max(1),
@@ -99,6 +101,7 @@ impl Cell {
             home,
             cell,
             status,
+            services,
             hosts: hosts(&settings, address),
             authority: agents.as_ref().map(|agents| Arc::clone(&agents.authority)),
             stop: stop.clone(),

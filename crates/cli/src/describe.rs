@@ -182,6 +182,10 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
         text += &heading("What is wrong");
         text += &findings
             .iter()
+    if !item.waits_for.is_empty() {
+        text += &heading("What it waits for");
+        text += &item.waits_for.iter().map(reason).collect::<String>();
+    }
             .map(|finding| {
                 format!("- {}: {} [{}]\n", finding.severity, clean(&finding.message), finding.code)
             })
@@ -296,17 +300,22 @@ fn reasons(why: &Why) -> String {
     let state = format!("{} is {} for {}", why.machine, why.state, age(why.since, Timestamp::now()));
     let mut text = match &why.waiting {
         Some(waiting) => format!("{state} and waits:\n{}", waits(waiting)),
-        None => match (&why.reason, &why.doing) {
-            (Some(reason), _) => format!("{state}: {}\n", clean(reason)),
-            (None, Some(_)) => format!("{state}.\n"),
-            (None, None) => format!("{state} and waits for nothing.\n"),
+        None => match (&why.blocked, &why.reason, &why.doing) {
+            (Some(problem), ..) => format!("{state} and goes no further:\n{}", reason(problem)),
+            (None, Some(reason), _) => format!("{state}: {}\n", clean(reason)),
+            (None, None, Some(_)) => format!("{state}.\n"),
+            (None, None, None) => format!("{state} and waits for nothing.\n"),
         },
     };
     if let Some(doing) = &why.doing {
         let usual = why.usual_seconds.map(|seconds| format!(", which usually takes {}", usually(seconds)));
         text += &format!("Its step: {doing}{}.\n", usual.unwrap_or_default());
     }
-    if let Some(unblock) = &why.unblock {
+    let hinted = why.waiting.as_ref().map(|waiting| &waiting.problem).or(why.blocked.as_ref());
+    // What is shown as the hint above is not said twice.
+    if let Some(unblock) =
+        why.unblock.as_ref().filter(|_| hinted.is_none_or(|problem| problem.hint != why.unblock))
+    {
         text += &format!("To go on: {}\n", clean(unblock));
     }
     if !why.gpus.is_empty() {
@@ -324,7 +333,7 @@ fn usually(seconds: i64) -> String {
 fn waits(waiting: &Waiting) -> String {
     let again = match waiting.until {
         Some(until) => format!("next try at {}", moment(until)),
-        None => "waits until the declaration changes".to_owned(),
+        None => "not tried again before something is changed".to_owned(),
     };
     let since = age(waiting.since, Timestamp::now());
     let tried = if waiting.attempts == 1 { "once".to_owned() } else { format!("{} times", waiting.attempts) };

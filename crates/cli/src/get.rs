@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cell::api::types::{Allocation, ClassItem, GpuItem, GpuState, Machine, Publication};
 use clap::{Args, ValueEnum};
-use domain::Kind;
 use domain::declaration::Zone;
 use domain::probe::Finding;
+use domain::{Kind, Problem};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -266,7 +266,7 @@ const GPU_HEADER: &[&str] =
     &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
 /// What a wide table of GPUs shows beside that.
 const GPU_MORE: &[&str] =
-    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS"];
+    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS", "WAITS FOR"];
 
 /// A table of machines.
 pub(crate) fn machine_table(machines: &[Machine]) -> String {
@@ -333,14 +333,17 @@ fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
         gpu_state(item).to_owned(),
         classes.join(", "),
     ];
-    let conflicts: Vec<&str> = item.conflicts.iter().map(|problem| problem.code.as_str()).collect();
+    let codes = |problems: &[Problem]| {
+        problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>().join(", ")
+    };
     let more = vec![
         health(item.health.as_deref()),
         shown(item.gpu.pci_address.as_ref()),
         shown(item.nvml_uuid.as_ref()),
         holders(item),
         item.prepared_for.join(", "),
-        conflicts.join(", "),
+        codes(&item.conflicts),
+        codes(&item.waits_for),
     ];
     let key = item
         .device

@@ -10,7 +10,7 @@ pub(crate) use leave::is_drained;
 
 use crate::base_cluster::BaseClusters;
 use crate::enrol::Enroller;
-use crate::provision::Provisioner;
+use crate::provision::Services;
 use crate::trouble::Trouble;
 use case::Case;
 use domain::lifecycle::{self, MachineState, Step};
@@ -27,7 +27,7 @@ pub(crate) struct Life {
     pub enroller: Enroller,
     /// The cell's identity.
     pub cell: String,
-    pub provisioners: Vec<Provisioner>,
+    pub services: Services,
     pub clusters: BaseClusters,
     /// How long an inventory stays fresh.
     pub refresh: Duration,
@@ -61,14 +61,9 @@ impl Next {
 }
 
 impl Life {
-    pub(crate) fn new(
-        enroller: Enroller,
-        cell: String,
-        provisioners: Vec<Provisioner>,
-        refresh: Duration,
-    ) -> Self {
+    pub(crate) fn new(enroller: Enroller, cell: String, services: Services, refresh: Duration) -> Self {
         let clusters = BaseClusters::new(enroller.secrets.clone());
-        Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, refresh }
+        Self { store: enroller.store.clone(), enroller, cell, services, clusters, refresh }
     }
 
     /// Takes the next step of a machine and records what came of it.
