@@ -26,7 +26,11 @@ impl Rack {
     }
 
     async fn run(&self, words: &str) -> Run {
-        let token = self.desk.path("bailiwick-data/admin.token").display().to_string();
+        self.run_with("bailiwick-data/admin.token", words).await
+    }
+
+    async fn run_with(&self, token_file: &str, words: &str) -> Run {
+        let token = self.desk.path(token_file).display().to_string();
         let mut all = vec!["--server", &self.server, "--token-file", &token];
         all.extend(words.split(' '));
         self.desk.run(&all).await
@@ -114,6 +118,7 @@ async fn history_tells_the_whole_life_in_its_order() {
         .as_array()
         .unwrap()
         .iter()
+        .filter(|event| event["subject"] == "Machine/r1-u06")
         .map(|event| event["kind"].as_str().unwrap())
         .filter(|kind| {
             !matches!(*kind, "machine.acted" | "machine.waiting" | "machine.resumed" | "machine.facts")
@@ -153,6 +158,27 @@ async fn a_base_cluster_is_rendered_as_objects_for_a_repository() {
     let workers = items.iter().find(|item| item["kind"] == "MachineDeployment").unwrap();
     assert_eq!(workers["spec"]["replicas"], 3);
     rack.run("render basecluster nowhere").await.ends(4);
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn history_names_who_ordered_what_the_cell_did() {
+    let mut rack = Rack::start().await;
+    let token = rack.run("token create alice --role operator").await.ends(0).stdout;
+    rack.desk.write("alice.token", &token);
+    rack.run_with("alice.token", "drain r1-u06 --yes").await.ends(0);
+    let history = settled(&rack.run("history r1-u06").await.ends(0).stdout);
+    let columns = |line: &str| {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    let lines: Vec<Vec<String>> = history.lines().map(columns).collect();
+    let by = |kind: &str| lines.iter().rfind(|line| line[1] == kind).map(|line| line[2].as_str());
+    assert_eq!(by("machine.enrolled"), Some("cell"), "{history}");
+    assert_eq!(by("machine.in-service"), Some("cell for first-admin"), "{history}");
+    assert_eq!(by("machine.draining"), Some("cell for alice"), "{history}");
+    let ordered = lines.iter().rfind(|line| line[1] == "declaration.updated").unwrap();
+    assert_eq!(ordered[2..], ["alice", "spec.drain: true (new)"], "{history}");
     interrupt(&rack.child);
     assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
 }

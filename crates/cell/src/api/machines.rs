@@ -287,7 +287,8 @@ async fn facts(
 /// How many entries of a machine's history are given at most: the newest.
 const HISTORY: u32 = 1000;
 
-/// What happened to one machine, step by step, oldest first.
+/// What happened to one machine and what was ordered of it, step by step, oldest first. What a step did because the machine's
+/// assignment says so names in `data.orderedBy` who changed that last.
 #[utoipa::path(get, path = "/api/v1/machines/{name}/history", tag = "machines", params(("name" = String, Path)),
     responses((status = 200, body = Vec<EventItem>)))]
 async fn history(
@@ -297,9 +298,11 @@ async fn history(
 ) -> Answer<Vec<EventItem>> {
     caller.needs(Permission::Read)?;
     let name = name?.0;
-    let mut events = api.store.events_about(&format!("Machine/{name}"), HISTORY).await?;
+    let missing = || Refusal::not_found(&format!("Machine/{name}"));
+    let known = Name::new(name.clone()).map_err(|_| missing())?;
+    let mut events = api.store.history(&known, HISTORY).await?;
     if events.is_empty() {
-        return Err(Refusal::not_found(&format!("Machine/{name}")));
+        return Err(missing());
     }
     events.reverse();
     Ok(Json(events.into_iter().map(EventItem::from).collect()))
