@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::Stdio;
 
+use serde_json::Value;
 use support::{Desk, Run, interrupt};
 use tokio::process::Child;
 
@@ -179,6 +181,25 @@ async fn history_names_who_ordered_what_the_cell_did() {
     assert_eq!(by("machine.draining"), Some("cell for alice"), "{history}");
     let ordered = lines.iter().rfind(|line| line[1] == "declaration.updated").unwrap();
     assert_eq!(ordered[2..], ["alice", "spec.drain: true (new)"], "{history}");
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn each_disk_that_the_bmc_of_a_machine_lists_is_in_the_record_of_its_erasure() {
+    let mut rack = Rack::start().await;
+    let serials = |items: &Value| {
+        let of =
+            items.as_array().unwrap().iter().filter_map(|item| item["serial"].as_str().map(str::to_owned));
+        of.collect::<BTreeSet<_>>()
+    };
+    for machine in ["r1-u01", "r1-u06"] {
+        let detail = rack.run(&format!("get machine {machine} -o json")).await.ends(0).json();
+        let listed = serials(&detail["inventory"]["drives"]);
+        assert!(listed.len() > 1, "{detail}");
+        let erasures = rack.run(&format!("history {machine} --erasures -o json")).await.ends(0).json();
+        assert_eq!(serials(&erasures["erasures"][0]["items"]), listed, "{erasures:#}");
+    }
     interrupt(&rack.child);
     assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
 }
