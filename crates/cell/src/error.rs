@@ -175,6 +175,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ("api.internal", "The cell could not do it; its log says why.", "Read the cell's log; try again."),
     ("api.not-found", "There is no such object or route.", "`bailiwick get` lists what there is."),
     (
+        "api.too-slow",
+        "The body of a request did not come in time.",
+        "Try again; look at the network between client and cell.",
+    ),
+    (
         "api.unauthorized",
         "No token, or one that is unknown, expired or revoked.",
         "Give `--token-file`; the first token is `admin.token` in the data directory.",
@@ -216,11 +221,6 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "The node agent's probe and an attestation verdict open this gate; nothing else does.",
     ),
     (
-        "machine.mac-mismatch",
-        "No interface of the machine or its BMC has the declared MAC address.",
-        "Correct `spec.mac`, or look at which machine stands there.",
-    ),
-    (
         "gpu.waits.bmc",
         "GPUs are not probed yet: a view that their machine's BMC gives was not read.",
         "`bailiwick refresh MACHINE`.",
@@ -239,6 +239,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "gpu.waits.profile",
         "GPUs are not probed yet: no firmware profile says which views their model gives, or several do.",
         "Have one profile fit the model, with `gpuViews`; `docs/how-to/firmware-profiles.md` shows how.",
+    ),
+    (
+        "machine.mac-mismatch",
+        "No interface of the machine or its BMC has the declared MAC address.",
+        "Correct `spec.mac`, or look at which machine stands there.",
     ),
     (
         "machine.serial-mismatch",

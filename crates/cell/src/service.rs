@@ -107,7 +107,7 @@ impl Cell {
             stop: stop.clone(),
         };
         let router = api::router(api);
-        tasks.spawn(listen::serve(listener, listen::Door::Plain(router), stop.clone()));
+        tasks.spawn(listen::serve(listener, listen::Door::Plain(listen::Plain::new(router)), stop.clone()));
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "tokens and passwords travel unencrypted: put a TLS proxy in front of the API");
         }
