@@ -9,7 +9,8 @@ use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
 use crate::get::{
-    age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial, zone,
+    What as List, age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial,
+    zone,
 };
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
@@ -65,7 +66,7 @@ pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
             let mut found: Vec<GpuItem> = gpus.into_iter().filter(|gpu| is_called(gpu, &args.name)).collect();
             let only = match (found.pop(), found.len()) {
                 (Some(only), 0) => only,
-                (None, _) => return Err(not_found("GPU", &args.name)),
+                (None, _) => return Err(not_found("GPU", &args.name, List::Gpus, &[])),
                 (Some(_), more) => return Err(ambiguous(&args.name, more + 1)),
             };
             let detail = client.gpu(name_of(&only).unwrap_or(&args.name)).await?;
@@ -73,8 +74,11 @@ pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
             output::value(format, &detail, |detail| gpu(detail, &trials))
         }
         What::Class => {
-            let found = client.classes().await?.into_iter().find(|class| class.name.as_str() == args.name);
-            output::value(format, &found.ok_or_else(|| not_found("GpuClass", &args.name))?, class)
+            let classes = client.classes().await?;
+            let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+            let found = classes.iter().find(|class| class.name.as_str() == args.name);
+            let found = found.ok_or_else(|| not_found("GpuClass", &args.name, List::Classes, &known))?;
+            output::value(format, found, class)
         }
     }
 }
@@ -178,14 +182,14 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
         text += &heading("Contradicts");
         text += &item.conflicts.iter().map(reason).collect::<String>();
     }
-    if let Some(findings) = item.health.as_deref().filter(|findings| !findings.is_empty()) {
-        text += &heading("What is wrong");
-        text += &findings
-            .iter()
     if !item.waits_for.is_empty() {
         text += &heading("What it waits for");
         text += &item.waits_for.iter().map(reason).collect::<String>();
     }
+    if let Some(findings) = item.health.as_deref().filter(|findings| !findings.is_empty()) {
+        text += &heading("What is wrong");
+        text += &findings
+            .iter()
             .map(|finding| {
                 format!("- {}: {} [{}]\n", finding.severity, clean(&finding.message), finding.code)
             })
