@@ -78,7 +78,9 @@ impl Error {
             | Self::Kubernetes(_)
             | Self::Thread(_)
             | Self::Unreadable { .. }
-            | Self::Output(_) => Exit::Failed,
+            | Self::Output(_)
+            // As any other file that was named and is not there.
+            | Self::Gpu(gpu::Error::LibraryMissing(_)) => Exit::Failed,
             Self::Gpu(gpu::Error::NoDriver(_)) => Exit::NoDriver,
             Self::Gpu(_) => Exit::Unusable,
         }

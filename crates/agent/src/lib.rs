@@ -7,10 +7,12 @@
 )]
 
 pub mod cell;
+pub mod completions;
 pub mod enrol;
 pub mod error;
 pub mod output;
 pub mod probe;
+pub mod reference;
 pub mod run;
 
 pub use error::{Error, Exit};

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use agent::completions::{self, CompletionsArgs};
 use agent::enrol::{self, EnrolArgs};
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
+use agent::reference::{self, ReferenceArgs};
 use agent::run::RunArgs;
 use agent::{Error, Exit};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// The node agent of Bailiwick
 #[derive(Parser, Debug)]
@@ -25,6 +27,11 @@ enum Command {
     Enrol(EnrolArgs),
     /// Hand out this host's GPUs to pods, as far as the cell permits
     Run(RunArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the page of docs/reference/ that tells of this program
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
 }
 
 impl Command {
@@ -32,7 +39,7 @@ impl Command {
         match self {
             Self::Probe(args) => args.output,
             Self::Enrol(args) => args.output,
-            Self::Run(_) => Format::Table,
+            Self::Run(_) | Self::Completions(_) | Self::Reference(_) => Format::Table,
         }
     }
 
@@ -44,6 +51,8 @@ impl Command {
                 log();
                 args.run()
             }
+            Self::Completions(args) => completions::run(args, Cli::command()),
+            Self::Reference(args) => reference::run(args, Cli::command()),
         }
     }
 }

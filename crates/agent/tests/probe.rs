@@ -113,12 +113,24 @@ fn a_host_without_a_driver_ends_with_a_code_of_its_own_and_says_what_to_do() {
     for (format, said) in
         [("table", "error[gpu.no-driver]: no NVIDIA driver is loaded"), ("json", "\"gpu.no-driver\"")]
     {
-        let output = agent(&["probe", "--nvml", "/nowhere/libnvidia-ml.so.1", "-o", format]);
+        // NVML_ERROR_DRIVER_NOT_LOADED
+        let fault = serde_json::json!({"function": "nvmlInit_v2", "error": 9});
+        let host = Host::of("h100", |host| host.faults.push(serde_json::from_value(fault).unwrap()));
+        let output = host.probe(&["-o", format]);
         assert_eq!(output.status.code(), Some(10));
         assert!(output.stdout.is_empty());
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains(said) && told.contains("hint"), "{told}");
     }
+}
+
+#[test]
+fn a_library_that_was_named_and_is_not_there_is_told_from_a_driver_that_is_not_loaded() {
+    let output = agent(&["probe", "--nvml", "/nowhere/libnvidia-ml.so.1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    let said = "error[gpu.library-missing]: there is no file /nowhere/libnvidia-ml.so.1\n";
+    assert!(told.starts_with(said) && told.contains("Correct --nvml"), "{told}");
 }
 
 #[test]

@@ -173,6 +173,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Find out who deleted it, then unquarantine the machine: it is erased and provisioned again.",
     ),
     (
+        "provision.not-configured",
+        "No provisioning service is configured, so machines are enrolled and go no further.",
+        "Set `ironic-url` or `metal3-kubeconfig` in the cell's configuration and start it again.",
+    ),
+    (
         "provision.no-service",
         "No provisioning service takes machines of this site.",
         "Name one in the cell's settings; `bailiwick serve --help` shows an example.",
@@ -194,6 +199,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     ("api.internal", "The cell could not do it; its log says why.", "Read the cell's log; try again."),
     ("api.not-found", "There is no such object or route.", "`bailiwick get` lists what there is."),
+    (
+        "api.too-slow",
+        "The body of a request did not come in time.",
+        "Try again; look at the network between client and cell.",
+    ),
     (
         "api.unauthorized",
         "No token, or one that is unknown, expired or revoked.",
@@ -234,6 +244,26 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "gpu.not-allocatable",
         "GPUs match a class and cannot be claimed by it yet.",
         "The node agent's probe and an attestation verdict open this gate; nothing else does.",
+    ),
+    (
+        "gpu.waits.bmc",
+        "GPUs are not probed yet: a view that their machine's BMC gives was not read.",
+        "`bailiwick refresh MACHINE`.",
+    ),
+    (
+        "gpu.waits.driver",
+        "GPUs are not probed yet: the driver on their machine was not heard.",
+        "Install the agent on the machine and enrol it with a token of `bailiwick agent-token MACHINE`; where it is silent, look at its log there.",
+    ),
+    (
+        "gpu.waits.never",
+        "GPUs are never probed: by its firmware profile their model gives no view of the driver, or none from outside the host.",
+        "Correct `gpuViews` of the profile; where the hardware gives no second view, only classes that require `inventoried` alone give such GPUs.",
+    ),
+    (
+        "gpu.waits.profile",
+        "GPUs are not probed yet: no firmware profile says which views their model gives, or several do.",
+        "Have one profile fit the model, with `gpuViews`; `docs/how-to/firmware-profiles.md` shows how.",
     ),
     (
         "machine.mac-mismatch",

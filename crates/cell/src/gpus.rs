@@ -1,9 +1,10 @@
 //! Every GPU as all views of it show it: reconciled once for a view of the world, when somebody asks.
 
+use crate::error::coded;
 use crate::world::{KnownMachine, World};
 use domain::firmware::{FirmwareProfileSpec, GpuViews};
 use domain::gpu_views::{
-    Accepted, AcceptedGpu, GpuState, MachineViews, ReconciledGpu, SpdmGpu, certificates, reconcile,
+    Accepted, AcceptedGpu, Gap, GpuState, MachineViews, ReconciledGpu, SpdmGpu, View, certificates, reconcile,
 };
 use domain::inventory::{Gpu, Inventory};
 use domain::probe::{ProbedGpu, Severity};
@@ -82,20 +83,92 @@ fn views<'w>(
 ) -> MachineViews<'w> {
     MachineViews {
         machine: name,
-        given: machine.model.as_deref().and_then(|model| given(&world.profiles, model)),
+        given: machine.model.as_deref().and_then(|model| given(&world.profiles, model).ok()),
         redfish: Some(&machine.gpus),
         spdm,
-        // A host without a driver has told nothing of its GPUs.
-        nvml: machine.probe().filter(|probe| probe.driver.is_some()).map(|probe| probe.gpus.as_slice()),
+        nvml: driver(machine),
     }
 }
 
-/// Which views the machine's model gives, where one profile alone says so.
-fn given(profiles: &[FirmwareProfileSpec], model: &Inventory) -> Option<GpuViews> {
-    let mut matching = profiles.iter().filter(|profile| profile.matches.fits(model));
-    match (matching.next(), matching.next()) {
-        (Some(only), None) => only.gpu_views,
-        _ => None,
+/// What the driver shows. A host without a driver has told nothing of its GPUs.
+fn driver(machine: &KnownMachine) -> Option<&[ProbedGpu]> {
+    machine.probe().filter(|probe| probe.driver.is_some()).map(|probe| probe.gpus.as_slice())
+}
+
+/// Which views the machine's model gives, where one profile alone says so; else who would have to.
+fn given(profiles: &[(Name, FirmwareProfileSpec)], model: &Inventory) -> Result<GpuViews, String> {
+    let matching: Vec<_> = profiles.iter().filter(|(_, profile)| profile.matches.fits(model)).collect();
+    match matching.as_slice() {
+        [(name, only)] => only.gpu_views.ok_or_else(|| format!("FirmwareProfile/{name} does not")),
+        [] => Err("no firmware profile fits it".to_owned()),
+        several => {
+            let names: Vec<_> = several.iter().map(|(name, _)| name.as_str()).collect();
+            Err(format!("several firmware profiles fit it: {}", names.join(", ")))
+        }
+    }
+}
+
+/// What GPUs wait for that stay inventoried.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    code: &'static str,
+    what: String,
+}
+
+impl Awaited {
+    /// The same as a problem of whoever waits.
+    pub(crate) fn problem(&self, who_waits: &str) -> Problem {
+        coded(self.code, format!("{who_waits} for {}", self.what))
+    }
+}
+
+/// What the GPUs of a machine wait for on which no views contradict each other. Where its model was not read, what a profile would
+/// say of it is left out.
+pub(crate) fn awaited(world: &World, machine: &KnownMachine, model: Option<&Inventory>) -> Vec<Awaited> {
+    let given = model.map(|model| given(&world.profiles, model));
+    let views = MachineViews {
+        machine: &machine.record.name,
+        given: given.as_ref().and_then(|given| given.as_ref().ok()).copied(),
+        redfish: Some(&machine.gpus),
+        spdm: model.map(|_| <&[SpdmGpu]>::default()),
+        nvml: driver(machine),
+    };
+    let gaps = views.gaps().into_iter().filter_map(|gap| {
+        Some(match gap {
+            Gap::Undeclared => {
+                let why = given.as_ref()?.as_ref().err()?;
+                let what =
+                    format!("a firmware profile that says which views its model gives (gpuViews): {why}");
+                Awaited { code: "gpu.waits.profile", what }
+            }
+            Gap::NotAsked { view: View::Nvml } => {
+                let what = format!("the driver's view (nvml): {}", silence(machine));
+                Awaited { code: "gpu.waits.driver", what }
+            }
+            Gap::NotAsked { view } => Awaited {
+                code: "gpu.waits.bmc",
+                what: format!("the {} view: its BMC was not read", view.as_str()),
+            },
+            Gap::NeverGiven => {
+                let what =
+                    "a second view, which its firmware profile says that the model never gives (gpuViews)";
+                Awaited { code: "gpu.waits.never", what: what.to_owned() }
+            }
+        })
+    });
+    gaps.collect()
+}
+
+/// Why the driver of a machine was not heard.
+fn silence(machine: &KnownMachine) -> String {
+    match &machine.agent {
+        None => "no agent has reported, for none is enrolled".to_owned(),
+        Some(agent) => match (agent.reported_at, agent.alive, &agent.probe) {
+            (None, ..) => "its agent is enrolled and has not reported".to_owned(),
+            (Some(at), false, _) => format!("its agent is silent, and reported last at {at:.0}"),
+            (Some(_), true, None) => "its agent reports and has not probed the host yet".to_owned(),
+            (Some(_), true, Some(_)) => "its agent found no NVIDIA driver on the host".to_owned(),
+        },
     }
 }
 

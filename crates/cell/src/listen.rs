@@ -3,10 +3,12 @@
 
 use crate::api::problem::Refusal;
 use crate::error::coded;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
+use futures_util::StreamExt as _;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,10 @@ const PLACES: usize = 1024;
 
 /// How long the head of a request may take. A connection that is kept alive but not used is ended after it too.
 const HEAD: Duration = Duration::from_secs(30);
+
+/// How long the body of a request to the API may take: the largest, of some ten thousand machines, needs 5 Mbit/s. The work that
+/// it asks for may take longer, and a stream of events has no end.
+const BODY: Duration = Duration::from_mins(1);
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -56,9 +62,52 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) enum Door {
     /// By HTTP; a proxy in front may do TLS.
-    Plain(Router),
+    Plain(Plain),
     /// By TLS; calls carry a [`Peer`].
     Mutual(Mutual),
+}
+
+/// What plain HTTP needs.
+#[derive(Clone)]
+pub(crate) struct Plain {
+    router: Router,
+    head: Duration,
+}
+
+impl Plain {
+    pub(crate) fn new(router: Router) -> Self {
+        Self::within(HEAD, BODY, router)
+    }
+
+    fn within(head: Duration, body: Duration, router: Router) -> Self {
+        let limit =
+            move |request: Request, next: Next| next.run(request.map(|whole| read_in_time(body, whole)));
+        Self { router: router.layer(axum::middleware::from_fn(limit)), head }
+    }
+}
+
+/// A body that fails once it has taken too long. It is read by whoever may call, and not before.
+fn read_in_time(limit: Duration, body: Body) -> Body {
+    let end = tokio::time::Instant::now() + limit;
+    Body::from_stream(futures_util::stream::unfold(Some(body.into_data_stream()), move |rest| async move {
+        let mut rest = rest?;
+        match timeout_at(end, rest.next()).await {
+            Ok(chunk) => Some((chunk?.map_err(axum::BoxError::from), Some(rest))),
+            Err(_) => Some((Err(TooSlow(limit).into()), None)),
+        }
+    }))
+}
+
+/// The body of a request did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request did not come within {0:?}")]
+pub(crate) struct TooSlow(Duration);
+
+impl TooSlow {
+    /// The one that an error comes from, if it does.
+    pub(crate) fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
 }
 
 /// What mutual TLS needs.
@@ -221,7 +270,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, stop: CancellationT
                 let (door, stop, places) = (door.clone(), stop.clone(), Arc::clone(&places));
                 connections.spawn(async move {
                     match door {
-                        Door::Plain(router) => converse(stream, router, stop).await,
+                        Door::Plain(plain) => converse(stream, plain.router, plain.head, stop).await,
                         Door::Mutual(mutual) => mutual.enter(stream, places, stop).await,
                     }
                     drop(place);
@@ -258,7 +307,7 @@ impl Mutual {
         let Some(caller) = caller else {
             return tokio::select! {
                 () = stranger.gives_way.cancelled() => tracing::debug!("a call without a certificate gave way"),
-                () = converse(stream, router, stop.clone()) => {}
+                () = converse(stream, router, HEAD, stop.clone()) => {}
             };
         };
         drop(stranger);
@@ -267,7 +316,7 @@ impl Mutual {
         };
         // Callers with certificates wait for one another alone, and not for long.
         if let Ok(Ok(_place)) = timeout(HEAD, places.acquire_owned()).await {
-            converse(stream, router, stop).await;
+            converse(stream, router, HEAD, stop).await;
         }
     }
 }
@@ -275,11 +324,12 @@ impl Mutual {
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    head: Duration,
     stop: CancellationToken,
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -297,20 +347,50 @@ async fn converse(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
     async fn a_call_whose_body_never_ends_is_answered_all_the_same() {
         let limit = |request, next| in_time(Duration::from_millis(20), request, next);
         let echo = axum::routing::post(|body: bytes::Bytes| async { body });
         let router = Router::new().route("/", echo).layer(axum::middleware::from_fn(limit));
-        let never = axum::body::Body::from_stream(futures_util::stream::pending::<
-            Result<bytes::Bytes, std::io::Error>,
-        >());
+        let never =
+            Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
         for (body, status) in [("whole".into(), 200), (never, 408)] {
             let request = Request::post("/").body(body).unwrap();
             let answer = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
             assert_eq!(answer.status().as_u16(), status);
         }
+    }
+
+    /// What a client is answered that sends this and nothing more; it waits until the cell ends the connection.
+    async fn answered(sent: &str) -> String {
+        let short = Duration::from_millis(50);
+        let echo = async |body: Result<axum::Json<String>, axum::extract::rejection::JsonRejection>| {
+            body.map_err(Refusal::from)
+        };
+        let plain = Plain::within(short, short, Router::new().route("/", axum::routing::post(echo)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, Door::Plain(plain), stop.clone()));
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let ended = timeout(Duration::from_secs(20), client.read_to_string(&mut answer)).await;
+        ended.expect("the connection is held for as long as the client likes").unwrap();
+        stop.cancel();
+        serving.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn who_sends_the_head_or_the_body_of_a_request_by_the_hour_is_not_waited_for() {
+        let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 6\r\n";
+        assert_eq!(answered(head).await, "");
+        let slow = answered(&format!("{head}\r\n\"hal")).await;
+        assert!(slow.starts_with("HTTP/1.1 408 ") && slow.contains("api.too-slow"), "{slow}");
+        let whole = answered(&format!("{head}\r\n\"half\"")).await;
+        assert!(whole.starts_with("HTTP/1.1 200 ") && whole.ends_with("\"half\""), "{whole}");
     }
 
     #[test]

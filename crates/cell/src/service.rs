@@ -6,7 +6,7 @@ use crate::enrol::{Enroller, Requests};
 use crate::error::CellError;
 use crate::life::Life;
 use crate::listen;
-use crate::provision::Provisioner;
+use crate::provision::{Services, UNSERVED};
 use crate::publish::{Publisher, Status};
 use crate::reconcile::{self, Limits};
 use crate::secrets::Secrets;
@@ -57,8 +57,10 @@ impl Cell {
         let address =
             listener.local_addr().map_err(|source| CellError::Listen { address: settings.listen, source })?;
 
-        let provisioners = settings.provisioners.iter().map(Provisioner::new).collect::<Result<Vec<_>, _>>();
-        let provisioners = provisioners.map_err(CellError::Provisioner)?;
+        let services = Services::new(&settings.provisioners).map_err(CellError::Provisioner)?;
+        if !services.is_empty() {
+            store.wake_unserved(&UNSERVED).await?;
+        }
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let status = Status::default();
@@ -79,7 +81,7 @@ impl Cell {
             requests: Requests::new(settings.requests_per_site),
         };
         let inviter = agents.as_ref().and_then(|agents| agents.inviter.clone());
-        let life = Arc::new(Life::new(enroller, cell.clone(), provisioners, inviter, settings.refresh));
+        let life = Arc::new(Life::new(enroller, cell.clone(), services.clone(), inviter, settings.refresh));
         let limits = Limits { per_site: settings.machines_per_site.max(1), lease: settings.lease };
         tasks.spawn(reconcile::run(life, limits, stop.clone()));
         let publisher = Publisher {
@@ -97,13 +99,14 @@ impl Cell {
             home,
             cell,
             status,
+            services,
             hosts: hosts(&settings, address),
             machines_per_site: settings.machines_per_site.max(1),
             authority: agents.as_ref().map(|agents| Arc::clone(&agents.authority)),
             stop: stop.clone(),
         };
         let router = api::router(api);
-        tasks.spawn(listen::serve(listener, listen::Door::Plain(router), stop.clone()));
+        tasks.spawn(listen::serve(listener, listen::Door::Plain(listen::Plain::new(router)), stop.clone()));
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "tokens and passwords travel unencrypted: put a TLS proxy in front of the API");
         }

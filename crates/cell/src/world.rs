@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub classes: BTreeMap<Name, GpuClassSpec>,
     pub machines: BTreeMap<Name, KnownMachine>,
     gpu_drivers: BTreeMap<Name, GpuDriver>,
-    pub profiles: Vec<FirmwareProfileSpec>,
+    pub profiles: Vec<(Name, FirmwareProfileSpec)>,
     /// Where GPUs were accepted.
     pub accepted: Accepted,
     reconciled: OnceLock<Reconciled>,
@@ -94,7 +94,7 @@ impl World {
                 Spec::Machine(spec) => drop(specs.insert(metadata.name, (metadata.labels, *spec))),
                 Spec::Assignment(spec) => drop(goals.insert(metadata.name, Goal::of(Some(&spec)))),
                 Spec::BaseCluster(spec) => drop(gpu_drivers.insert(metadata.name, spec.gpu_driver)),
-                Spec::FirmwareProfile(spec) => profiles.push(*spec),
+                Spec::FirmwareProfile(spec) => profiles.push((metadata.name, *spec)),
                 Spec::LegalEntity(_) => {}
             }
         }

@@ -21,7 +21,7 @@ use crate::args::Global;
 use crate::client::{Client, Events};
 use crate::errors::{Failure, Outcome, note};
 use crate::exit::Exit;
-use crate::get::not_found;
+use crate::get::{What, not_found};
 use crate::output::{self, Format};
 use crate::progress::Progress;
 
@@ -287,7 +287,8 @@ pub(crate) async fn choose(client: &Client, selector: &MachineSelector) -> Outco
     let machines = client.machines().await?;
     for name in selector.literals() {
         if machines.iter().all(|machine| machine.name.as_str() != name) {
-            return Err(not_found("machine", &name));
+            let known: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
+            return Err(not_found("machine", &name, What::Machines, &known));
         }
     }
     let chosen: Vec<Name> = machines
@@ -295,7 +296,10 @@ pub(crate) async fn choose(client: &Client, selector: &MachineSelector) -> Outco
         .filter(|machine| fits(selector, machine))
         .map(|machine| machine.name.clone())
         .collect();
-    if chosen.is_empty() { Err(not_found("machine that fits", &selector.to_string())) } else { Ok(chosen) }
+    if chosen.is_empty() {
+        return Err(not_found("machine that fits", &selector.to_string(), What::Machines, &[]));
+    }
+    Ok(chosen)
 }
 
 fn fits(selector: &MachineSelector, machine: &Machine) -> bool {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use cell::api::types::Secret;
 use clap::{Args, Subcommand};
+use domain::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Global;
-use crate::errors::{Failure, Outcome, note, problem};
+use crate::errors::{Failure, Outcome, note, problem, warn};
 use crate::files;
 use crate::output::{self, Format, shown};
 
@@ -183,9 +184,11 @@ pub(crate) fn run(global: &Global, args: &ContextArgs) -> Outcome {
             }
             entry.token_file = absolute(global.token_file.as_ref())?.or(entry.token_file.take());
             entry.ca_file = absolute(ca_file.as_ref())?.or(entry.ca_file.take());
+            let useless = useless(name, entry.token_file.as_deref());
             contexts.current.get_or_insert_with(|| name.clone());
             save(&file, &contexts)?;
             note(&format!("context {name} kept in {}", file.display()));
+            useless.iter().for_each(warn);
         }
         Action::Delete { name } => {
             if contexts.contexts.remove(name).is_none() {
@@ -197,6 +200,31 @@ pub(crate) fn run(global: &Global, args: &ContextArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Why a cell would refuse every call with this context. It is kept all the same: the file may come later.
+fn useless(name: &str, token_file: Option<&Path>) -> Option<Problem> {
+    let command = format!("`bailiwick context set {} --token-file FILE`", crate::shell::quote(name));
+    let Some(file) = token_file else {
+        let problem = Problem::new(
+            "context.no-token",
+            format!("context {name} has no token file: a cell refuses its calls"),
+        );
+        return Some(problem.hint(format!(
+            "{command} names one; the first token of a cell is `admin.token` in its data directory, and `bailiwick token create` makes others"
+        )));
+    };
+    let why = match files::read_text(file) {
+        Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
+        Err(Failure::Problems { problems, .. }) => {
+            return problems.into_iter().next().map(|problem| {
+                problem.hint(format!("Check the path and its permissions; {command} names another."))
+            });
+        }
+        Ok(_) | Err(_) => return None,
+    };
+    let problem = Problem::new("context.no-token", format!("the token file {} {why}", file.display()));
+    Some(problem.hint(format!("{command} names another.")))
 }
 
 /// Contexts are used from any directory.

@@ -10,7 +10,8 @@ use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome};
 use crate::get::{
-    age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial, zone,
+    What as List, age, gpu_state, health, holders, is_called, moment, not_found, trial_names, with_trial,
+    zone,
 };
 use crate::inventory_table;
 use crate::output::{self, Format, TRIAL, clean, fields, heading, shown};
@@ -66,7 +67,7 @@ pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
             let mut found: Vec<GpuItem> = gpus.into_iter().filter(|gpu| is_called(gpu, &args.name)).collect();
             let only = match (found.pop(), found.len()) {
                 (Some(only), 0) => only,
-                (None, _) => return Err(not_found("GPU", &args.name)),
+                (None, _) => return Err(not_found("GPU", &args.name, List::Gpus, &[])),
                 (Some(_), more) => return Err(ambiguous(&args.name, more + 1)),
             };
             let detail = client.gpu(name_of(&only).unwrap_or(&args.name)).await?;
@@ -74,8 +75,11 @@ pub(crate) async fn run(global: &Global, args: &DescribeArgs) -> Outcome {
             output::value(format, &detail, |detail| gpu(detail, &trials))
         }
         What::Class => {
-            let found = client.classes().await?.into_iter().find(|class| class.name.as_str() == args.name);
-            output::value(format, &found.ok_or_else(|| not_found("GpuClass", &args.name))?, class)
+            let classes = client.classes().await?;
+            let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+            let found = classes.iter().find(|class| class.name.as_str() == args.name);
+            let found = found.ok_or_else(|| not_found("GpuClass", &args.name, List::Classes, &known))?;
+            output::value(format, found, class)
         }
     }
 }
@@ -178,6 +182,10 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
     if !item.conflicts.is_empty() {
         text += &heading("Contradicts");
         text += &item.conflicts.iter().map(reason).collect::<String>();
+    }
+    if !item.waits_for.is_empty() {
+        text += &heading("What it waits for");
+        text += &item.waits_for.iter().map(reason).collect::<String>();
     }
     if let Some(findings) = item.health.as_deref().filter(|findings| !findings.is_empty()) {
         text += &heading("What is wrong");
@@ -323,17 +331,22 @@ fn reasons(why: &Why) -> String {
     let state = format!("{} is {} for {}", why.machine, why.state, age(why.since, Timestamp::now()));
     let mut text = match &why.waiting {
         Some(waiting) => format!("{state} and waits:\n{}", waits(waiting)),
-        None => match (&why.reason, &why.doing) {
-            (Some(reason), _) => format!("{state}: {}\n", clean(reason)),
-            (None, Some(_)) => format!("{state}.\n"),
-            (None, None) => format!("{state} and waits for nothing.\n"),
+        None => match (&why.blocked, &why.reason, &why.doing) {
+            (Some(problem), ..) => format!("{state} and goes no further:\n{}", reason(problem)),
+            (None, Some(reason), _) => format!("{state}: {}\n", clean(reason)),
+            (None, None, Some(_)) => format!("{state}.\n"),
+            (None, None, None) => format!("{state} and waits for nothing.\n"),
         },
     };
     if let Some(doing) = &why.doing {
         let usual = why.usual_seconds.map(|seconds| format!(", which usually takes {}", usually(seconds)));
         text += &format!("Its step: {doing}{}.\n", usual.unwrap_or_default());
     }
-    if let Some(unblock) = &why.unblock {
+    let hinted = why.waiting.as_ref().map(|waiting| &waiting.problem).or(why.blocked.as_ref());
+    // What is shown as the hint above is not said twice.
+    if let Some(unblock) =
+        why.unblock.as_ref().filter(|_| hinted.is_none_or(|problem| problem.hint != why.unblock))
+    {
         text += &format!("To go on: {}\n", clean(unblock));
     }
     if !why.gpus.is_empty() {
@@ -351,7 +364,7 @@ fn usually(seconds: i64) -> String {
 fn waits(waiting: &Waiting) -> String {
     let again = match waiting.until {
         Some(until) => format!("next try at {}", moment(until)),
-        None => "waits until the declaration changes".to_owned(),
+        None => "not tried again before something is changed".to_owned(),
     };
     let since = age(waiting.since, Timestamp::now());
     let tried = if waiting.attempts == 1 { "once".to_owned() } else { format!("{} times", waiting.attempts) };

@@ -40,6 +40,11 @@ pub(crate) const CODES: &[(&str, &str, &str)] = &[
     ),
     ("config.unreadable", "The configuration file cannot be read.", "Check the path and its permissions."),
     ("context.malformed", "The file of contexts cannot be read.", "Mend or remove the file named."),
+    (
+        "context.no-token",
+        "A context names no token file, or an empty one.",
+        "`bailiwick context set NAME --token-file FILE` names one.",
+    ),
     ("context.unknown", "There is no such context.", "`bailiwick context list` shows those there are."),
     ("context.write", "The file of contexts cannot be written.", "Check the directory's permissions."),
     (

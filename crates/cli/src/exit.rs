@@ -70,6 +70,7 @@ impl Exit {
             | "bmc.unresolved"
             | "bmc.busy"
             | "bmc.deadline"
+            | "api.too-slow"
             | "cell.unreachable"
             | "cell.timeout"
             | "ipmi.unreachable"

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::declarations;
 use crate::errors::{Failure, Outcome};
 use crate::files;
-use crate::get::not_found;
+use crate::get::{What, not_found};
 use crate::output::{self, Format, clean, heading, shown, table};
 
 #[derive(Args, Debug)]
@@ -87,7 +87,7 @@ pub(crate) async fn run(global: &Global, args: &FirmwareArgs) -> Outcome {
     let selector = args.selector.as_ref().map_or("", |text| text.0.as_str());
     let checks = Client::of(global)?.firmware_check(selector).await?;
     if checks.is_empty() && !selector.is_empty() {
-        return Err(not_found("machine that fits", selector));
+        return Err(not_found("machine that fits", selector, What::Machines, &[]));
     }
     let all = args.all || checks.len() == 1;
     output::value(format, &json!({ "items": checks }), |_| render(&checks, all))?;

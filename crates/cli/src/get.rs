@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cell::api::types::{Allocation, ClassItem, GpuItem, GpuState, Machine, Publication};
 use clap::{Args, ValueEnum};
-use domain::Kind;
 use domain::declaration::Zone;
+use domain::manifest::near;
 use domain::probe::Finding;
+use domain::{Kind, Problem};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ pub(crate) struct GetArgs {
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
+pub(crate) enum What {
     #[value(alias = "machine")]
     Machines,
     #[value(alias = "gpu")]
@@ -178,7 +179,8 @@ async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<I
         (What::Classes, _) => {
             let classes = client.classes().await?;
             let kept = classes.iter().filter(|class| name.is_none_or(|name| class.name.as_str() == name));
-            found(kept.map(class_item).collect(), "GpuClass", name)?
+            let known: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+            found(kept.map(class_item).collect(), "GpuClass", name, what, &known)?
         }
         (What::Sites, _) => declared(client, Kind::Site, name).await?,
         (What::Jurisdictions, _) => declared(client, Kind::Jurisdiction, name).await?,
@@ -189,7 +191,7 @@ async fn fetch(client: &Client, what: What, name: Option<&str>) -> Outcome<Vec<I
         (What::Publications, _) => {
             let publications = client.publications().await?;
             let kept = publications.iter().filter(|item| name.is_none_or(|name| item.sink == name));
-            found(kept.flat_map(publication_items).collect(), "sink", name)?
+            found(kept.flat_map(publication_items).collect(), "sink", name, what, &[])?
         }
     })
 }
@@ -198,7 +200,7 @@ async fn gpus(client: &Client, name: Option<&str>) -> Outcome<Vec<Item>> {
     let (gpus, classes) = tokio::try_join!(client.gpus(), client.classes())?;
     let trials: BTreeSet<String> = trial_names(&classes);
     let kept = gpus.iter().enumerate().filter(|(_, gpu)| name.is_none_or(|name| is_called(gpu, name)));
-    found(kept.map(|(at, gpu)| gpu_item(at, gpu, &trials)).collect(), "GPU", name)
+    found(kept.map(|(at, gpu)| gpu_item(at, gpu, &trials)).collect(), "GPU", name, What::Gpus, &[])
 }
 
 /// Names of the classes that give GPUs out on a BMC's word alone.
@@ -218,17 +220,19 @@ pub(crate) fn is_called(item: &GpuItem, name: &str) -> bool {
     names.into_iter().flatten().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-fn found(items: Vec<Item>, what: &str, name: Option<&str>) -> Outcome<Vec<Item>> {
+fn found(items: Vec<Item>, what: &str, name: Option<&str>, of: What, known: &[&str]) -> Outcome<Vec<Item>> {
     match name {
-        Some(name) if items.is_empty() => Err(not_found(what, name)),
+        Some(name) if items.is_empty() => Err(not_found(what, name, of, known)),
         _ => Ok(items),
     }
 }
 
-/// There is no such thing.
-pub(crate) fn not_found(what: &str, name: &str) -> Failure {
-    domain::Problem::new("input.not-found", format!("there is no {what} {name:?}"))
-        .hint("`bailiwick get` lists what there is")
+/// There is no such thing among those of a list; what was probably meant, where that is known.
+pub(crate) fn not_found(what: &str, name: &str, of: What, known: &[&str]) -> Failure {
+    let list = of.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    let meant = near(name, known).map_or_else(String::new, |word| format!("did you mean `{word}`? "));
+    Problem::new("input.not-found", format!("there is no {what} {name:?}"))
+        .hint(format!("{meant}`bailiwick get {list}` lists what there is"))
         .into()
 }
 
@@ -266,7 +270,7 @@ const GPU_HEADER: &[&str] =
     &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
 /// What a wide table of GPUs shows beside that.
 const GPU_MORE: &[&str] =
-    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS"];
+    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS", "WAITS FOR"];
 
 /// A table of machines.
 pub(crate) fn machine_table(machines: &[Machine]) -> String {
@@ -333,14 +337,17 @@ fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
         gpu_state(item).to_owned(),
         classes.join(", "),
     ];
-    let conflicts: Vec<&str> = item.conflicts.iter().map(|problem| problem.code.as_str()).collect();
+    let codes = |problems: &[Problem]| {
+        problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>().join(", ")
+    };
     let more = vec![
         health(item.health.as_deref()),
         shown(item.gpu.pci_address.as_ref()),
         shown(item.nvml_uuid.as_ref()),
         holders(item),
         item.prepared_for.join(", "),
-        conflicts.join(", "),
+        codes(&item.conflicts),
+        codes(&item.waits_for),
     ];
     let key = item
         .device

@@ -3,6 +3,7 @@
 use cell::api::types::EventItem;
 use clap::Args;
 use domain::erasure::{Erased, Item};
+use domain::plan::{Action, FieldChange};
 use domain::selector::MachineSelector;
 use domain::{Erasure, Problem};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::client::Client;
 use crate::errors::Outcome;
 use crate::get::moment;
 use crate::output::{self, Format, clean, heading, shown, table};
+use crate::plan::render_field;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -21,7 +23,8 @@ Examples:
   bailiwick history r1-u01 --erasures
   bailiwick history r1-u01 -o json | jq -r '.history[] | [.at, .kind] | @tsv'
 
-Nothing is ever taken from it: a machine's history stays when the machine is deleted.")]
+What the cell did because somebody ordered it names who that was. Nothing is ever taken from it:
+a machine's history stays when the machine is deleted.")]
 pub(crate) struct HistoryArgs {
     /// The machine
     machine: String,
@@ -80,9 +83,29 @@ pub(crate) async fn refresh(global: &Global, args: &RefreshArgs) -> Outcome {
 fn steps(history: &[EventItem]) -> String {
     let rows: Vec<Vec<String>> = history
         .iter()
-        .map(|event| vec![moment(event.at), event.kind.clone(), event.actor.clone(), clean(&details(event))])
+        .map(|event| vec![moment(event.at), event.kind.clone(), actor(event), clean(&details(event))])
         .collect();
     table(&["AT", "WHAT", "BY", "DETAILS"], rows.iter())
+}
+
+/// Who did it, and on whose order.
+fn actor(event: &EventItem) -> String {
+    match event.data.get("orderedBy").and_then(Value::as_str) {
+        Some(principal) => format!("{} for {}", event.actor, clean(principal)),
+        None => event.actor.clone(),
+    }
+}
+
+/// What was ordered, field by field.
+fn order(data: &Value, action: Action) -> String {
+    let fields: Vec<FieldChange> =
+        data.get("fields").and_then(|fields| serde_json::from_value(fields.clone()).ok()).unwrap_or_default();
+    let told: Vec<_> = fields
+        .iter()
+        .filter(|field| field.path != "metadata.name")
+        .map(|field| render_field(action, field))
+        .collect();
+    told.join(", ")
 }
 
 /// What matters of an event's data, in a line.
@@ -94,7 +117,17 @@ fn details(event: &EventItem) -> String {
     {
         return problem.to_string();
     }
+    if let Some(cause) = data.pointer("/quarantine/message").and_then(Value::as_str) {
+        return format!("spec.quarantine.reason: {cause}");
+    }
     match event.kind.as_str() {
+        // Of the machine's own declaration, which is long, `bailiwick get` shows what it is now.
+        _ if !event.subject.starts_with("Assignment/") && event.kind.starts_with("declaration.") => {
+            String::new()
+        }
+        "declaration.created" => order(data, Action::Create),
+        "declaration.updated" => order(data, Action::Update),
+        "declaration.deleted" => format!("no longer {}", order(data, Action::Delete)),
         "machine.acted" => format!("{}: {}", text("by"), text("action")),
         "machine.resumed" => format!("{}, tried {}", text("code"), data["attempts"]),
         "machine.token-made" => format!("token {} for {}", text("id"), text("baseCluster")),

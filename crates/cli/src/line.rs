@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::sim::ironic::{IronicEndpoint, NodeEvent, ProvisionState};
-use ::sim::{Cluster, RunningSite};
+use ::sim::{Bmc, Cluster, RunningSite};
 use cell::{IronicSettings, ProvisionerSettings, ServiceSettings};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -46,7 +47,14 @@ impl Line {
         let uuids: BTreeMap<String, String> =
             site.machines().iter().map(|machine| (machine.name.clone(), machine.uuid.clone())).collect();
         let joins = cluster.clone();
+        let bmcs: BTreeMap<String, Arc<Bmc>> = site
+            .machines()
+            .iter()
+            .filter_map(|machine| Some((machine.name.clone(), Arc::clone(site.bmc(&machine.name)?))))
+            .collect();
         let ironic = IronicEndpoint::builder()
+            // An inspection finds what the BMC lists, so that each of its disks is erased and in the record of that.
+            .inventory(move |node| Some(bmcs.get(node.name?)?.inspection()))
             .on_event(move |event| match event {
                 // The host boots what it was given, and its kubelet joins with what the configuration drive holds.
                 NodeEvent::Deployed(instance) => {

@@ -120,7 +120,7 @@ fn render_change(change: &Change) -> String {
     text
 }
 
-fn render_field(action: Action, field: &FieldChange) -> String {
+pub(crate) fn render_field(action: Action, field: &FieldChange) -> String {
     let FieldChange { path, from, to } = field;
     match action {
         Action::Create => format!("{path}: {}", plain(to)),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::Global;
 use crate::client::Client;
 use crate::errors::{Failure, Outcome, problem};
+use crate::get::{What, not_found};
 use crate::output::{self, Format};
 
 #[derive(Args, Debug)]
@@ -70,7 +71,7 @@ pub(crate) async fn run(global: &Global, args: &RenderArgs) -> Outcome {
     let client = Client::of(global)?;
     let spec = match declared(&client, Kind::BaseCluster, &args.name).await? {
         Spec::BaseCluster(spec) => *spec,
-        _ => return Err(crate::get::not_found("BaseCluster", args.name.as_str())),
+        _ => return Err(not_found("BaseCluster", args.name.as_str(), What::BaseClusters, &[])),
     };
     let of_site = match declared(&client, Kind::Site, &spec.site).await? {
         Spec::Site(site) => site.zone,

@@ -102,6 +102,10 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
     let gpus = served.run(&["get", "gpus", "-o", "json"]).await.ends(0).json();
     let detail = served.run(&["get", "machine", "m1", "-o", "json"]).await.ends(0).json();
     let uuid = detail["inventory"]["identity"]["uuid"].as_str().unwrap().to_owned();
+    let device = |at: usize| gpus["items"][at]["device"].as_str().unwrap().to_owned();
+    // Nobody but the BMC has told of them yet.
+    let commands = ["get gpus --wide", &format!("describe gpu {}", device(1)), "why m1"];
+    let mut shown = transcript(&served, &commands).await;
     let token = served.run(&["agent-token", "m1"]).await.ends(0);
     assert!(token.stderr.contains("good once, for the agent of m1"), "{token:?}");
     let dir = StateDir::open(served.desk.path("agent")).unwrap();
@@ -114,7 +118,6 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
         code: "gpu.health.row-remap-pending".into(),
         message: "a row waits for a reset to be remapped".into(),
     });
-    let device = |at: usize| gpus["items"][at]["device"].as_str().unwrap().to_owned();
     let prepared = PreparedDevice { claim: "claim-uid-1".into(), device: device(3).parse().unwrap() };
     let scrub = |second: i64, failure: Option<&str>| ScrubRecord {
         at: jiff::Timestamp::from_second(1_790_000_000 + second).unwrap(),
@@ -148,16 +151,30 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
     for kind in ["gpu.scrub-failed", "gpu.scrubbed"] {
         assert_eq!(history.matches(kind).count(), 1, "{history}");
     }
-    let mut seen = String::new();
     let commands = [
-        "get gpus".to_owned(),
-        "get gpus --wide".to_owned(),
-        format!("describe gpu {}", device(1)),
-        format!("describe gpu {}", device(2)),
-        "describe machine m1".to_owned(),
-        "describe gpu nobody".to_owned(),
+        "get gpus",
+        "get gpus --wide",
+        &format!("describe gpu {}", device(1)),
+        &format!("describe gpu {}", device(2)),
+        "describe machine m1",
+        "describe gpu nobody",
     ];
-    for command in &commands {
+    shown += &transcript(&served, &commands).await;
+    stop.cancel();
+    reporting.await.unwrap();
+    let golden = support::repository().join("crates/cli/tests/cmd/gpus.golden");
+    if std::env::var("TRYCMD").as_deref() == Ok("overwrite") {
+        std::fs::write(golden, &shown).unwrap();
+    } else {
+        let wanted = std::fs::read_to_string(golden).unwrap();
+        assert!(shown == wanted, "TRYCMD=overwrite writes what is printed now:\n{shown}");
+    }
+}
+
+/// Commands and what they print.
+async fn transcript(served: &Served, commands: &[&str]) -> String {
+    let mut seen = String::new();
+    for command in commands {
         let run = served.run(&command.split(' ').collect::<Vec<_>>()).await;
         // The BMC's own part of a machine is in the transcripts of `inspect`, and its port differs.
         let stdout = match run.stdout.split_once("\nAgent\n") {
@@ -169,13 +186,5 @@ async fn gpus_are_shown_with_their_views_their_health_and_who_has_them() {
             writeln!(seen, "[{}]", run.code).unwrap();
         }
     }
-    stop.cancel();
-    reporting.await.unwrap();
-    let golden = support::repository().join("crates/cli/tests/cmd/gpus.golden");
-    if std::env::var("TRYCMD").as_deref() == Ok("overwrite") {
-        std::fs::write(golden, &seen).unwrap();
-    } else {
-        let wanted = std::fs::read_to_string(golden).unwrap();
-        assert!(seen == wanted, "TRYCMD=overwrite writes what is printed now:\n{seen}");
-    }
+    seen
 }

@@ -280,3 +280,31 @@ async fn where_no_cell_is_the_command_says_how_to_start_one() {
     let version = desk.run(&["--server", &server, "version"]).await.ends(6).stdout;
     assert!(version.starts_with("Client: "), "what is known is told: {version}");
 }
+
+#[tokio::test]
+async fn a_context_that_every_cell_would_refuse_is_kept_and_says_what_to_do() {
+    let desk = Desk::new();
+    let set = async |more: &[&str]| {
+        let words = ["context", "set", "lab", "--server", "http://127.0.0.1:1"];
+        desk.run(&[&words, more].concat()).await.ends(0).stderr
+    };
+    let command = "`bailiwick context set lab --token-file FILE` names";
+    let said = set(&[]).await;
+    assert!(said.contains("warning[context.no-token]: context lab has no token file"), "{said}");
+    assert!(said.contains(command) && said.contains("admin.token"), "{said}");
+
+    let said = set(&["--token-file", "gone.token"]).await;
+    assert!(
+        said.contains("warning[input.unreadable]") && said.contains("gone.token cannot be read"),
+        "{said}"
+    );
+    assert!(said.contains(command), "{said}");
+
+    desk.write("empty.token", "\n");
+    let said = set(&["--token-file", "empty.token"]).await;
+    assert!(said.contains("empty.token is empty") && said.contains(command), "{said}");
+
+    desk.write("lab.token", "bw_1\n");
+    let said = set(&["--token-file", "lab.token"]).await;
+    assert!(!said.contains("warning"), "{said}");
+}

@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::Stdio;
 
+use serde_json::Value;
 use support::{Desk, Run, interrupt};
 use tokio::process::Child;
 
@@ -26,7 +28,11 @@ impl Rack {
     }
 
     async fn run(&self, words: &str) -> Run {
-        let token = self.desk.path("bailiwick-data/admin.token").display().to_string();
+        self.run_with("bailiwick-data/admin.token", words).await
+    }
+
+    async fn run_with(&self, token_file: &str, words: &str) -> Run {
+        let token = self.desk.path(token_file).display().to_string();
         let mut all = vec!["--server", &self.server, "--token-file", &token];
         all.extend(words.split(' '));
         self.desk.run(&all).await
@@ -83,7 +89,11 @@ async fn a_machine_is_released_and_provisioned_again_and_each_command_says_what_
             "release r1-u06 --yes",
             "why r1-u06",
             "provision r1-u06 --to nowhere",
-            "provision r1-u99 --to fra1-official",
+            "provision r1-u06 --to fra1-oficial",
+            "provision r1-u66 --to fra1-official",
+            "provision site=muc1,state=available --to fra1-official",
+            "get base-cluster",
+            "apply --plan sha256:0000000000000000000000000000000000000000000000000000000000000000",
             "provision r1-u06 --to fra1-official --yes",
             "provision r1-u06 --to fra1-official --yes",
             "drain r1-u06 --yes",
@@ -116,6 +126,7 @@ async fn history_tells_the_whole_life_in_its_order() {
         .as_array()
         .unwrap()
         .iter()
+        .filter(|event| event["subject"] == "Machine/r1-u06")
         .map(|event| event["kind"].as_str().unwrap())
         .filter(|kind| {
             !matches!(*kind, "machine.acted" | "machine.waiting" | "machine.resumed" | "machine.facts")
@@ -156,6 +167,46 @@ async fn a_base_cluster_is_rendered_as_objects_for_a_repository() {
     let workers = items.iter().find(|item| item["kind"] == "MachineDeployment").unwrap();
     assert_eq!(workers["spec"]["replicas"], 3);
     rack.run("render basecluster nowhere").await.ends(4);
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn history_names_who_ordered_what_the_cell_did() {
+    let mut rack = Rack::start().await;
+    let token = rack.run("token create alice --role operator").await.ends(0).stdout;
+    rack.desk.write("alice.token", &token);
+    rack.run_with("alice.token", "drain r1-u06 --yes").await.ends(0);
+    let history = settled(&rack.run("history r1-u06").await.ends(0).stdout);
+    let columns = |line: &str| {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    let lines: Vec<Vec<String>> = history.lines().map(columns).collect();
+    let by = |kind: &str| lines.iter().rfind(|line| line[1] == kind).map(|line| line[2].as_str());
+    assert_eq!(by("machine.enrolled"), Some("cell"), "{history}");
+    assert_eq!(by("machine.in-service"), Some("cell for first-admin"), "{history}");
+    assert_eq!(by("machine.draining"), Some("cell for alice"), "{history}");
+    let ordered = lines.iter().rfind(|line| line[1] == "declaration.updated").unwrap();
+    assert_eq!(ordered[2..], ["alice", "spec.drain: true (new)"], "{history}");
+    interrupt(&rack.child);
+    assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn each_disk_that_the_bmc_of_a_machine_lists_is_in_the_record_of_its_erasure() {
+    let mut rack = Rack::start().await;
+    let serials = |items: &Value| {
+        let of =
+            items.as_array().unwrap().iter().filter_map(|item| item["serial"].as_str().map(str::to_owned));
+        of.collect::<BTreeSet<_>>()
+    };
+    for machine in ["r1-u01", "r1-u06"] {
+        let detail = rack.run(&format!("get machine {machine} -o json")).await.ends(0).json();
+        let listed = serials(&detail["inventory"]["drives"]);
+        assert!(listed.len() > 1, "{detail}");
+        let erasures = rack.run(&format!("history {machine} --erasures -o json")).await.ends(0).json();
+        assert_eq!(serials(&erasures["erasures"][0]["items"]), listed, "{erasures:#}");
+    }
     interrupt(&rack.child);
     assert_eq!(rack.child.wait().await.unwrap().code(), Some(0));
 }

@@ -5,9 +5,13 @@ use crate::assignment::AssignmentSpec;
 use crate::base_cluster::{BaseClusterSpec, ControlPlane, Image};
 use crate::declaration::{Declaration, GpuClassSpec, Kind, MachineSpec, SiteSpec, Spec, Tier, Zone};
 use crate::jurisdiction::Containment;
+use crate::manifest::near;
 use crate::name::Name;
 use crate::plan::{Key, Objects};
 use crate::problem::Problem;
+
+/// So many names are told to whoever gave another one.
+const FEW: usize = 5;
 
 /// Every reason why these objects may not stand together.
 pub(crate) fn check(objects: &Objects, deleted: &[Key], home: Option<&Name>) -> Vec<Problem> {
@@ -76,10 +80,25 @@ impl<'a> Check<'a> {
             self.problems.push(Problem::new("declaration.in-use", message).hint(hint).at(at));
         } else if !found {
             let message = format!("{reference} refers to {kind}/{name}, which is not declared");
-            let hint = format!("declare {kind}/{name}, or correct `{field}`");
+            let hint = self.instead(kind, name, field);
             self.problems.push(Problem::new("declaration.dangling", message).hint(hint).at(at));
         }
         found
+    }
+
+    /// What to do about a reference to what is not declared.
+    fn instead(&self, kind: Kind, name: &Name, field: &str) -> String {
+        let known: Vec<&str> =
+            self.objects.keys().filter(|(of, _)| *of == kind).map(|(_, known)| known.as_str()).collect();
+        match (near(name.as_str(), &known), known.as_slice()) {
+            (Some(word), _) => {
+                format!("did you mean `{word}`? Else declare {kind}/{name}, or correct `{field}`")
+            }
+            (None, [_, ..]) if known.len() <= FEW => {
+                format!("declare {kind}/{name}, or correct `{field}` (there is {})", known.join(", "))
+            }
+            _ => format!("declare {kind}/{name}, or correct `{field}`"),
+        }
     }
 
     fn site_spec(&self, name: &Name) -> Option<&'a SiteSpec> {
@@ -418,15 +437,16 @@ spec: {baseCluster: pool}
 ";
 
     fn codes(text: &str) -> Vec<String> {
+        problems(text).into_iter().map(|problem| problem.code).collect()
+    }
+
+    fn problems(text: &str) -> Vec<Problem> {
         let home = Name::new("eu").unwrap();
         let wish = crate::plan::Wish {
             apply: crate::manifest::read("w", text).unwrap().into_iter().map(|l| l.declaration).collect(),
             ..crate::plan::Wish::default()
         };
-        match crate::Plan::make(&[], &wish, Some(&home)) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems.into_iter().map(|problem| problem.code).collect(),
-        }
+        crate::Plan::make(&[], &wish, Some(&home)).err().unwrap_or_default()
     }
 
     #[test]
@@ -487,6 +507,13 @@ spec: {baseCluster: pool}
         ] {
             assert_eq!(codes(&WORLD.replace("{baseCluster: pool}", to)), [code]);
         }
+        let hint = |name: &str| {
+            let problems =
+                problems(&WORLD.replace("{baseCluster: pool}", &format!("{{baseCluster: {name}}}")));
+            problems.into_iter().next().unwrap().hint.unwrap()
+        };
+        assert!(hint("pol").starts_with("did you mean `pool`? "), "{}", hint("pol"));
+        assert!(hint("else").ends_with("correct `spec.baseCluster` (there is pool)"), "{}", hint("else"));
         let orphan =
             WORLD.replace("kind: Assignment\nmetadata: {name: m1}", "kind: Assignment\nmetadata: {name: m2}");
         assert_eq!(codes(&orphan), ["declaration.dangling"]);

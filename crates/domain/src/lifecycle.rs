@@ -281,6 +281,22 @@ impl Step {
         }
     }
 
+    /// Whether it is taken because the machine's assignment says so, and not because the machine is declared.
+    pub fn follows_an_assignment(self) -> bool {
+        match self {
+            Self::Discover | Self::Enrol | Self::Inspect | Self::Check | Self::Provide | Self::Watch => false,
+            Self::Assign
+            | Self::Deploy
+            | Self::Verify
+            | Self::Leave
+            | Self::Drain
+            | Self::Wipe
+            | Self::Retire
+            | Self::SetAside
+            | Self::Readmit => true,
+        }
+    }
+
     /// What is known of the step when it is taken in this state.
     pub fn info(self, from: MachineState) -> Option<&'static StepInfo> {
         STEPS.iter().find(|info| info.step == self && info.from == from)

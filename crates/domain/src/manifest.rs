@@ -138,17 +138,21 @@ fn explain(file: &str, first_line: usize, error: &serde_saphyr::Error) -> Proble
     }
 }
 
+/// The word that was probably meant.
+pub fn near<'w, S: AsRef<str>>(found: &str, known: &'w [S]) -> Option<&'w str> {
+    let likeness = |word: &str| strsim::jaro_winkler(&found.to_lowercase(), &word.to_lowercase());
+    let nearest = known.iter().map(|word| (likeness(word.as_ref()), word.as_ref()));
+    let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0));
+    nearest.filter(|(likeness, _)| *likeness > 0.75).map(|(_, word)| word)
+}
+
 /// “did you mean …” where something is near, else the whole list.
 pub fn suggestion<S: AsRef<str>>(found: &str, expected: &[S]) -> String {
-    let near = expected
-        .iter()
-        .map(|word| {
-            (strsim::jaro_winkler(&found.to_lowercase(), &word.as_ref().to_lowercase()), word.as_ref())
-        })
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((likeness, word)) if likeness > 0.75 => format!("did you mean `{word}`?"),
-        _ => format!("expected one of {}", expected.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")),
+    match near(found, expected) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => {
+            format!("expected one of {}", expected.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -9,6 +9,9 @@ pub enum Error {
     /// There is no library, or it finds no driver: a host without GPUs, or one without their driver.
     #[error("no NVIDIA driver is loaded: {0}")]
     NoDriver(String),
+    /// The library that somebody named is not there: most likely the name is wrong.
+    #[error("there is no file {0}")]
+    LibraryMissing(String),
     /// There is a library that cannot be used.
     #[error("{library} is no usable NVML: {reason}")]
     LibraryUnusable {
@@ -41,6 +44,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoDriver(_) => "gpu.no-driver",
+            Self::LibraryMissing(_) => "gpu.library-missing",
             Self::LibraryUnusable { .. } => "gpu.library-unusable",
             Self::DriverMismatch => "gpu.driver-mismatch",
             Self::NotPermitted => "gpu.not-permitted",
@@ -78,6 +82,7 @@ mod tests {
     fn every_error_says_what_to_do() {
         let all = [
             Error::NoDriver(String::new()),
+            Error::LibraryMissing(String::new()),
             Error::LibraryUnusable { library: String::new(), reason: String::new() },
             Error::DriverMismatch,
             Error::NotPermitted,

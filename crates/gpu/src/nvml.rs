@@ -31,6 +31,10 @@ impl Nvml {
     /// Loads the library, the system's own or the one at `path`, and starts it.
     pub fn open(path: Option<&Path>) -> Result<Self, Error> {
         if let Some(path) = path {
+            // A bare name is looked for where the system keeps its libraries.
+            if path.components().count() > 1 && matches!(path.try_exists(), Ok(false)) {
+                return Err(Error::LibraryMissing(path.display().to_string()));
+            }
             return Self::load(path);
         }
         let [first, second] = NAMES.map(Path::new);
@@ -365,9 +369,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_not_there_means_no_driver() {
-        let error = Nvml::open(Some(Path::new("/nowhere/libnvidia-ml.so.1"))).unwrap_err();
-        assert_eq!(error.code(), "gpu.no-driver");
+    fn a_library_that_the_system_does_not_have_means_no_driver_and_a_path_that_is_not_there_a_wrong_path() {
+        let code = |path: &str| Nvml::open(Some(Path::new(path))).unwrap_err().code();
+        assert_eq!(code("libnvidia-ml-of-nobody.so.1"), "gpu.no-driver");
+        assert_eq!(code("/nowhere/libnvidia-ml.so.1"), "gpu.library-missing");
+        assert_eq!(code("./libnvidia-ml-of-nobody.so.1"), "gpu.library-missing");
     }
 
     #[test]

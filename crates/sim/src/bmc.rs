@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use rustls::ServerConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::accounts::Accounts;
@@ -16,7 +16,7 @@ use crate::behaviour::Behaviour;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::fault::{Fault, FaultId, Faults, Plan, merge};
-use crate::host::{Host, Services};
+use crate::host::{Hardware, Host, Services};
 use crate::media::Media;
 use crate::outage::Outage;
 use crate::power::{Power, PowerState};
@@ -366,6 +366,12 @@ impl Bmc {
     /// A resource as it is shown now, before faults.
     pub fn resource(&self, path: &str) -> Option<Value> {
         serde_json::from_slice(&self.shown(canonical(path))?.0).ok()
+    }
+
+    /// What an inspection by Ironic finds in this BMC's machine, in the shape of Ironic's inventory: the hardware that the BMC lists.
+    pub fn inspection(&self) -> Value {
+        let found = Hardware::read(self).inventory();
+        json!({ "inventory": found["inventory"], "plugin_data": {} })
     }
 
     /// Body and recorded ETag at this key (canonical path, with a page's query).

@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 
-use bailiwick_sim::{Model, Seed, Tree};
+use bailiwick_sim::{Bmc, Model, Seed, Tree};
 use serde_json::Value;
 
 fn values(tree: &Tree) -> HashMap<String, Value> {
@@ -146,4 +146,16 @@ fn models_are_found_by_name() {
         assert_eq!(model.name().parse::<Model>().unwrap(), model);
     }
     assert_eq!("cray-1".parse::<Model>().unwrap_err().code(), "sim.unknown-model");
+}
+
+#[tokio::test]
+async fn an_inspection_finds_the_drives_that_each_models_bmc_lists() {
+    for (model, drives) in [(Model::DgxH100, 10), (Model::PowerEdgeXe, 4), (Model::CpuNode, 6)] {
+        let bmc = Bmc::builder(model.tree()).start().await.unwrap();
+        let found = bmc.inspection();
+        let disks = found["inventory"]["disks"].as_array().unwrap();
+        let serials: HashSet<_> = disks.iter().map(|disk| disk["serial"].as_str().unwrap()).collect();
+        assert_eq!(serials.len(), drives, "{model}: {found}");
+        assert!(!found["inventory"]["interfaces"].as_array().unwrap().is_empty(), "{model}");
+    }
 }

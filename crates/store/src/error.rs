@@ -275,7 +275,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "plan.not-found",
         "No plan has this digest.",
-        "make one with `bailiwick plan -f …`, and apply the digest that it prints",
+        "make one with `bailiwick plan -f …` at this very cell, and apply the digest that it prints",
     ),
     (
         "plan.not-genuine",
@@ -285,7 +285,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     (
         "plan.stale",
         "What is declared has changed since the plan was made.",
-        "make the plan again and review what it says now",
+        "make it again with `bailiwick plan -f …`, review what it says now, and apply the digest that it prints",
     ),
     (
         "store.bad-url",

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::rows::Read as _;
+use domain::{Kind, Name};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -48,6 +49,19 @@ impl Store {
             "SELECT {COLUMNS} FROM events WHERE subject = $1 ORDER BY id DESC LIMIT $2"
         )))
         .bind(subject)
+        .bind(i64::from(limit))
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(event).collect()
+    }
+
+    /// What happened to a machine, and what people ordered of it by its assignment: newest first, at most `limit`.
+    pub async fn history(&self, machine: &Name, limit: u32) -> Result<Vec<Event>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM events WHERE subject IN ($1, $2) ORDER BY id DESC LIMIT $3"
+        )))
+        .bind(format!("{}/{machine}", Kind::Machine))
+        .bind(format!("{}/{machine}", Kind::Assignment))
         .bind(i64::from(limit))
         .fetch_all(&self.inner.readers)
         .await?;

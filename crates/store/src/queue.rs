@@ -11,7 +11,7 @@ use crate::open::Store;
 use crate::place::Backend;
 use crate::rows::Read as _;
 use crate::write::Write;
-use domain::Name;
+use domain::{MachineState, Name};
 use sqlx::pool::PoolConnection;
 use sqlx::{Acquire as _, Any, AnyConnection};
 use std::time::Duration;
@@ -226,6 +226,25 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// A provisioning service is configured, which is no change of a declaration: machines that rest for want of one are due now.
+    /// Those that wait for anything else wait on, above all for credentials.
+    pub async fn wake_unserved(&self, codes: &[&str]) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "UPDATE queue SET due = 0, woken = woken + 1 WHERE machine IN \
+             (SELECT name FROM machines WHERE state = $1 AND waiting IS NULL)",
+        )
+        .bind(MachineState::Enrolled.as_str())
+        .execute(write.connection())
+        .await?;
+        for (machine, waiting) in write.waiting_for_people().await? {
+            if codes.contains(&waiting.problem.code.as_str()) {
+                write.wake(&machine).await?;
+            }
+        }
+        write.commit().await
     }
 
     /// Somebody asks for a machine to be read again: it is due now, whatever it waits for. Says whether there is such a machine.

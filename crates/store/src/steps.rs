@@ -88,6 +88,11 @@ impl Store {
         if let (Value::Object(data), Value::Object(more)) = (&mut data, advance.data.clone()) {
             data.extend(more);
         }
+        if advance.step.follows_an_assignment()
+            && let Some(principal) = write.assigned_by(machine).await?
+        {
+            data["orderedBy"] = principal.into();
+        }
         write.event(&format!("machine.{to}"), &subject(machine), CELL, &data).await?;
         write.commit().await
     }
@@ -236,6 +241,15 @@ impl Write {
             self.void_agent(&record.name).await?;
         }
         Ok(())
+    }
+
+    /// Who changed the machine's assignment last; `None` where that was the cell, or nobody ever did.
+    async fn assigned_by(&mut self, machine: &Name) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT actor FROM events WHERE subject = $1 ORDER BY id DESC LIMIT 1")
+            .bind(format!("{}/{machine}", Kind::Assignment))
+            .fetch_optional(self.connection())
+            .await?;
+        Ok(row.map(|row| row.text("actor")).transpose()?.filter(|actor| actor != CELL))
     }
 
     /// Adds the quarantine to the machine's assignment. Gives the number of the event.

@@ -4,11 +4,12 @@ use super::types::{Allocation, GpuDetail, GpuItem, GpuState};
 use crate::gpus;
 use crate::publish::Allocations;
 use crate::world::{KnownMachine, World};
-use domain::Name;
 use domain::gpu_views::{self, ReconciledGpu};
 use domain::inventory::Gpu;
+use domain::{Inventory, Name, Problem};
 use dra::GpuKey;
 use std::borrow::Cow;
+use store::MachineRecord;
 
 /// A GPU, and what all views of it come to.
 pub(super) struct KnownGpu<'w> {
@@ -25,19 +26,42 @@ pub(super) struct KnownGpu<'w> {
 pub(super) fn known(world: &World) -> Vec<KnownGpu<'_>> {
     let mut all = Vec::new();
     for (name, machine) in &world.machines {
-        let listed = machine.gpus.iter().map(|gpu| (Cow::Borrowed(gpu), world.reconciled().find(name, gpu)));
-        let unlisted =
-            world.reconciled().unlisted(name).map(|gpu| (Cow::Owned(gpus::as_listed(gpu)), Some(gpu)));
-        // Numbered within the machine, so that GPUs without identity can be paged too.
-        all.extend(listed.chain(unlisted).enumerate().map(|(at, (gpu, reconciled))| KnownGpu {
-            key: format!("{name}/{at:06}"),
-            name,
-            machine,
-            gpu,
-            reconciled,
-        }));
+        all.extend(of_machine(world, name, machine));
     }
     all
+}
+
+fn of_machine<'w>(
+    world: &'w World,
+    name: &'w Name,
+    machine: &'w KnownMachine,
+) -> impl Iterator<Item = KnownGpu<'w>> {
+    let listed = machine.gpus.iter().map(|gpu| (Cow::Borrowed(gpu), world.reconciled().find(name, gpu)));
+    let unlisted = world.reconciled().unlisted(name).map(|gpu| (Cow::Owned(gpus::as_listed(gpu)), Some(gpu)));
+    // Numbered within the machine, so that GPUs without identity can be paged too.
+    listed.chain(unlisted).enumerate().map(move |(at, (gpu, reconciled))| KnownGpu {
+        key: format!("{name}/{at:06}"),
+        name,
+        machine,
+        gpu,
+        reconciled,
+    })
+}
+
+/// What the inventoried GPUs of one machine wait for, all together.
+pub(super) fn awaited(
+    world: &World,
+    name: &Name,
+    machine: &KnownMachine,
+    model: Option<&Inventory>,
+) -> Vec<Problem> {
+    let waiting = of_machine(world, name, machine).filter(|gpu| gpu.waits(world)).count();
+    let who_waits = match waiting {
+        0 => return Vec::new(),
+        1 => "1 GPU waits".to_owned(),
+        more => format!("{more} GPUs wait"),
+    };
+    gpus::awaited(world, machine, model).iter().map(|awaited| awaited.problem(&who_waits)).collect()
 }
 
 impl KnownGpu<'_> {
@@ -72,6 +96,23 @@ impl KnownGpu<'_> {
         }
     }
 
+    /// Whether only something that has not come yet keeps it from being probed.
+    fn waits(&self, world: &World) -> bool {
+        self.machine.record.state.is_enrolled() && self.state(world) == GpuState::Inventoried
+    }
+
+    fn waits_for(&self, world: &World, model: Option<&Inventory>) -> Vec<Problem> {
+        if !self.waits(world) {
+            return Vec::new();
+        }
+        gpus::awaited(world, self.machine, model).iter().map(|awaited| awaited.problem("waits")).collect()
+    }
+
+    /// Where its machine stands.
+    pub(super) fn record(&self) -> &MachineRecord {
+        &self.machine.record
+    }
+
     /// Claims that have its device, or a partition of it.
     fn allocated_to(&self, device: Option<&str>, allocations: &Allocations) -> Vec<Allocation> {
         let Some(device) = device else { return Vec::new() };
@@ -102,6 +143,7 @@ impl KnownGpu<'_> {
             nvml_uuid: nvml.and_then(|nvml| nvml.uuid.clone()),
             health: nvml.map(|nvml| nvml.health.clone()),
             conflicts: self.reconciled.map(gpus::problems).unwrap_or_default(),
+            waits_for: self.waits_for(world, self.machine.model.as_deref()),
             allocated_to: self.allocated_to(device.as_deref(), allocations),
             prepared_for: self.prepared_for(device.as_deref()),
             allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
@@ -109,10 +151,16 @@ impl KnownGpu<'_> {
         }
     }
 
-    pub(super) fn detail(&self, world: &World, allocations: &Allocations) -> GpuDetail {
+    /// The same with each view; what it waits for by its machine's model too.
+    pub(super) fn detail(
+        &self,
+        world: &World,
+        allocations: &Allocations,
+        model: Option<&Inventory>,
+    ) -> GpuDetail {
         let agent = self.machine.agent.as_ref();
         let probe = agent.and_then(|agent| agent.probe.as_ref());
-        let item = self.item(world, allocations);
+        let item = GpuItem { waits_for: self.waits_for(world, model), ..self.item(world, allocations) };
         let scrubs = agent.into_iter().flat_map(|agent| &agent.scrubs);
         GpuDetail {
             scrubs: scrubs.filter(|scrub| item.nvml_uuid.as_ref() == Some(&scrub.gpu)).cloned().collect(),

@@ -15,7 +15,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use domain::inventory::Gpu;
-use domain::lifecycle;
+use domain::lifecycle::{self, Step};
 use domain::principal::Permission;
 use domain::{Fact, Goal, Kind, MachineState, Name, Problem, Spec, Waiting};
 use http::StatusCode;
@@ -154,21 +154,10 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
     caller.needs(Permission::Read)?;
     let world = World::read(&api.store, &api.home).await?;
     let (name, known) = find(&world, &name?.0)?;
-    let mut gpus = reasons(&world, known);
-    gpus.extend(world.reconciled().of_machine(name).iter().flat_map(crate::gpus::problems));
-    gpus.extend(known.agent.iter().flat_map(|agent| agent.problems.iter().cloned()));
-    let place = format!("Machine/{name}");
-    for publication in api.status.all() {
-        let ours = |problem: &&Problem| {
-            problem.at.as_ref().is_some_and(|at| *at == place || at.starts_with(&format!("{place} ")))
-        };
-        gpus.extend(publication.left_out.iter().filter(ours).cloned());
-        gpus.extend(publication.problem);
-    }
-    gpus.dedup();
     let node_of = known.record.instance.as_ref().map(|instance| &instance.base_cluster);
     let step = lifecycle::next(known.record.state, &known.goal, node_of).filter(|_| !is_there(known));
-    let info = step.and_then(|step| step.info(known.record.state));
+    let blocked = blocked(&api, known, step);
+    let info = step.filter(|_| blocked.is_none()).and_then(|step| step.info(known.record.state));
     Ok(Json(Why {
         machine: name.clone(),
         state: known.record.state,
@@ -180,8 +169,9 @@ async fn why(State(api): Shared, caller: Caller, name: Result<Path<String>, Path
         reason: set_aside(&api, name, known).await?,
         doing: info.map(|info| info.doing.to_owned()),
         usual_seconds: info.map(|info| info.usual.as_secs()),
-        unblock: unblock(known),
-        gpus,
+        unblock: blocked.as_ref().map_or_else(|| unblock(known), |problem| problem.hint.clone()),
+        blocked,
+        gpus: gpu_problems(&api, &world, name, known).await?,
     }))
 }
 
@@ -194,6 +184,37 @@ async fn waits_for_its_turn(api: &Api, known: &KnownMachine) -> Result<Option<Wa
     let message = format!("{} machines of Site/{} are worked on at once", overdue.held, known.spec.site);
     let now = api.store.clock().await?;
     Ok(Some(Waiting { problem: coded("limit.site", message), since: now, until: Some(now), attempts: 0 }))
+}
+
+/// What keeps a machine's GPUs from being probed, published or allocated.
+async fn gpu_problems(
+    api: &Api,
+    world: &World,
+    name: &Name,
+    known: &KnownMachine,
+) -> Result<Vec<Problem>, Refusal> {
+    let mut problems = reasons(world, known);
+    problems.extend(world.reconciled().of_machine(name).iter().flat_map(crate::gpus::problems));
+    let model = api.store.model(&known.record).await?;
+    problems.extend(gpus::awaited(world, name, known, model.as_deref()));
+    problems.extend(known.agent.iter().flat_map(|agent| agent.problems.iter().cloned()));
+    let place = format!("Machine/{name}");
+    for publication in api.status.all() {
+        let ours = |problem: &&Problem| {
+            problem.at.as_ref().is_some_and(|at| *at == place || at.starts_with(&format!("{place} ")))
+        };
+        problems.extend(publication.left_out.iter().filter(ours).cloned());
+        problems.extend(publication.problem);
+    }
+    problems.dedup();
+    Ok(problems)
+}
+
+/// Why a machine that nobody wants yet is not inspected. Enrolled it is of use as it is, so it waits for nothing; one that is
+/// wanted waits, and says for what.
+fn blocked(api: &Api, known: &KnownMachine, step: Option<Step>) -> Option<Problem> {
+    let idle = step == Some(Step::Inspect) && known.record.waiting.is_none();
+    if idle { api.services.of(&known.spec.site).err() } else { None }
 }
 
 /// Whether a machine is where it shall be, though it goes on looking after that.
@@ -281,7 +302,8 @@ async fn facts(
 /// How many entries of a machine's history are given at most: the newest.
 const HISTORY: u32 = 1000;
 
-/// What happened to one machine, step by step, oldest first.
+/// What happened to one machine and what was ordered of it, step by step, oldest first. What a step did because the machine's
+/// assignment says so names in `data.orderedBy` who changed that last.
 #[utoipa::path(get, path = "/api/v1/machines/{name}/history", tag = "machines", params(("name" = String, Path)),
     responses((status = 200, body = Vec<EventItem>)))]
 async fn history(
@@ -291,9 +313,11 @@ async fn history(
 ) -> Answer<Vec<EventItem>> {
     caller.needs(Permission::Read)?;
     let name = name?.0;
-    let mut events = api.store.events_about(&format!("Machine/{name}"), HISTORY).await?;
+    let missing = || Refusal::not_found(&format!("Machine/{name}"));
+    let known = Name::new(name.clone()).map_err(|_| missing())?;
+    let mut events = api.store.history(&known, HISTORY).await?;
     if events.is_empty() {
-        return Err(Refusal::not_found(&format!("Machine/{name}")));
+        return Err(missing());
     }
     events.reverse();
     Ok(Json(events.into_iter().map(EventItem::from).collect()))
@@ -364,7 +388,10 @@ async fn gpu(
     let world = World::read(&api.store, &api.home).await?;
     let mut found: Vec<_> = gpus::known(&world).into_iter().filter(|gpu| gpu.is_called(&name)).collect();
     match (found.pop(), found.len()) {
-        (Some(only), 0) => Ok(Json(only.detail(&world, &api.status.allocations()))),
+        (Some(only), 0) => {
+            let model = api.store.model(only.record()).await?;
+            Ok(Json(only.detail(&world, &api.status.allocations(), model.as_deref())))
+        }
         (None, _) => Err(Refusal::not_found(&format!("GPU {name}"))),
         (Some(_), more) => {
             let message = format!("{} GPUs are meant by {name:?}", more + 1);

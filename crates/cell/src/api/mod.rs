@@ -14,6 +14,7 @@ mod tokens;
 pub mod types;
 
 use crate::agents::Authority;
+use crate::provision::Services;
 use crate::publish::Status;
 use access::Caller;
 use axum::extract::State;
@@ -37,6 +38,7 @@ pub(crate) struct Api {
     pub home: Name,
     pub cell: String,
     pub status: Status,
+    pub services: Services,
     pub hosts: Vec<String>,
     /// Who signs agents' certificates; `None` where the cell has no listener for them.
     pub authority: Option<Arc<Authority>>,

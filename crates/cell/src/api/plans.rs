@@ -14,7 +14,7 @@ use domain::{Declaration, Digest, Kind, Name, Plan, Problem, Spec};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use store::{Store, Zeroizing};
+use store::{Store, StoreError, Zeroizing};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -117,7 +117,7 @@ async fn show(
     caller.needs(Permission::Read)?;
     let digest = parse(&digest?.0)?;
     let stored = api.store.plan(&digest).await?;
-    stored.map(|stored| Json(stored.plan)).ok_or_else(|| Refusal::not_found(&format!("plan {digest}")))
+    Ok(Json(stored.ok_or(StoreError::PlanUnknown(digest))?.plan))
 }
 
 /// Applies a kept plan as a whole. Applying it again changes nothing; one whose ground has shifted is refused.
@@ -131,8 +131,7 @@ async fn apply(
     caller.needs(Permission::Change)?;
     let digest = parse(&digest?.0)?;
     let applied = api.store.apply_plan(&digest, caller.name()).await?;
-    let stored =
-        api.store.plan(&digest).await?.ok_or_else(|| Refusal::not_found(&format!("plan {digest}")))?;
+    let stored = api.store.plan(&digest).await?.ok_or(StoreError::PlanUnknown(digest))?;
     Ok(Json(Applied { plan: stored.plan, already: applied.already }))
 }
 

@@ -1,6 +1,7 @@
 //! Refusals as problem details (RFC 9457) with our codes.
 
 use crate::error::coded;
+use crate::listen::TooSlow;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
@@ -73,6 +74,9 @@ impl From<StoreError> for Refusal {
 
 impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Self {
+        if let Some(slow) = TooSlow::behind(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, coded("api.too-slow", slow.to_string()));
+        }
         Self::new(rejection.status(), coded("api.bad-request", rejection.body_text()))
     }
 }

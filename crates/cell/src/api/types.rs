@@ -191,6 +191,10 @@ pub struct Why {
     /// What it waits for.
     #[schema(value_type = Option<schema::Waiting>)]
     pub waiting: Option<Waiting>,
+    /// Why it goes no further and waits for nothing: nobody here could take its next step.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Problem>)]
+    pub blocked: Option<Problem>,
     /// Why it was set aside.
     pub reason: Option<String>,
     /// What it is about to do, where it is not where it should be.
@@ -277,6 +281,10 @@ pub struct GpuItem {
     /// Where its views contradict each other.
     #[schema(value_type = Vec<schema::Problem>)]
     pub conflicts: Vec<Problem>,
+    /// What an inventoried one waits for. In lists what a firmware profile leaves open is told only where an agent reports.
+    #[serde(default)]
+    #[schema(value_type = Vec<schema::Problem>)]
+    pub waits_for: Vec<Problem>,
     /// Claims that have it, or a part of it, in the cluster.
     pub allocated_to: Vec<Allocation>,
     /// UIDs of the ResourceClaims for which its node has prepared it, or a part of it.

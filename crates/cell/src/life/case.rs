@@ -62,15 +62,12 @@ impl<'a> Case<'a> {
 
     /// The service that takes machines of this site.
     pub(crate) fn provisioner(&self) -> Option<&'a Provisioner> {
-        self.life.provisioners.iter().find(|provisioner| provisioner.serves(&self.spec.site))
+        self.life.services.of(&self.spec.site).ok()
     }
 
     /// The same, where the step cannot do without.
     pub(crate) fn service(&self) -> Result<&'a Provisioner, Trouble> {
-        self.provisioner().ok_or_else(|| {
-            let message = format!("no provisioning service takes machines of Site/{}", self.spec.site);
-            Trouble::Lasting(coded("provision.no-service", message))
-        })
+        self.life.services.of(&self.spec.site).map_err(Trouble::Lasting)
     }
 
     pub(crate) fn subject<'s>(&'s self, account: &'s Account) -> Subject<'s> {

@@ -6,7 +6,6 @@ use crate::join::Token;
 use crate::trouble::Trouble;
 use domain::lifecycle::MachineState;
 use domain::{Erasure, Goal, Kind, Outcome, Spec, erasure};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::MachineRecord;
@@ -106,7 +105,7 @@ impl Case<'_> {
             base_cluster: instance.map(|instance| instance.base_cluster.clone()),
             zone: instance.and_then(|instance| instance.zone.clone()),
             by: by.clone(),
-            at: Timestamp::now(),
+            at: self.now,
             items: erasure::of_lost(&disks, &gpus, &reason),
         };
         self.advance(MachineState::Retired, |advance| {

@@ -12,7 +12,7 @@ pub(crate) use leave::is_drained;
 use crate::agents::Inviter;
 use crate::base_cluster::BaseClusters;
 use crate::enrol::Enroller;
-use crate::provision::Provisioner;
+use crate::provision::Services;
 use crate::trouble::Trouble;
 use case::Case;
 use domain::lifecycle::{self, MachineState, Step};
@@ -29,7 +29,7 @@ pub(crate) struct Life {
     pub enroller: Enroller,
     /// The cell's identity.
     pub cell: String,
-    pub provisioners: Vec<Provisioner>,
+    pub services: Services,
     pub clusters: BaseClusters,
     /// Has machines enrol their own agents, where the cell is told how they reach it.
     pub inviter: Option<Inviter>,
@@ -63,12 +63,12 @@ impl Life {
     pub(crate) fn new(
         enroller: Enroller,
         cell: String,
-        provisioners: Vec<Provisioner>,
+        services: Services,
         inviter: Option<Inviter>,
         refresh: Duration,
     ) -> Self {
         let clusters = BaseClusters::new(enroller.secrets.clone());
-        Self { store: enroller.store.clone(), enroller, cell, provisioners, clusters, inviter, refresh }
+        Self { store: enroller.store.clone(), enroller, cell, services, clusters, inviter, refresh }
     }
 
     /// Takes the next step of a machine and records what came of it.

@@ -5,14 +5,16 @@
 mod ironic;
 mod metal3;
 
+use crate::error::coded;
 use crate::trouble::Trouble;
 use domain::base_cluster::Image;
 use domain::declaration::{MachineSpec, SiteSpec, Zone};
 use domain::erasure::Item;
-use domain::{Fact, Inventory, Name};
+use domain::{Fact, Inventory, Name, Problem};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use store::Zeroizing;
 use uuid::Uuid;
@@ -162,6 +164,34 @@ pub(crate) struct Wait {
     pub usual: Duration,
 }
 
+/// Codes of what another configuration mends: no service at all, and none for this site.
+pub(crate) const UNSERVED: [&str; 2] = ["provision.not-configured", "provision.no-service"];
+
+/// The provisioning services of a cell.
+#[derive(Clone, Debug)]
+pub(crate) struct Services(Arc<[Provisioner]>);
+
+impl Services {
+    pub(crate) fn new(settings: &[ProvisionerSettings]) -> Result<Self, Problem> {
+        settings.iter().map(Provisioner::new).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The service that takes machines of this site, or why none does.
+    pub(crate) fn of(&self, site: &Name) -> Result<&Provisioner, Problem> {
+        if self.0.is_empty() {
+            let message = "no provisioning service is configured, so enrolled machines stay enrolled";
+            return Err(coded(UNSERVED[0], message));
+        }
+        self.0.iter().find(|service| service.serves(site)).ok_or_else(|| {
+            coded(UNSERVED[1], format!("no provisioning service takes machines of Site/{site}"))
+        })
+    }
+}
+
 /// A provisioning service that serves.
 #[derive(Debug)]
 pub(crate) struct Provisioner {
@@ -179,7 +209,7 @@ enum Service {
 }
 
 impl Provisioner {
-    pub(crate) fn new(settings: &ProvisionerSettings) -> Result<Self, domain::Problem> {
+    pub(crate) fn new(settings: &ProvisionerSettings) -> Result<Self, Problem> {
         let service = match &settings.service {
             ServiceSettings::Ironic(ironic) => Service::Ironic(Ironic::new(ironic)?),
             ServiceSettings::Metal3(metal3) => Service::Metal3(Metal3::new(metal3)),
@@ -205,7 +235,7 @@ impl Provisioner {
                 "{} is spoken with for {} machines at once, and that many are served now",
                 self.name, self.at_once
             );
-            Trouble::NoPlace(crate::error::coded("limit.provisioner", message))
+            Trouble::NoPlace(coded("limit.provisioner", message))
         })
     }
 

@@ -199,3 +199,20 @@ async fn a_cell_on_postgresql_enrols_and_remembers_as_one_on_sqlite_does() {
     assert_eq!(machines["items"][0]["gpus"], 4);
     cell.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_provisioning_service_a_machine_says_which_key_names_one() {
+    let rig = Rig::start(one(Model::CpuNode)).await;
+    rig.enrol_all().await;
+    let name = &rig.site.machines()[0].name;
+    let why = rig.client.get(&format!("/api/v1/machines/{name}/why")).await;
+    assert_eq!(why["blocked"]["code"], "provision.not-configured", "{why}");
+    assert_eq!((&why["waiting"], &why["doing"]), (&json!(null), &json!(null)), "it waits for no inspection");
+    assert!(why["unblock"].as_str().unwrap().contains("`ironic-url`"), "{why}");
+
+    // One that somebody wants waits for it, with the same code.
+    let wanted = document("Assignment", name, json!({ "baseCluster": "pool" }));
+    rig.client.apply(vec![crate::line::pool(), wanted], &[]).await;
+    let told = rig.client.wait_for_event("machine.waiting", name).await;
+    assert_eq!(told["data"]["problem"]["code"], "provision.not-configured", "{told}");
+}

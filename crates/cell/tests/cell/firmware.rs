@@ -141,3 +141,37 @@ async fn a_machine_with_too_old_firmware_waits_inspected_and_goes_on_once_its_pr
     line.client.apply(profiles(), &[]).await;
     line.arrive("available").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inventoried_gpus_say_which_view_and_which_line_of_which_profile_they_wait_for() {
+    let rig = Rig::start(|state| Site::builder(state).machines(Model::PowerEdgeXe, 1).build()).await;
+    rig.enrol_all().await;
+    let name = &rig.site.machines()[0].name;
+    let device = rig.client.get("/api/v1/gpus").await["items"][0]["device"].as_str().unwrap().to_owned();
+    let waits = async || {
+        let gpu = rig.client.get(&format!("/api/v1/gpus/{device}")).await;
+        let all = gpu["waitsFor"].as_array().unwrap().clone();
+        all.into_iter().map(|problem| problem["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let profile = "waits for a firmware profile that says which views its model gives (gpuViews): ";
+    let driver = "waits for the driver's view (nvml): no agent has reported, for none is enrolled";
+    assert_eq!(waits().await, [&format!("{profile}no firmware profile fits it"), driver]);
+    let why = rig.client.get(&format!("/api/v1/machines/{name}/why")).await;
+    let told: Vec<_> =
+        why["gpus"].as_array().unwrap().iter().filter_map(|told| told["code"].as_str()).collect();
+    assert!(["gpu.waits.profile", "gpu.waits.driver"].iter().all(|code| told.contains(code)), "{why:#}");
+    assert!(why["gpus"].to_string().contains("4 GPUs wait for the driver's view (nvml)"), "{why:#}");
+
+    let mut published =
+        published().into_iter().find(|one| one["metadata"]["name"] == "simulated-poweredge-xe7740");
+    let whole = published.clone().unwrap();
+    published.as_mut().unwrap()["spec"].as_object_mut().unwrap().remove("gpuViews").unwrap();
+    rig.client.apply(published.into_iter().collect(), &[]).await;
+    assert_eq!(
+        waits().await,
+        [&format!("{profile}FirmwareProfile/simulated-poweredge-xe7740 does not"), driver]
+    );
+
+    rig.client.apply(vec![whole], &[]).await;
+    assert_eq!(waits().await, [driver]);
+}

@@ -1,6 +1,8 @@
 //! Machines go from declared to in service, and back to the shelf.
 
 use crate::line::Line;
+use crate::support::Client;
+use bailiwick_cell::{Cell, Settings};
 use serde_json::{Value, json};
 use sim::Model;
 use sim::ironic::{Delays, ProvisionState, Step};
@@ -50,6 +52,25 @@ async fn a_machine_becomes_a_verified_node_and_goes_back_to_the_shelf_erased() {
     ];
     let seen: Vec<_> = history.iter().filter(|kind| states.contains(&kind.as_str())).collect();
     assert_eq!(seen, states.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_rest_for_want_of_a_provisioning_service_go_on_when_the_cell_starts_with_one() {
+    let mut provisioners = Vec::new();
+    let mut line =
+        Line::with(2, |ironic| ironic, |settings| provisioners.append(&mut settings.provisioners)).await;
+    line.declare().await;
+    line.arrive("enrolled").await;
+    // One waits for it, the other lies on the shelf and waits for nothing.
+    line.want(&line.names()[0], json!({ "baseCluster": "pool" })).await;
+    line.waits_for(&line.names()[0], "provision.not-configured").await;
+
+    let settings = Settings { provisioners, ..line.cell.settings().clone() };
+    line.cell.shutdown().await;
+    line.cell = Cell::start(settings).await.unwrap();
+    line.client = Client::of(&line.cell);
+    line.until(&line.names()[0], |machine| machine["state"] == "in-service").await;
+    line.until(&line.names()[1], |machine| machine["state"] == "available").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,12 +9,14 @@
 mod accepted;
 mod certificates;
 mod compare;
+mod gaps;
 mod join;
 #[cfg(test)]
 mod tests;
 
 pub use accepted::{Accepted, AcceptedGpu};
 pub use certificates::certificates;
+pub use gaps::Gap;
 
 use crate::firmware::{GpuViews, View as Given};
 use crate::inventory::Gpu;

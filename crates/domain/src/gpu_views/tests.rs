@@ -496,3 +496,37 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// What people are told that a GPU waits for is what the gate waits for, whatever was asked and whatever the model gives.
+    #[test]
+    fn a_gpu_without_conflicts_is_inventoried_exactly_while_its_machine_has_gaps(
+        expected in prop::option::of(any::<[bool; 3]>()), asked in any::<[bool; 3]>(), shown in any::<[bool; 3]>(),
+    ) {
+        let view = |expected: bool| if expected { Given::Expected } else { Given::NotAvailable };
+        let machine = name("m");
+        let (redfish, spdm, nvml) = (vec![bmc(1); shown[0].into()], vec![certificate(1); shown[1].into()], vec![driver(1); shown[2].into()]);
+        let views = MachineViews {
+            machine: &machine,
+            given: expected.map(|[redfish, spdm, nvml]| given(view(redfish), view(spdm), view(nvml))),
+            redfish: asked[0].then_some(&redfish[..]),
+            spdm: asked[1].then_some(&spdm[..]),
+            nvml: asked[2].then_some(&nvml[..]),
+        };
+        for gpu in reconcile(&[views], &Accepted::new()).iter().filter(|gpu| gpu.conflicts.is_empty()) {
+            prop_assert_eq!(gpu.state == GpuState::Inventoried, !views.gaps().is_empty(), "{:?} {:?}", gpu, views.gaps());
+        }
+    }
+}
+
+#[test]
+fn what_a_machine_waits_for_is_named_view_by_view() {
+    let machine = name("m");
+    let bare = MachineViews { machine: &machine, given: None, redfish: Some(&[]), spdm: None, nvml: None };
+    let driver = Gap::NotAsked { view: View::Nvml };
+    assert_eq!(bare.gaps(), [Gap::Undeclared, driver]);
+    assert_eq!(MachineViews { given: REDFISH_AND_NVML, ..bare }.gaps(), [driver]);
+    assert_eq!(MachineViews { nvml: Some(&[]), ..bare }.gaps(), [Gap::Undeclared]);
+    let without_driver = Some(given(Given::Expected, Given::Expected, Given::NotAvailable));
+    assert_eq!(MachineViews { given: without_driver, ..bare }.gaps(), [Gap::NeverGiven]);
+}

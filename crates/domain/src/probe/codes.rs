@@ -90,6 +90,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Look the number up in NVIDIA's list of XID errors; a reset clears most.",
     ),
     (
+        "gpu.library-missing",
+        "There is no file where the driver's library was said to be.",
+        "Correct --nvml (BAILIWICK_NVML), in a container to the path under the host's root; without it the system's own is asked.",
+    ),
+    (
         "gpu.library-unusable",
         "What is named as NVML is no usable NVML.",
         "Name the driver's own libnvidia-ml.so.1, or leave --nvml out.",

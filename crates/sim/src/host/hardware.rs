@@ -42,8 +42,9 @@ impl Hardware {
     }
 
     pub(crate) fn read(bmc: &Bmc) -> Self {
-        let Some(paths) = bmc.tree().boot_paths() else { return Self::default() };
-        let system = bmc.resource(&paths.system).unwrap_or_default();
+        let boots = bmc.tree().boot_paths().map(|paths| paths.system.clone());
+        let Some(path) = boots.or_else(|| bmc.tree().host_system()) else { return Self::default() };
+        let system = bmc.resource(&path).unwrap_or_default();
         let below = |property: &str| collection(bmc, system.get(property).and_then(reference));
         let processors = below("Processors");
         let cpus: Vec<&Value> = processors.iter().filter(|cpu| cpu["ProcessorType"] == "CPU").collect();

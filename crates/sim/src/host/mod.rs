@@ -27,7 +27,7 @@ use crate::power::Effect;
 use crate::server::Tasks;
 use agents::Agents;
 use fetch::Fetcher;
-use hardware::Hardware;
+pub(crate) use hardware::Hardware;
 use steps::Written;
 
 /// How the hosts of a site boot. The default needs no time for anything.

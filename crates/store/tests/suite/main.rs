@@ -152,6 +152,8 @@ cases! {
         no_statement_changes_the_record_of_an_erasure
         a_machine_set_aside_has_that_written_into_its_assignment
         a_machine_without_an_assignment_gets_one_when_it_is_set_aside
+        what_a_step_does_by_an_assignment_names_who_changed_that_last
+        machines_that_rest_for_want_of_a_service_are_due_and_no_others
         a_machine_that_is_handed_over_is_neither_deleted_nor_moved
         what_a_step_remembers_is_forgotten_with_the_state
         ;

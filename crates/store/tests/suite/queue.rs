@@ -391,6 +391,53 @@ pub(crate) async fn a_machine_without_an_assignment_gets_one_when_it_is_set_asid
     assert!(matches!(declared.spec, Spec::Assignment(spec) if spec.quarantine.is_some()));
 }
 
+pub(crate) async fn what_a_step_does_by_an_assignment_names_who_changed_that_last(bench: Bench) {
+    bring(&bench, MachineState::Available).await;
+    let newest = async || bench.store.history(&name("m1"), 1).await.unwrap().remove(0);
+    assert_eq!(newest().await.data.get("orderedBy"), None, "nobody has ordered anything");
+    bench.apply(&(world(&["m1"]) + POOL), &[]).await;
+    let order = newest().await;
+    assert_eq!((order.subject.as_str(), order.kind.as_str()), ("Assignment/m1", "declaration.created"));
+    take(&bench, Step::Assign, MachineState::Provisioning).await.unwrap();
+    let taken = newest().await;
+    assert_eq!(
+        (taken.actor.as_str(), taken.data["orderedBy"].as_str()),
+        ("cell", Some(order.actor.as_str()))
+    );
+
+    // What the cell itself has written into the assignment is nobody's order.
+    let problem = Problem::new("node.false-claim", "it lies");
+    bench.store.set_aside(&name("m1"), bench.generation("m1").await, &problem).await.unwrap();
+    take(&bench, Step::Readmit, MachineState::Inspected).await.unwrap();
+    assert_eq!(newest().await.data.get("orderedBy"), None);
+}
+
+pub(crate) async fn machines_that_rest_for_want_of_a_service_are_due_and_no_others(bench: Bench) {
+    let all = ["rests", "waits", "refused"];
+    bench.declare(&all).await;
+    for machine in all {
+        bench.discover(machine).await;
+        bench.enrol(machine, &server(machine, &[]), at(0)).await.unwrap();
+    }
+    for (machine, code, until) in
+        [("waits", "provision.not-configured", None), ("refused", "bmc.unauthorized", Some(at(3600)))]
+    {
+        let generation = bench.generation(machine).await;
+        bench
+            .store
+            .record_waiting(&name(machine), generation, &Problem::new(code, "c"), until)
+            .await
+            .unwrap();
+    }
+    bench.store.live("a", LONG).await.unwrap();
+    let leases = claim(&bench, "a", 10).await;
+    let released: Vec<_> = leases.into_iter().map(|lease| (lease, None)).collect();
+    bench.store.release(&released).await.unwrap();
+    assert!(claim(&bench, "a", 10).await.is_empty());
+    bench.store.wake_unserved(&["provision.not-configured"]).await.unwrap();
+    assert_eq!(names(&claim(&bench, "a", 10).await), ["rests", "waits"]);
+}
+
 pub(crate) async fn a_machine_that_is_handed_over_is_neither_deleted_nor_moved(bench: Bench) {
     bring(&bench, MachineState::Available).await;
     let other_site = world(&["m1"]).replace("metadata: {name: fra1}", "metadata: {name: fra2}");
