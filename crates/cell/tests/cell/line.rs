@@ -254,7 +254,7 @@ pub(crate) fn pool() -> Value {
 }
 
 /// The published profiles of the simulated machines.
-fn profiles() -> Vec<Value> {
+pub(crate) fn profiles() -> Vec<Value> {
     let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware-profiles");
     let read = |file: &str| {
         let text = std::fs::read_to_string(profiles.join(file)).unwrap();
