@@ -316,6 +316,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Make it writable, free disk space, or name another.",
     ),
     (
+        "publish.extended-resource-taken",
+        "A DeviceClass that is not ours names one of our extended resources: of two the newer one wins, so pods may get its devices.",
+        "Delete that class, or take the name out of it; since the policies are in force nobody can make another.",
+    ),
+    (
         "publish.foreign-file",
         "A file that is not ours has the name of one to publish; it is left alone.",
         "Move the file away.",
@@ -334,6 +339,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "publish.cluster-user",
         "The cluster knows the cell by another user name than the admission policies would let write; nothing was written.",
         "Set `cluster-user` to the name found, or give the kubeconfig of the expected user.",
+    ),
+    (
+        "publish.holder-stays",
+        "A pod holds a GPU that nobody may have any more, and a disruption budget keeps the pod. It is asked again.",
+        "Move the pod away, or change its PodDisruptionBudget.",
     ),
     (
         "publish.node-mismatch",

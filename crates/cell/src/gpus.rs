@@ -4,7 +4,8 @@ use crate::error::coded;
 use crate::world::{KnownMachine, World};
 use domain::firmware::{FirmwareProfileSpec, GpuViews};
 use domain::gpu_views::{
-    Accepted, AcceptedGpu, Gap, GpuState, MachineViews, ReconciledGpu, SpdmGpu, View, certificates, reconcile,
+    Accepted, AcceptedGpu, Conflict, Gap, GpuState, MachineViews, ReconciledGpu, SpdmGpu, View, certificates,
+    reconcile,
 };
 use domain::inventory::{Gpu, Inventory};
 use domain::probe::{ProbedGpu, Severity};
@@ -44,6 +45,15 @@ impl Reconciled {
     /// What a GPU that a BMC lists comes to.
     pub(crate) fn find(&self, machine: &Name, gpu: &Gpu) -> Option<&ReconciledGpu> {
         self.of_machine(machine).iter().find(|reconciled| reconciled.redfish.as_ref() == Some(gpu))
+    }
+
+    /// Why nobody may keep a device of a machine, if so.
+    pub(crate) fn closed(&self, machine: &Name, device: &str) -> Option<Closed> {
+        let is_its = |gpu: &&ReconciledGpu| {
+            let key = gpu.redfish.as_ref().and_then(GpuKey::of);
+            key.is_some_and(|key| is_part(device, &key.device_name()))
+        };
+        self.of_machine(machine).iter().find(is_its).and_then(Closed::of)
     }
 
     /// Those of one machine that its driver shows and its BMC does not list.
@@ -177,9 +187,66 @@ pub(crate) fn confirmed(gpu: &ReconciledGpu) -> Option<&ProbedGpu> {
     gpu.nvml.as_ref().filter(|_| gpu.state == GpuState::Probed)
 }
 
+/// Whether a GPU in this health is tainted, so that nobody new is given it.
+pub(crate) fn is_tainted(gpu: &ProbedGpu) -> bool {
+    matches!(gpu.worst(), Some(Severity::Critical | Severity::Warning))
+}
+
 /// Whether nobody may be given a GPU in this health.
 pub(crate) fn is_unfit(gpu: &ProbedGpu) -> bool {
     gpu.worst() == Some(Severity::Critical)
+}
+
+/// Why nobody may keep a GPU.
+#[derive(Debug)]
+pub(crate) enum Closed {
+    /// Its driver says that something is wrong with it.
+    Unfit(String),
+    /// It is not the GPU that it was taken for: kept out, so it is not published any more.
+    Contradicted(&'static str),
+}
+
+impl Closed {
+    /// The code of the reason.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Unfit(code) => code,
+            Self::Contradicted(code) => code,
+        }
+    }
+
+    fn of(gpu: &ReconciledGpu) -> Option<Self> {
+        if let Some(conflict) = gpu.conflicts.iter().find(|conflict| contradicts(conflict)) {
+            return Some(Self::Contradicted(conflict.code()));
+        }
+        let unfit = confirmed(gpu).filter(|probed| is_unfit(probed))?;
+        unfit.health.iter().min().map(|worst| Self::Unfit(worst.code.clone()))
+    }
+}
+
+/// Whether a conflict says that it is another GPU than it was taken for. A view that is not there, or says too little, may be that of a
+/// BMC or a driver that is just starting: that keeps new users out, and costs no running pod.
+fn contradicts(conflict: &Conflict) -> bool {
+    match conflict {
+        Conflict::Missing { .. }
+        | Conflict::Unexpected { .. }
+        | Conflict::Unidentified { .. }
+        | Conflict::Unreadable { .. } => false,
+        Conflict::Repeated { .. }
+        | Conflict::SerialDiffers { .. }
+        | Conflict::UuidDiffers { .. }
+        | Conflict::AddressDiffers { .. }
+        | Conflict::ModelDiffers { .. }
+        | Conflict::PathDiffers { .. }
+        | Conflict::Moved { .. }
+        | Conflict::Changed { .. }
+        | Conflict::Replaced { .. } => true,
+    }
+}
+
+/// Whether a device of this name is the GPU's device, or a partition of it.
+pub(crate) fn is_part(name: &str, device: &str) -> bool {
+    name.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Where its views contradict, as people read it.

@@ -222,26 +222,31 @@ impl World {
         }
     }
 
-    /// Whether a GPU is of the kind that a class asks for: jurisdiction, model, zone.
+    /// Whether a GPU is of the kind that a class asks for: jurisdiction, model, zone, and parts of a size that may be made of it.
     pub(crate) fn matches(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
         let territory =
             self.jurisdiction_of(machine).is_some_and(|at| self.order.contains(&class.jurisdiction, at));
         let model =
             class.models.is_empty() || gpu.model.as_ref().is_some_and(|model| class.models.contains(model));
         let zone = class.zone.as_ref().is_none_or(|zone| self.zone_of(machine) == Some(zone));
-        // Partitions are made of GPUs when they are claimed; no GPU is one.
-        territory && model && zone && class.partition.is_none()
+        let parts = |profile: &String| machine.spec.partitions.iter().any(|parts| parts.may_be(profile));
+        territory && model && zone && class.partition.as_ref().is_none_or(parts)
     }
 
-    /// Whether it is published as a whole GPU, as far as its views go: nothing contradicts, and its MIG mode allows it.
-    fn is_offered_whole(&self, machine: &KnownMachine, gpu: &Gpu) -> bool {
-        let Some(reconciled) = self.reconciled().find(&machine.record.name, gpu) else { return true };
-        let whole = |probed| {
-            let key = GpuKey::of(gpu)?;
-            dra::devices(&key, probed, &machine.spec.partitions).into_iter().find(|(_, part)| part.is_none())
+    /// Whether it is published as what a class gives, as far as its views go: nothing contradicts, it is in health, and its MIG mode
+    /// allows it.
+    fn is_offered(&self, class: &GpuClassSpec, machine: &KnownMachine, gpu: &Gpu) -> bool {
+        // Parts are made of what a probe has told.
+        let untold = class.partition.is_none();
+        let Some(reconciled) = self.reconciled().find(&machine.record.name, gpu) else { return untold };
+        let offered = || match gpus::confirmed(reconciled) {
+            Some(probed) => {
+                !gpus::is_tainted(probed)
+                    && dra::gives(probed, &machine.spec.partitions, class.partition.as_deref())
+            }
+            None => untold,
         };
-        reconciled.state != GpuState::Conflicting
-            && gpus::confirmed(reconciled).is_none_or(|probed| whole(probed).is_some())
+        reconciled.state != GpuState::Conflicting && offered()
     }
 
     /// Whether a claim could be given this GPU by this class today. Nothing is attested yet, so no class that requires that gives any.
@@ -251,7 +256,7 @@ impl World {
             && machine.alarms().is_empty()
             && GpuKey::of(gpu).is_some()
             && !self.is_double(gpu)
-            && self.is_offered_whole(machine, gpu)
+            && self.is_offered(class, machine, gpu)
             && class.requires.iter().all(|requirement| match requirement {
                 Requirement::Inventoried => true,
                 Requirement::Probed => {

@@ -168,7 +168,7 @@ fn gpu(detail: &GpuDetail, trials: &std::collections::BTreeSet<String>) -> Strin
         ("Machine", item.machine.to_string()),
         ("Site", item.site.to_string()),
         ("Jurisdiction", item.jurisdiction.to_string()),
-        ("State", gpu_state(item).to_owned()),
+        ("State", gpu_state(item.state).to_owned()),
         ("Allocatable by", classes.join(", ")),
         ("Allocated to", holders(item)),
         ("Prepared for", item.prepared_for.join(", ")),
@@ -322,6 +322,11 @@ fn class(item: &ClassItem) -> String {
         ("Models", if item.spec.models.is_empty() { "any".to_owned() } else { item.spec.models.join(", ") }),
         ("Zone", zone(item.spec.zone.as_ref())),
         ("Requires", requires.join(", ")),
+        ("Partition", shown(item.spec.partition.as_ref())),
+        (
+            "Extended resource",
+            shown(item.spec.extended_resource.then(|| dra::extended_resource(&item.name)).as_ref()),
+        ),
         ("Matching", format!("{} GPUs", item.matching)),
         ("Allocatable", format!("{} GPUs", item.allocatable)),
     ])

@@ -39,7 +39,7 @@ pub(crate) struct GetArgs {
     /// Print again whatever changes, until interrupted; needs the role auditor or more
     #[arg(long, short)]
     watch: bool,
-    /// More columns; of GPUs their health, addresses, and who has them
+    /// More columns; of GPUs their health and addresses
     #[arg(long)]
     wide: bool,
     /// Form of the output [default: table]
@@ -267,10 +267,10 @@ fn columns(what: What) -> &'static [&'static str] {
 const MACHINE_HEADER: &[&str] =
     &["NAME", "STATE", "SITE", "RACK", "MODEL", "SERIAL", "GPUS", "SINCE", "WAITS FOR"];
 const GPU_HEADER: &[&str] =
-    &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY"];
+    &["MACHINE", "DEVICE", "MODEL", "SERIAL", "JURISDICTION", "STATE", "ALLOCATABLE BY", "ALLOCATED TO"];
 /// What a wide table of GPUs shows beside that.
 const GPU_MORE: &[&str] =
-    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "ALLOCATED TO", "PREPARED FOR", "CONTRADICTS", "WAITS FOR"];
+    &["HEALTH", "PCI ADDRESS", "UUID BY DRIVER", "PREPARED FOR", "CONTRADICTS", "WAITS FOR"];
 
 /// A table of machines.
 pub(crate) fn machine_table(machines: &[Machine]) -> String {
@@ -334,17 +334,17 @@ fn gpu_item(at: usize, item: &GpuItem, trials: &BTreeSet<String>) -> Item {
         shown(item.gpu.model.as_ref()),
         shown(item.gpu.serial.as_ref()),
         item.jurisdiction.to_string(),
-        gpu_state(item).to_owned(),
+        gpu_state(item.state).to_owned(),
         classes.join(", "),
+        holders(item),
     ];
     let codes = |problems: &[Problem]| {
         problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>().join(", ")
     };
     let more = vec![
         health(item.health.as_deref()),
-        shown(item.gpu.pci_address.as_ref()),
+        shown(item.pci_address.as_ref()),
         shown(item.nvml_uuid.as_ref()),
-        holders(item),
         item.prepared_for.join(", "),
         codes(&item.conflicts),
         codes(&item.waits_for),
@@ -361,13 +361,13 @@ pub(crate) fn with_trial(class: &str, trials: &BTreeSet<String>) -> String {
     if trials.contains(class) { format!("{class} ({TRIAL})") } else { class.to_owned() }
 }
 
-/// How far it has come, in one word: who is given it, or could be, says that it is probed as well.
-pub(crate) fn gpu_state(item: &GpuItem) -> &'static str {
-    match item.state {
-        _ if !item.allocated_to.is_empty() || !item.prepared_for.is_empty() => "allocated",
-        GpuState::Probed if !item.allocatable_by.is_empty() => "allocatable",
+/// How far it has come, in one word: as the API says it.
+pub(crate) fn gpu_state(state: GpuState) -> &'static str {
+    match state {
         GpuState::Inventoried => "inventoried",
         GpuState::Probed => "probed",
+        GpuState::Allocatable => "allocatable",
+        GpuState::Allocated => "allocated",
         GpuState::Conflicting => "conflicting",
         GpuState::Unidentified => "unidentified",
     }
@@ -375,13 +375,16 @@ pub(crate) fn gpu_state(item: &GpuItem) -> &'static str {
 
 /// Who has a GPU in the cluster: `namespace/pod`, or the claim where no pod has it yet.
 pub(crate) fn holders(item: &GpuItem) -> String {
-    let of = |allocation: &Allocation| match &allocation.pods[..] {
-        [] => format!("{}/{} (claim)", allocation.namespace, allocation.claim),
-        pods => {
-            pods.iter().map(|pod| format!("{}/{pod}", allocation.namespace)).collect::<Vec<_>>().join(", ")
+    let of = |allocation: &Allocation| -> Vec<String> {
+        let Allocation { namespace, claim, pods, .. } = allocation;
+        if pods.is_empty() {
+            return vec![format!("{namespace}/{claim} (claim)")];
         }
+        pods.iter().map(|pod| format!("{namespace}/{pod}")).collect()
     };
-    item.allocated_to.iter().map(of).collect::<Vec<_>>().join(", ")
+    // A pod may have several parts of it.
+    let all: BTreeSet<_> = item.allocated_to.iter().flat_map(of).collect();
+    all.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The worst of what is wrong with a GPU; nothing where no driver has told.

@@ -322,6 +322,10 @@ pub struct GpuClassSpec {
     /// What must be known of a GPU before it may be allocated. `[inventoried]` is for trials only.
     #[serde(default = "Requirement::default_set")]
     pub requires: Vec<Requirement>,
+    /// Containers may ask for its GPUs by the extended resource `gpu.bailiwick.dev/<name of the class>` too
+    /// (`resources.limits`), without a claim.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extended_resource: bool,
 }
 
 /// What must be known of a GPU before it may be allocated.

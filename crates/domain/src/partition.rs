@@ -35,6 +35,14 @@ impl Partitions {
             Self::Of { profile, start } => profile == name && start.is_none_or(|start| start == at),
         }
     }
+
+    /// Whether a partition of this profile is meant, at some place.
+    pub fn may_be(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { profile, .. } => profile == name,
+        }
+    }
 }
 
 impl FromStr for Partitions {

@@ -47,9 +47,20 @@ pub(crate) fn class(
     let selectors = vec![DeviceSelector { cel: Some(CELDeviceSelector { expression }) }];
     let class = DeviceClass {
         metadata,
-        spec: DeviceClassSpec { selectors: Some(selectors), ..DeviceClassSpec::default() },
+        spec: DeviceClassSpec {
+            selectors: Some(selectors),
+            extended_resource_name: spec.extended_resource.then(|| extended_resource(name)),
+            ..DeviceClassSpec::default()
+        },
     };
     Ok(Object::new(&class, None))
+}
+
+/// The extended resource of a class that has one. Such names hold for a whole cluster, and of two classes with the same one the newer
+/// wins (`k8s.io/api` resource/v1, `DeviceClassSpec`): made of the class's own name, no two are the same, and each is a qualified
+/// name as a DNS label is one.
+pub fn extended_resource(class: &Name) -> String {
+    format!("{DRIVER}/{class}")
 }
 
 fn either(ours: &str, theirs: &str) -> String {

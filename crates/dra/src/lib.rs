@@ -26,12 +26,12 @@ mod quantity;
 mod slice;
 mod taint;
 
-pub use class::selector;
+pub use class::{extended_resource, selector};
 pub use codes::CODES;
 pub use device::{GpuKey, Verdict};
 pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
 pub use object::{Object, Output};
-pub use partition::devices;
+pub use partition::{devices, gives};
 pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};
 pub use pool::{Step, reconcile};
 pub use proof::{DryRun, PROOF_GROUP, PROOF_USER, Proof, counters_slice, judge, proof_slice};

@@ -214,6 +214,18 @@ pub fn devices(
     }
 }
 
+/// Whether a probed GPU is given out as what a class asks for, as [`crate::publish`] does: a part of this profile, or the whole of it.
+pub fn gives(probed: &ProbedGpu, declared: &[Partitions], profile: Option<&str>) -> bool {
+    match (Mode::of(probed), profile) {
+        (Mode::Whole, None) => true,
+        (Mode::Parted, Some(wished)) => {
+            let profiles = probed.mig.as_ref().map(|mig| mig.profiles.as_slice()).unwrap_or_default();
+            wanted(&offered(profiles), declared).any(|(profile, _)| profile.name == wished)
+        }
+        _ => false,
+    }
+}
+
 /// The declared partitions at each place.
 fn wanted<'a>(
     offered: &[&'a MigProfile],

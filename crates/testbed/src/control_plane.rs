@@ -28,12 +28,12 @@ pub struct ControlPlaneOptions {
     scheduler: bool,
     controller_manager: bool,
     node_lifecycle: bool,
-    partitions: bool,
+    without: Option<&'static str>,
 }
 
 impl Default for ControlPlaneOptions {
     fn default() -> Self {
-        Self { scheduler: true, controller_manager: true, node_lifecycle: false, partitions: true }
+        Self { scheduler: true, controller_manager: true, node_lifecycle: false, without: None }
     }
 }
 
@@ -62,11 +62,10 @@ impl ControlPlaneOptions {
         self
     }
 
-    /// Whether the API server keeps the counters that partitions of devices share, as it does by default; without, it drops them
-    /// silently.
+    /// The API server has this feature gate off, which is on by default: it drops the gate's fields silently.
     #[must_use]
-    pub fn partitions(mut self, wanted: bool) -> Self {
-        self.partitions = wanted;
+    pub fn without(mut self, gate: &'static str) -> Self {
+        self.without = Some(gate);
         self
     }
 
@@ -84,10 +83,9 @@ impl ControlPlaneOptions {
 
         let etcd = start_etcd(etcd, here).await?;
         let client = readiness_client(&authority)?;
-        let (server, port) = on_free_port(async |port| {
-            start_api_server(&programs, here, port, self.partitions, &client).await
-        })
-        .await?;
+        let (server, port) =
+            on_free_port(async |port| start_api_server(&programs, here, port, self.without, &client).await)
+                .await?;
         let server_url = format!("https://127.0.0.1:{port}");
         let authority_pem = authority.certificate_pem();
         let admin = authority.client("bailiwick-testbed-admin", &["system:masters"])?;
@@ -100,7 +98,7 @@ impl ControlPlaneOptions {
             _etcd: etcd,
             programs: programs.clone(),
             port,
-            partitions: self.partitions,
+            without: self.without,
             kubeconfig_admin,
             server_url,
             authority,
@@ -140,7 +138,7 @@ pub struct ControlPlane {
     _etcd: Process,
     programs: PathBuf,
     port: u16,
-    partitions: bool,
+    without: Option<&'static str>,
     kubeconfig_admin: PathBuf,
     server_url: String,
     authority: Authority,
@@ -245,7 +243,7 @@ impl ControlPlane {
         self.kill_api_server();
         let client = readiness_client(&self.authority)?;
         let started =
-            start_api_server(&self.programs, self.directory.path(), self.port, self.partitions, &client);
+            start_api_server(&self.programs, self.directory.path(), self.port, self.without, &client);
         self.server = Some(started.await?);
         Ok(())
     }
@@ -363,12 +361,13 @@ async fn start_api_server(
     programs: &Path,
     directory: &Path,
     port: u16,
-    partitions: bool,
+    without: Option<&'static str>,
     client: &Client,
 ) -> Result<Process, Error> {
     let path = programs.join("kube-apiserver");
     let mut arguments = api_server_arguments(directory, port);
-    arguments.push(format!("{FEATURE_GATES},DRAPartitionableDevices={partitions}"));
+    let off = without.map(|gate| format!(",{gate}=false")).unwrap_or_default();
+    arguments.push(format!("{FEATURE_GATES}{off}"));
     let mut process = Process::start(kubernetes("kube-apiserver", path, arguments, directory))?;
     process.wait_until(START_WITHIN, async || client.answers(port, "/readyz").await).await?;
     Ok(process)

@@ -1,7 +1,7 @@
 //! GPUs as the API shows them: those that BMCs list, in their order, then those that drivers alone show.
 
 use super::types::{Allocation, GpuDetail, GpuItem, GpuState};
-use crate::gpus;
+use crate::gpus::{self, is_part};
 use crate::publish::Allocations;
 use crate::world::{KnownMachine, World};
 use domain::gpu_views::{self, ReconciledGpu};
@@ -82,7 +82,8 @@ impl KnownGpu<'_> {
         GpuKey::of(&self.gpu).map(|key| key.device_name())
     }
 
-    fn state(&self, world: &World) -> GpuState {
+    /// How far it has come. Whoever has it, or could be given it, what keeps it out comes first.
+    fn state(&self, world: &World, is_allocated: bool, is_allocatable: bool) -> GpuState {
         if GpuKey::of(&self.gpu).is_none() {
             return GpuState::Unidentified;
         }
@@ -90,9 +91,11 @@ impl KnownGpu<'_> {
             return GpuState::Conflicting;
         }
         match self.reconciled.map(|gpu| gpu.state) {
-            None | Some(gpu_views::GpuState::Inventoried) => GpuState::Inventoried,
-            Some(gpu_views::GpuState::Probed) => GpuState::Probed,
             Some(gpu_views::GpuState::Conflicting) => GpuState::Conflicting,
+            _ if is_allocated => GpuState::Allocated,
+            Some(gpu_views::GpuState::Probed) if is_allocatable => GpuState::Allocatable,
+            Some(gpu_views::GpuState::Probed) => GpuState::Probed,
+            None | Some(gpu_views::GpuState::Inventoried) => GpuState::Inventoried,
         }
     }
 
@@ -132,22 +135,29 @@ impl KnownGpu<'_> {
     pub(super) fn item(&self, world: &World, allocations: &Allocations) -> GpuItem {
         let allocatable =
             world.classes.iter().filter(|(_, class)| world.allocatable(class, self.machine, &self.gpu));
-        let device = self.device().filter(|_| !world.is_double(&self.gpu));
+        let allocatable_by: Vec<_> = allocatable.map(|(name, _)| name.to_string()).collect();
+        let own = self.device();
+        let allocated_to = self.allocated_to(own.as_deref(), allocations);
+        let prepared_for = self.prepared_for(own.as_deref());
+        let is_allocated = !allocated_to.is_empty() || !prepared_for.is_empty();
         let nvml = self.reconciled.and_then(|gpu| gpu.nvml.as_ref());
         GpuItem {
             machine: self.name.clone(),
             site: self.machine.spec.site.clone(),
             jurisdiction: world.jurisdiction_of(self.machine).unwrap_or(&world.home).clone(),
-            state: self.state(world),
+            state: self.state(world, is_allocated, !allocatable_by.is_empty()),
             gpu: (*self.gpu).clone(),
             nvml_uuid: nvml.and_then(|nvml| nvml.uuid.clone()),
+            pci_address: nvml
+                .and_then(|nvml| nvml.pci.address.clone())
+                .or_else(|| self.gpu.pci_address.clone()),
             health: nvml.map(|nvml| nvml.health.clone()),
             conflicts: self.reconciled.map(gpus::problems).unwrap_or_default(),
             waits_for: self.waits_for(world, self.machine.model.as_deref()),
-            allocated_to: self.allocated_to(device.as_deref(), allocations),
-            prepared_for: self.prepared_for(device.as_deref()),
-            allocatable_by: allocatable.map(|(name, _)| name.to_string()).collect(),
-            device,
+            allocated_to,
+            prepared_for,
+            allocatable_by,
+            device: own.filter(|_| !world.is_double(&self.gpu)),
         }
     }
 
@@ -171,9 +181,4 @@ impl KnownGpu<'_> {
             probed_at: probe.map(|probe| probe.at),
         }
     }
-}
-
-/// Whether a device of this name is the GPU's device, or a partition of it.
-fn is_part(name: &str, device: &str) -> bool {
-    name.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }

@@ -245,9 +245,13 @@ pub struct AgentItem {
 pub enum GpuState {
     /// A BMC lists it; nothing else confirms it.
     Inventoried,
-    /// The driver on its machine confirms it.
+    /// The driver on its machine confirms it; no class gives it today.
     Probed,
-    /// Two machines claim it, or its machine's BMC is not who it was: kept out.
+    /// The driver on its machine confirms it, and a class gives it, or parts of it, today.
+    Allocatable,
+    /// A claim has it, or a part of it.
+    Allocated,
+    /// Its views contradict, two machines claim it, or its machine's BMC is not who it was: kept out, whoever has it.
     Conflicting,
     /// It has neither serial nor UUID, so it cannot be told from others: not published.
     Unidentified,
@@ -275,6 +279,8 @@ pub struct GpuItem {
     pub gpu: Gpu,
     /// UUID as the driver writes it; `null` while no driver has told of it.
     pub nvml_uuid: Option<String>,
+    /// Its PCI address, as the driver says, or else its BMC.
+    pub pci_address: Option<String>,
     /// What is wrong with it, worst first; `null` while no driver has told.
     #[schema(value_type = Option<Vec<schema::GpuFinding>>)]
     pub health: Option<Vec<Finding>>,

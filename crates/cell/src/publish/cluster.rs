@@ -3,29 +3,24 @@
 //! The admission policies go first; then a dry run with a kubelet's identity proves that they hold, each time anew, and while
 //! it does not nothing else is written (DESIGN §3.2).
 
-use super::refusals::Refusals;
-use super::{Written, claims};
+use super::evict::Evictions;
+use super::refusals::{Key, Refusals};
+use super::server::{keeps_counters, prove, rivals, taint_rules, who_we_are};
+use super::watch::{Left, Watch, Watched};
+use super::{Written, claims, nodes};
 use crate::error::coded;
 use crate::world::World;
-use domain::base_cluster::GpuDriver;
-use domain::{MachineState, Name, Problem};
-use dra::{DryRun, Input, Object, Proof, Step, TaintRuleVersion};
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::Node;
+use domain::{Digest, Name, Problem};
+use dra::{Input, Object, Step};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
-    PostParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// A policy is active within a second of its creation (facts: dra, measured); it is given ten.
-const PROOF_TRIES: u32 = 20;
-const PROOF_PAUSE: Duration = Duration::from_millis(500);
+use std::time::Instant;
 
 /// One Kubernetes cluster.
 pub(super) struct Cluster {
@@ -33,9 +28,23 @@ pub(super) struct Cluster {
     context: Option<String>,
     cell: Name,
     clients: Option<Clients>,
-    /// What the server made of what was applied, by kind and name: digest of what was sent, resourceVersion that came back.
-    applied: BTreeMap<(String, String), (domain::Digest, Option<String>)>,
+    /// What the server made of what was applied.
+    applied: BTreeMap<Key, Taken>,
     refusals: Refusals,
+    evictions: Evictions,
+    /// From the first publication on.
+    watch: Option<Watch>,
+    left: Left,
+}
+
+/// What the server took.
+struct Taken {
+    /// Digest of what was sent.
+    sent: Digest,
+    /// `resourceVersion` that came back.
+    version: Option<String>,
+    /// Whether all of it came back.
+    whole: bool,
 }
 
 /// What became of an object that was to be applied.
@@ -52,13 +61,15 @@ enum Applied {
 #[derive(Clone)]
 struct Clients {
     own: Client,
+    /// Asks once: a client that tries again by itself would ask for minutes for what a disruption budget refuses (429).
+    once: Client,
     kubelet: Client,
 }
 
 /// A kind we write.
-struct Ours {
-    api: Api<DynamicObject>,
-    there: BTreeMap<String, DynamicObject>,
+pub(super) struct Ours {
+    pub(super) api: Api<DynamicObject>,
+    pub(super) there: BTreeMap<String, DynamicObject>,
 }
 
 impl Cluster {
@@ -70,6 +81,9 @@ impl Cluster {
             clients: None,
             applied: BTreeMap::new(),
             refusals: Refusals::default(),
+            evictions: Evictions::default(),
+            watch: None,
+            left: Left::new(),
         }
     }
 
@@ -81,35 +95,32 @@ impl Cluster {
         self.context.as_ref().map_or(file.clone(), |context| format!("{file}#{context}"))
     }
 
+    /// Returns when somebody else has changed what was left there, and it is time to put it right.
+    pub(super) async fn differs(&mut self) {
+        match &mut self.watch {
+            Some(watch) => watch.differs(&self.left).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Brings the cluster in line.
     pub(super) async fn write(&mut self, input: &Input, world: &World) -> Result<Written, Problem> {
         let clients = self.clients().await?;
-        let mut input = input.clone();
-        input.server.taint_rules = taint_rules(&clients.own).await?;
-        let mut left_out = Vec::new();
-        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
-            input.server.counters = keeps_counters(&clients.own, &input, &mut left_out).await?;
+        if let Some(watch) = &mut self.watch {
+            watch.forget();
         }
-        who_we_are(&clients.own, &input.cell_user).await?;
-        let nodes = system_uuids(&clients.own).await?;
-        let mut verified = BTreeSet::new();
-        for machine in &input.machines {
-            let node = node_of(&machine.name, world, &nodes)
-                .and_then(|()| serving(&machine.name, machine.gpu_driver, world))
-                .and_then(|()| match machine.gpu_driver {
-                    GpuDriver::Bailiwick => plugin_of(&machine.name, world),
-                    GpuDriver::Nvidia => Ok(()),
-                });
-            match node {
-                Ok(()) => drop(verified.insert(machine.name.clone())),
-                Err(_) if machine.gpus.is_empty() => {}
-                Err(problem) => left_out.push(problem),
+        let mut written = Written::default();
+        // Whatever becomes of publishing, nobody keeps a device whose gate has closed.
+        match claims::read(&clients.own).await {
+            Ok(claims) => {
+                self.evictions.evict(&clients.once, claims::holders(&claims), world, &mut written).await;
+                written.allocations = claims::allocations(&claims);
             }
+            Err(problem) => written.left_out.push(problem),
         }
-        input.verified = Some(verified);
+        let input = self.asked(&clients.own, input, world, &mut written.left_out).await?;
         let output = dra::publish(&input);
-        left_out.extend(output.diagnostics.clone());
-        let mut written = Written { left_out, ..Written::default() };
+        written.left_out.extend(output.diagnostics.clone());
         let (policies, classes): (Vec<_>, Vec<_>) =
             output.declared.iter().partition(|o| o.api_version.starts_with("admissionregistration"));
         let unguarded = self.bring_in_line(&clients.own, &policies, &mut written).await?;
@@ -120,6 +131,7 @@ impl Cluster {
         }
         prove(&clients.kubelet, &input).await?;
         self.bring_in_line(&clients.own, &classes, &mut written).await?;
+        written.left_out.extend(rivals(&clients.own, self.cell.as_str(), &classes).await?);
         let (slices, rules): (Vec<_>, Vec<_>) =
             output.observed.iter().partition(|object| object.kind == "ResourceSlice");
         // The devices of a machine whose taint the cluster does not take are not offered.
@@ -127,32 +139,69 @@ impl Cluster {
         let tainted = |slice: &&Object| untainted.iter().all(|(rule, _)| rule.machine != slice.machine);
         let slices: Vec<_> = slices.into_iter().filter(tainted).collect();
         self.write_slices(&clients.own, &slices, &mut written).await?;
-        let mut kinds = vec![
-            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-            ("resource.k8s.io/v1", "DeviceClass"),
-        ];
-        let rule_version =
-            input.server.taint_rules.map(|version| format!("resource.k8s.io/{}", version.as_str()));
-        if let Some(version) = &rule_version {
-            kinds.push((version, "DeviceTaintRule"));
-        }
         let wanted: BTreeSet<_> = output
             .declared
             .iter()
             .chain(&output.observed)
             .map(|o| (o.kind.as_str(), o.name.as_str()))
             .collect();
-        for (version, kind) in kinds {
-            self.prune(&clients.own, version, kind, &wanted, &mut written).await?;
-        }
+        self.prune_all(&clients.own, &input, &wanted, &mut written).await?;
         self.refusals.retain(&wanted);
-        written.again = self.refusals.next(Instant::now());
-        match claims::read(&clients.own).await {
-            Ok(allocations) => written.allocations = allocations,
-            Err(problem) => written.left_out.push(problem),
+        written.again = written.again.into_iter().chain(self.refusals.next(Instant::now())).min();
+        self.left = std::mem::take(&mut written.left);
+        if self.watch.is_none() {
+            self.watch = Some(Watch::start(self.watched(&clients.own)));
         }
         Ok(written)
+    }
+
+    /// With what the cluster can do, and which machines have verified Nodes there.
+    async fn asked(
+        &self,
+        client: &Client,
+        input: &Input,
+        world: &World,
+        left_out: &mut Vec<Problem>,
+    ) -> Result<Input, Problem> {
+        let mut input = input.clone();
+        input.server.taint_rules = taint_rules(client).await?;
+        if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
+            input.server.counters = keeps_counters(client, &input, left_out).await?;
+        }
+        who_we_are(client, &input.cell_user).await?;
+        let uuids = nodes::system_uuids(client).await?;
+        let mut verified = BTreeSet::new();
+        for machine in &input.machines {
+            match nodes::may_have_slices(machine, world, &uuids) {
+                Ok(()) => drop(verified.insert(machine.name.clone())),
+                Err(_) if machine.gpus.is_empty() => {}
+                Err(problem) => left_out.push(problem),
+            }
+        }
+        input.verified = Some(verified);
+        Ok(input)
+    }
+
+    fn owned(&self) -> ListParams {
+        ListParams::default().labels(&format!("{}={}", dra::LABEL_OWNER, self.cell))
+    }
+
+    /// What others may change of ours: of taint rules a controller writes the status all the time, so they are not watched.
+    fn watched(&self, client: &Client) -> impl Iterator<Item = Watched> {
+        const ADMISSION: &str = "admissionregistration.k8s.io/v1";
+        let (client, owned) = (client.clone(), self.owned());
+        [
+            ("resource.k8s.io/v1", "ResourceSlice", of_driver()),
+            ("resource.k8s.io/v1", "DeviceClass", owned.clone()),
+            (ADMISSION, "ValidatingAdmissionPolicy", owned.clone()),
+            (ADMISSION, "ValidatingAdmissionPolicyBinding", owned),
+        ]
+        .into_iter()
+        .map(move |(version, kind, selector)| Watched {
+            kind,
+            api: api(&client, version, kind),
+            selector,
+        })
     }
 
     async fn clients(&mut self) -> Result<Clients, Problem> {
@@ -174,19 +223,20 @@ impl Cluster {
             }
             None => Config::infer().await.map_err(|error| refuse(error.to_string()))?,
         };
+        let mut once = config.clone();
+        once.default_retry = false;
         let mut kubelet = config.clone();
         kubelet.auth_info.impersonate = Some(dra::PROOF_USER.to_owned());
         kubelet.auth_info.impersonate_groups = Some(vec![dra::PROOF_GROUP.to_owned()]);
         let client =
             |config| Client::try_from(config).map_err(|error: kube::Error| refuse(error.to_string()));
-        let clients = Clients { own: client(config)?, kubelet: client(kubelet)? };
+        let clients = Clients { own: client(config)?, once: client(once)?, kubelet: client(kubelet)? };
         self.clients = Some(clients.clone());
         Ok(clients)
     }
 
     async fn ours(&self, client: &Client, api_version: &str, kind: &str) -> Result<Ours, Problem> {
-        let selector = ListParams::default().labels(&format!("{}={}", dra::LABEL_OWNER, self.cell));
-        list(api(client, api_version, kind), &selector, kind).await
+        list(api(client, api_version, kind), &self.owned(), kind).await
     }
 
     /// Applies these objects, and gives those that were left out.
@@ -224,11 +274,14 @@ impl Cluster {
         let key = (object.kind.clone(), object.name.clone());
         let sent = domain::Digest::of(object.text().as_bytes());
         let there = ours.there.get(&object.name);
-        if let (Some(there), Some((digest, version))) = (there, self.applied.get(&key))
-            && *digest == sent
-            && there.metadata.resource_version == *version
+        // What did not come back as it was sent is sent again: the server may keep it by now.
+        if let (Some(there), Some(taken)) = (there, self.applied.get(&key))
+            && taken.whole
+            && taken.sent == sent
+            && there.metadata.resource_version == taken.version
         {
             written.objects += 1;
+            written.leave(key, there.metadata.resource_version.as_ref());
             return Ok(Applied::Stands);
         }
         if let Some(problem) = self.refusals.standing(&key, sent, Instant::now()) {
@@ -283,7 +336,8 @@ impl Cluster {
                 .left_out
                 .push(problem.difference(format!("without {}", dropped.join(", ")), "all fields").at(place));
         }
-        self.applied.insert(key, (sent, version));
+        written.leave(key.clone(), version.as_ref());
+        self.applied.insert(key, Taken { sent, version, whole: dropped.is_empty() });
         Ok(Applied::Stands)
     }
 
@@ -293,10 +347,9 @@ impl Cluster {
         slices: &[&Object],
         written: &mut Written,
     ) -> Result<(), Problem> {
-        // Every slice of our driver, whoever wrote it: what was forged before the policy held goes too.
-        let selector = ListParams::default().fields(&format!("spec.driver={}", dra::DRIVER));
+        // Whoever wrote them: what was forged before the policy held goes too.
         let ours =
-            list(api(client, "resource.k8s.io/v1", "ResourceSlice"), &selector, "ResourceSlice").await?;
+            list(api(client, "resource.k8s.io/v1", "ResourceSlice"), &of_driver(), "ResourceSlice").await?;
         let existing: Vec<Value> =
             ours.there.values().filter_map(|object| serde_json::to_value(object).ok()).collect();
         let mut touched = BTreeSet::new();
@@ -309,7 +362,32 @@ impl Cluster {
                 Step::Delete { name } => delete(&ours.api, "ResourceSlice", &name, written).await?,
             }
         }
-        written.objects += slices.iter().filter(|object| !touched.contains(&object.name)).count();
+        for slice in slices.iter().filter(|slice| !touched.contains(&slice.name)) {
+            written.objects += 1;
+            let there = ours.there.get(&slice.name);
+            let version = there.and_then(|there| there.metadata.resource_version.as_ref());
+            written.leave((slice.kind.clone(), slice.name.clone()), version);
+        }
+        Ok(())
+    }
+
+    /// Deletes what bears our label and is wanted no more.
+    async fn prune_all(
+        &mut self,
+        client: &Client,
+        input: &Input,
+        wanted: &BTreeSet<(&str, &str)>,
+        written: &mut Written,
+    ) -> Result<(), Problem> {
+        let rules = input.server.taint_rules.map(|version| format!("resource.k8s.io/{}", version.as_str()));
+        let kinds = [
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+            ("resource.k8s.io/v1", "DeviceClass"),
+        ];
+        for (version, kind) in kinds.into_iter().chain(rules.as_deref().map(|of| (of, "DeviceTaintRule"))) {
+            self.prune(client, version, kind, wanted, written).await?;
+        }
         Ok(())
     }
 
@@ -330,14 +408,23 @@ impl Cluster {
     }
 }
 
-async fn list(api: Api<DynamicObject>, selector: &ListParams, kind: &str) -> Result<Ours, Problem> {
+pub(super) async fn list(
+    api: Api<DynamicObject>,
+    selector: &ListParams,
+    kind: &str,
+) -> Result<Ours, Problem> {
     let list = api.list(selector).await.map_err(|error| failed("list", kind, "", &error))?;
     let there =
         list.items.into_iter().filter_map(|object| Some((object.metadata.name.clone()?, object))).collect();
     Ok(Ours { api, there })
 }
 
-fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
+/// Every slice of our driver, whoever wrote it.
+fn of_driver() -> ListParams {
+    ListParams::default().fields(&format!("spec.driver={}", dra::DRIVER))
+}
+
+pub(super) fn api(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
 }
@@ -363,160 +450,6 @@ async fn delete(
 fn is_untrue(there: &DynamicObject, wanted: &Value) -> bool {
     matches!(wanted["kind"].as_str(), Some("DeviceClass" | "ResourceSlice"))
         && there.data.get("spec") != wanted.get("spec")
-}
-
-/// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
-async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Problem> {
-    let groups = client
-        .list_api_groups()
-        .await
-        .map_err(|error| failed("discover", "APIGroup", "resource.k8s.io", &error))?;
-    let versions = groups
-        .groups
-        .into_iter()
-        .find(|group| group.name == "resource.k8s.io")
-        .map(|group| group.versions)
-        .unwrap_or_default();
-    let mut serving = Vec::new();
-    for version in versions {
-        let list = client.list_api_group_resources(&version.group_version).await;
-        let list =
-            list.map_err(|error| failed("discover", "APIResourceList", &version.group_version, &error))?;
-        if list.resources.iter().any(|resource| resource.name == "devicetaintrules") {
-            serving.push(version.version);
-        }
-    }
-    Ok(TaintRuleVersion::newest(serving.iter().map(String::as_str)))
-}
-
-/// Whether the server keeps counters: found by reading back what a dry run makes of some.
-async fn keeps_counters(
-    client: &Client,
-    input: &Input,
-    left_out: &mut Vec<Problem>,
-) -> Result<bool, Problem> {
-    let slice = dra::counters_slice(input);
-    let object: DynamicObject =
-        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
-    let params = PostParams { dry_run: true, field_manager: None };
-    match api(client, &slice.api_version, &slice.kind).create(&params, &object).await {
-        Ok(kept) => Ok(kept.data.pointer("/spec/sharedCounters").is_some_and(Value::is_array)),
-        // What is left of it without the counters may be no valid slice.
-        Err(kube::Error::Api(status)) if status.code == 422 => Ok(false),
-        // What cannot be learned keeps partitions back, and nothing else.
-        Err(error) => {
-            left_out.push(refused("dry-run", &slice.kind, &slice.name, &error)?);
-            Ok(false)
-        }
-    }
-}
-
-/// The policies let one user write: that must be the one we are, or nobody of ours could ever write again.
-async fn who_we_are(client: &Client, expected: &str) -> Result<(), Problem> {
-    let review = Api::<SelfSubjectReview>::all(client.clone())
-        .create(&PostParams::default(), &SelfSubjectReview::default())
-        .await
-        .map_err(|error| failed("ask who we are by", "SelfSubjectReview", "", &error))?;
-    let user =
-        review.status.and_then(|status| status.user_info).and_then(|info| info.username).unwrap_or_default();
-    if user == expected {
-        return Ok(());
-    }
-    let message = "the cluster knows the cell by another name than `cluster-user`";
-    Err(coded("publish.cluster-user", message).difference(user, expected))
-}
-
-/// The system UUID that each Node says.
-async fn system_uuids(client: &Client) -> Result<BTreeMap<String, String>, Problem> {
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
-    let nodes = nodes.map_err(|error| failed("list", "Node", "", &error))?;
-    let uuid = |node: Node| Some((node.metadata.name?, node.status?.node_info?.system_uuid));
-    Ok(nodes.items.into_iter().filter_map(uuid).collect())
-}
-
-/// Whether the machine has a Node of its name which says the UUID that its BMC says.
-fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let known = world.machines.get(machine).and_then(|known| known.record.uuid.as_ref());
-    let at = format!("Machine/{machine}");
-    match (nodes.get(machine.as_str()), known) {
-        (Some(claimed), Some(known)) if known.eq_ignore_ascii_case(claimed) => Ok(()),
-        (Some(claimed), known) => {
-            let message = format!(
-                "Node/{machine} is another machine than Machine/{machine}: their system UUIDs differ"
-            );
-            let expected = known.map_or("nothing, since the BMC tells no UUID", String::as_str);
-            Err(coded("publish.node-mismatch", message).difference(claimed, expected).at(at))
-        }
-        (None, _) => Err(coded("publish.node-missing", format!("there is no Node/{machine} yet")).at(at)),
-    }
-}
-
-/// Whether a machine is where its GPUs may be given out. NVIDIA's driver asks no permit of us, so the class alone keeps its GPUs back
-/// until the machine is in service; our own agent has none until then.
-fn serving(machine: &Name, driver: GpuDriver, world: &World) -> Result<(), Problem> {
-    let state = world.machines.get(machine).map(|known| known.record.state);
-    let serves = state.is_some_and(|state| match (driver, state) {
-        (_, MachineState::InService) => true,
-        (GpuDriver::Nvidia, _) => false,
-        (GpuDriver::Bailiwick, state) => !matches!(
-            state,
-            MachineState::Draining | MachineState::Wiping | MachineState::Retired | MachineState::Quarantined
-        ),
-    });
-    if serves {
-        return Ok(());
-    }
-    let message = format!("Machine/{machine} is not in service");
-    Err(coded("publish.not-in-service", message).at(format!("Machine/{machine}")))
-}
-
-/// Whether the plugin of the machine's agent is registered with its kubelet: nobody could prepare devices of slices without, and
-/// the kubelet deletes those of a plugin that is gone.
-fn plugin_of(machine: &Name, world: &World) -> Result<(), Problem> {
-    let at = format!("Machine/{machine}");
-    let agent = world.machines.get(machine).and_then(|known| known.agent.as_ref());
-    let missing = |code, why: &str| Err(coded(code, format!("Machine/{machine} {why}")).at(&at));
-    match agent {
-        None => missing("publish.agent-missing", "has no agent yet"),
-        Some(agent) if !agent.alive => missing("publish.agent-silent", "has an agent that does not report"),
-        Some(agent) if agent.registered.is_none() => {
-            missing("publish.plugin-missing", "has an agent that the kubelet has not registered")
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-/// Proves that a kubelet could not write our slices.
-async fn prove(kubelet: &Client, input: &Input) -> Result<(), Problem> {
-    let slice = dra::proof_slice(input);
-    let api = api(kubelet, &slice.api_version, &slice.kind);
-    let object: DynamicObject =
-        serde_json::from_str(slice.text()).map_err(|error| coded("api.internal", error.to_string()))?;
-    let params = PostParams { dry_run: true, field_manager: None };
-    for _ in 0..PROOF_TRIES {
-        let proof = match api.create(&params, &object).await {
-            Ok(_) => dra::judge(DryRun::Accepted),
-            Err(kube::Error::Api(status)) => {
-                dra::judge(DryRun::Refused { code: status.code, message: &status.message })
-            }
-            Err(error) => return Err(failed("dry-run", "ResourceSlice", &slice.name, &error)),
-        };
-        match proof {
-            Proof::Holds => return Ok(()),
-            Proof::DoesNotHold => {}
-            // Waiting does not help one who may not ask.
-            Proof::NotProven { message } => {
-                let problem = coded(
-                    "publish.policy-unproven",
-                    "the cell could not prove that the admission policy holds",
-                );
-                return Err(problem.difference(message, "a refusal by our policy"));
-            }
-        }
-        tokio::time::sleep(PROOF_PAUSE).await;
-    }
-    let problem = coded("publish.policy-broken", "the admission policy does not hold");
-    Err(problem.difference("a kubelet may write our slices", "a refusal by our policy"))
 }
 
 /// Paths of what was sent and did not come back.
@@ -547,7 +480,7 @@ fn dropped_fields(sent: &Value, back: &Value) -> Vec<String> {
 
 /// An error that is about one object is told of that object: the API server refuses it, or something that it asks does (an
 /// admission webhook that fails is a 500). Any other is about the cluster, and an `Err`.
-fn refused(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Result<Problem, Problem> {
+pub(super) fn refused(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Result<Problem, Problem> {
     match error {
         // Who are you, not now, and nobody is there.
         kube::Error::Api(status) if !matches!(status.code, 401 | 429 | 502..=504) => {
@@ -558,7 +491,7 @@ fn refused(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Result<Pr
     }
 }
 
-fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
+pub(super) fn failed(verb: &str, kind: &str, name: &str, error: &kube::Error) -> Problem {
     let message = match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

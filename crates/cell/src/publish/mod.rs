@@ -3,13 +3,18 @@
 mod claims;
 mod cluster;
 mod directory;
+mod evict;
+mod nodes;
 mod refusals;
+mod server;
+mod watch;
 
 use crate::error::coded;
 use crate::settings::SinkSettings;
 use crate::world::World;
 use domain::{Name, Problem};
 use dra::Input;
+use futures_util::future::select_all;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +34,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Changes are never left unpublished for longer because publishing takes long.
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
-/// Clusters change by themselves (a kubelet wipes slices, people edit): look again after this time.
+/// Look again after this time, whatever happened: a watch may miss what others do, and Nodes are not watched.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Time until the next try after a sink failed.
@@ -48,6 +53,17 @@ pub(crate) struct Written {
     pub allocations: Allocations,
     /// Until something that was refused is to be tried again.
     pub again: Option<Duration>,
+    /// Pods that were asked to go: the machine, and more.
+    pub evicted: Vec<(String, serde_json::Value)>,
+    /// How the objects that stand there were left.
+    left: watch::Left,
+}
+
+impl Written {
+    /// An object stands there as it should.
+    fn leave(&mut self, key: refusals::Key, version: Option<&String>) {
+        self.left.insert(key, version.cloned().unwrap_or_default());
+    }
 }
 
 enum Sink {
@@ -79,6 +95,14 @@ impl Sink {
                 written.unwrap_or_else(|error| Err(coded("api.internal", error.to_string())))
             }
             Self::Cluster(cluster) => cluster.write(input, world).await,
+        }
+    }
+
+    /// Returns when what was written there is to be looked at at once.
+    async fn differs(&mut self) {
+        match self {
+            Self::Directory(_) => std::future::pending().await,
+            Self::Cluster(cluster) => cluster.differs().await,
         }
     }
 }
@@ -160,6 +184,7 @@ impl Publisher {
                 () = tokio::time::sleep(pause) => {}
                 () = async { let _ = changed.changed().await; tokio::time::sleep(rest).await } => {}
                 () = self.urgent.notified() => {}
+                _ = select_all(sinks.iter_mut().map(|sink| Box::pin(sink.differs()))) => {}
             }
         }
     }
@@ -213,8 +238,15 @@ impl Publisher {
     ) -> Publication {
         let before = self.status.all().into_iter().nth(at);
         match result {
-            Ok(Written { objects, written, pruned, left_out, allocations, .. }) => {
+            Ok(Written { objects, written, pruned, left_out, allocations, evicted, .. }) => {
                 self.status.set_allocations(at, allocations);
+                for (machine, data) in evicted {
+                    tracing::warn!(machine, "a pod was asked to go: {data}");
+                    if let Err(error) = self.store.append_event("pod.evicted", &machine, "cell", &data).await
+                    {
+                        tracing::error!(code = error.code(), "an event is lost: {error}");
+                    }
+                }
                 if written + pruned > 0 {
                     tracing::info!(sink, written, pruned, "published");
                     let data =

@@ -94,12 +94,16 @@ impl Stage {
         self.gpus().await.iter().map(|gpu| gpu["device"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until all GPUs are in this state.
+    /// Waits until all GPUs are in this state; those that could be given out, or are, are probed too.
     async fn gpus_become(&self, state: &str) {
+        let is = |gpu: &Value| {
+            let found = gpu["state"].as_str().unwrap();
+            found == state || state == "probed" && matches!(found, "allocatable" | "allocated")
+        };
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         loop {
             let gpus = self.gpus().await;
-            if !gpus.is_empty() && gpus.iter().all(|gpu| gpu["state"] == state) {
+            if !gpus.is_empty() && gpus.iter().all(is) {
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "not {state}: {gpus:?}");

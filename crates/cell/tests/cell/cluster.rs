@@ -1,7 +1,8 @@
 //! A cell that publishes to a real API server, and what its real scheduler gives to claims.
 
 use crate::agent::Agent;
-use crate::support::{Client, Rig, crypto, settings};
+use crate::line::profiles;
+use crate::support::{Client, Rig, crypto, document, settings};
 use bailiwick_cell::{AgentSettings, Cell, Settings, SinkSettings};
 use serde_json::{Value, json};
 use sim::{Model, Site};
@@ -27,7 +28,10 @@ const SOON: Duration = Duration::from_secs(2);
 
 impl Base {
     async fn start() -> Self {
-        let plane = ControlPlane::start().await.unwrap();
+        Self::on(ControlPlane::start().await.unwrap()).await
+    }
+
+    async fn on(plane: ControlPlane) -> Self {
         let role = testbed::repository_root().join("manifests/cell-clusterrole.yaml");
         kubectl(&plane, &["apply", "-f", role.to_str().unwrap()]).await;
         kubectl(
@@ -98,7 +102,7 @@ impl Base {
 
     /// Has the cell look at the cluster now.
     async fn nudge(&self, class: &str) {
-        let class = crate::support::document("GpuClass", class, json!({ "jurisdiction": "de" }));
+        let class = document("GpuClass", class, json!({ "jurisdiction": "de" }));
         self.rig.client.apply(vec![class], &[]).await;
         self.rig.client.wait_until_published().await;
     }
@@ -203,7 +207,7 @@ async fn gpus_of_a_verified_node_can_be_claimed_by_a_trial_class_and_by_no_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kubelet_cannot_write_our_slices_and_a_wiped_slice_comes_back() {
+async fn a_kubelet_cannot_write_our_slices_and_what_others_take_away_is_back_within_two_seconds() {
     let base = Base::with_node_and_agent().await;
     let slices =
         base.eventually(&["get", "resourceslices", "-o", "json"], |text| text.contains("\"devices\"")).await;
@@ -218,15 +222,144 @@ async fn a_kubelet_cannot_write_our_slices_and_a_wiped_slice_comes_back() {
     assert!(!forged.status.success());
     assert!(forged.stderr.contains("bailiwick-slices"), "{}", forged.stderr);
 
-    // A kubelet may wipe its node's slices; the cell brings them back.
-    base.plane
-        .kubectl_as(&kubelet, &["delete", "resourceslice", &name], None)
-        .await
-        .unwrap()
-        .success()
-        .unwrap();
-    base.nudge("nudge-again").await;
-    base.eventually(&["get", "resourceslices", "-o", "name"], |text| text.contains(&name)).await;
+    // A kubelet may wipe its node's slices, an administrator may delete all. Nothing else happens that the cell would look for.
+    base.rig.client.wait_until_published().await;
+    let admin = base.plane.kubeconfig_admin().to_owned();
+    for (who, kind, name) in [
+        (&kubelet, "resourceslice", name.as_str()),
+        (&admin, "deviceclass", "trial"),
+        (&admin, "validatingadmissionpolicy", "bailiwick-claims"),
+        (&admin, "validatingadmissionpolicybinding", "bailiwick-claims"),
+    ] {
+        let uid = ["get", kind, name, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"];
+        let before = kubectl(&base.plane, &uid).await;
+        let delete = base.plane.kubectl_as(who, &["delete", kind, name], None).await.unwrap();
+        let deleted = Instant::now();
+        delete.success().unwrap();
+        base.eventually(&uid, |uid| !uid.is_empty() && uid != before).await;
+        let took = deleted.elapsed();
+        println!("{kind}/{name} is back {took:?} after somebody deleted it");
+        assert!(took < SOON, "{kind}/{name}: {took:?}");
+    }
+}
+
+/// A pod that asks for one GPU by an extended resource, and ends at once when it has to.
+fn pod_by_extended_resource(name: &str, resource: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default", "labels": { "app": name } },
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{ "name": "c", "image": "example.com/none", "resources": { "limits": { resource: 1 } } }],
+        },
+    })
+}
+
+impl Base {
+    async fn create(&self, object: &Value) {
+        let created = self.plane.kubectl(&["create", "-f", "-"], Some(&object.to_string())).await;
+        created.unwrap().success().unwrap();
+    }
+
+    /// Where among the GPUs of the machine the one is that the scheduler gave to a pod.
+    async fn gpu_of(&self, pod: &str) -> usize {
+        let holds = |claim: &Value| claim["status"]["reservedFor"][0]["name"] == pod;
+        let claims = ["get", "resourceclaims", "-o", "json"];
+        let of = |text: &str| -> Value {
+            let all: Value = serde_json::from_str(text).unwrap();
+            let mut claims = all["items"].as_array().unwrap().iter();
+            claims.find(|claim| holds(claim)).cloned().unwrap_or_default()
+        };
+        let claim = of(&self.eventually(&claims, |text| !of(text).is_null()).await);
+        let device = &claim["status"]["allocation"]["devices"]["results"][0]["device"];
+        let gpus = self.rig.client.get("/api/v1/gpus").await;
+        gpus["items"].as_array().unwrap().iter().position(|gpu| gpu["device"] == *device).unwrap()
+    }
+
+    /// The driver tells something else of a GPU.
+    fn change_gpu(&self, at: usize, change: impl FnOnce(&mut domain::probe::ProbedGpu)) {
+        self.agent.as_ref().unwrap().host.send_modify(|host| {
+            change(&mut std::sync::Arc::make_mut(&mut host.probe).gpus[at]);
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_gpu_whose_gate_has_closed_is_evicted_as_disruption_budgets_allow() {
+    let base = Base::with_node_and_agent().await;
+    let spec = json!({ "jurisdiction": "de", "requires": ["probed"], "extendedResource": true });
+    let class = document("GpuClass", "counted", spec);
+    base.rig.client.apply([profiles(), vec![class]].concat(), &[]).await;
+    for pod in ["fails", "moves", "stays"] {
+        base.create(&pod_by_extended_resource(pod, "gpu.bailiwick.dev/counted")).await;
+    }
+    let (fails, moves) = (base.gpu_of("fails").await, base.gpu_of("moves").await);
+    assert_ne!(fails, moves);
+    assert_ne!(base.gpu_of("stays").await, fails);
+    // As a kubelet would say; a pod that does not run yet is not protected by a budget.
+    let running =
+        ["patch", "pod", "fails", "--subresource=status", "-p", r#"{"status":{"phase":"Running"}}"#];
+    kubectl(&base.plane, &running).await;
+    base.create(&json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "budget", "namespace": "default" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "fails" } } },
+    }))
+    .await;
+
+    base.change_gpu(fails, |gpu| {
+        gpu.health.push(domain::probe::Finding {
+            severity: domain::probe::Severity::Critical,
+            code: "gpu.health.xid".into(),
+            message: "the driver reported XID 119".into(),
+        });
+    });
+    let stays = format!("Machine/{} Pod/default/fails", base.machine);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while left_out(&base, "publish.holder-stays").await != [stays.clone()] {
+        assert!(Instant::now() < deadline, "{:#}", base.rig.client.get("/api/v1/publications").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    base.why("publish.holder-stays").await;
+    kubectl(&base.plane, &["delete", "pdb", "budget"]).await;
+    let pods = ["get", "pods", "-o", "name"];
+    base.eventually(&pods, |pods| !pods.contains("pod/fails")).await;
+    let event = base.rig.client.wait_for_event("pod.evicted", &base.machine).await;
+    assert_eq!((&event["data"]["pod"], &event["data"]["code"]), (&json!("fails"), &json!("gpu.health.xid")));
+
+    // It is another GPU than it was taken for, and in no slice any more.
+    base.change_gpu(moves, |gpu| gpu.serial = Some("1650000000000".into()));
+    base.eventually(&pods, |pods| !pods.contains("pod/moves")).await;
+    assert_eq!(kubectl(&base.plane, &pods).await.trim(), "pod/stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extended_resource_that_the_server_drops_is_told_as_long_as_it_does() {
+    let plane = ControlPlane::options().scheduler(false).without("DRAExtendedResource");
+    let base = Base::on(plane.start().await.unwrap()).await;
+    let spec = json!({ "jurisdiction": "de", "extendedResource": true });
+    base.rig.client.apply(vec![document("GpuClass", "counted", spec)], &[]).await;
+    for nudge in ["nudge-1", "nudge-2"] {
+        base.nudge(nudge).await;
+        assert_eq!(left_out(&base, "publish.fields-dropped").await, ["DeviceClass/counted"]);
+    }
+    assert!(kubectl(&base.plane, &["get", "deviceclasses", "-o", "name"]).await.contains("/counted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_that_took_the_name_of_an_extended_resource_before_the_policies_is_told() {
+    let plane = ControlPlane::options().scheduler(false).start().await.unwrap();
+    let rival = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": { "name": "rival" },
+        "spec": { "extendedResourceName": "gpu.bailiwick.dev/counted" },
+    });
+    plane.kubectl(&["create", "-f", "-"], Some(&rival.to_string())).await.unwrap().success().unwrap();
+    let base = Base::on(plane).await;
+    let spec = json!({ "jurisdiction": "de", "extendedResource": true });
+    base.rig.client.apply(vec![document("GpuClass", "counted", spec)], &[]).await;
+    base.rig.client.wait_until_published().await;
+    assert_eq!(left_out(&base, "publish.extended-resource-taken").await, ["DeviceClass/rival"]);
+    let name = ["get", "deviceclass", "counted", "-o", "jsonpath={.spec.extendedResourceName}"];
+    assert_eq!(kubectl(&base.plane, &name).await, "gpu.bailiwick.dev/counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,7 +442,7 @@ async fn without_the_rights_to_prove_the_policy_nothing_is_published() {
     // The cell may no longer impersonate the kubelet, so nothing is proven any more.
     let rules = r#"[{"op":"remove","path":"/rules/5"},{"op":"remove","path":"/rules/5"}]"#;
     kubectl(&base.plane, &["patch", "clusterrole", "bailiwick-cell", "--type=json", "-p", rules]).await;
-    let class = crate::support::document("GpuClass", "late", json!({ "jurisdiction": "de" }));
+    let class = document("GpuClass", "late", json!({ "jurisdiction": "de" }));
     base.rig.client.apply(vec![class], &[]).await;
     loop {
         let publication = base.rig.client.get("/api/v1/publications").await;

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Generous: the machine may be compiling at the same time.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// What the controller of Kubernetes says that evicts pods from tainted devices.
+const EVICTED: &str = "reason=DeviceTaintManagerEviction,involvedObject.name=trains";
 /// Half of a GPU.
 const PROFILE: &str = "3g.40gb";
 
@@ -53,26 +55,39 @@ async fn host(real: &Real, machine: &str, uuid: &str, files: &Path) -> Installed
     Installed::into(&files.join("driver"), &described).unwrap()
 }
 
-fn claim_and_pod(name: &str, class: &str) -> [Value; 2] {
+/// Prints what it sees of GPUs, and lives on.
+fn pod(name: &str) -> Value {
     let command = "env | grep ^BAILIWICK_GPU; ls /dev /dev/nvidia-caps 2>&1 | grep ^nvidia; echo end; trap 'exit 0' TERM; while :; do sleep 1; done";
-    [
-        json!({
-            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-            "metadata": { "name": name, "namespace": "default" },
-            "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": class } }] } },
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
-            "spec": {
-                "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
-                "resourceClaims": [{ "name": "gpu", "resourceClaimName": name }],
-                "containers": [{
-                    "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
-                    "command": ["/bin/sh", "-c", command], "resources": { "claims": [{ "name": "gpu" }] },
-                }],
-            },
-        }),
-    ]
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+        "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+            "containers": [{
+                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+                "command": ["/bin/sh", "-c", command],
+            }],
+        },
+    })
+}
+
+fn claim_and_pod(name: &str, class: &str) -> [Value; 2] {
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": { "deviceClassName": class } }] } },
+    });
+    let mut pod = pod(name);
+    pod["spec"]["resourceClaims"] = json!([{ "name": "gpu", "resourceClaimName": name }]);
+    pod["spec"]["containers"][0]["resources"] = json!({ "claims": [{ "name": "gpu" }] });
+    [claim, pod]
+}
+
+/// One that has no claim, and wants so many GPUs of a class.
+fn pod_by_extended_resource(name: &str, class: &str, gpus: usize) -> Value {
+    let mut pod = pod(name);
+    let limits = json!({ format!("gpu.bailiwick.dev/{class}"): gpus });
+    pod["spec"]["containers"][0]["resources"] = json!({ "limits": limits });
+    pod
 }
 
 /// A cell whose agents enrol by themselves and report often, publishing to the real cluster.
@@ -105,7 +120,8 @@ async fn cell_with_agents() -> (Real, OpenDoor) {
 
 /// Classes of whole GPUs and of parts, and a machine whose GPUs may be parted.
 async fn declare(real: &Real) {
-    let whole = document("GpuClass", "probed", json!({ "jurisdiction": "de", "requires": ["probed"] }));
+    let whole = json!({ "jurisdiction": "de", "requires": ["probed"], "extendedResource": true });
+    let whole = document("GpuClass", "probed", whole);
     let spec = json!({ "jurisdiction": "de", "requires": ["probed"], "partition": PROFILE });
     let machine = &real.line.site.machines()[0];
     let bmc = json!({
@@ -148,22 +164,55 @@ async fn given(real: &Real, claim: &str) -> (String, Value) {
     (device.to_owned(), found.unwrap_or_else(|| panic!("{device} is not in {slices:#}")))
 }
 
-/// What the container of a pod sees of GPUs: the UUID in its environment, and files below `/dev`.
-async fn seen(node: &testbed::Node, pod: &Value) -> (String, Vec<String>) {
+/// What the container of a pod sees of GPUs: UUIDs in its environment, and files below `/dev`.
+async fn seen(node: &testbed::Node, pod: &Value) -> (Vec<String>, Vec<String>) {
     let lines = node.output(pod).await.unwrap();
-    let mut variables = lines.iter().filter_map(|line| line.strip_prefix("BAILIWICK_GPU_"));
-    let uuid = variables.next().unwrap().split_once('=').unwrap().1.to_owned();
-    assert_eq!(variables.next(), None, "{lines:?}");
-    (uuid, lines.into_iter().filter(|line| line.starts_with("nvidia") && line != "nvidiactl").collect())
+    let variables = lines.iter().filter_map(|line| line.strip_prefix("BAILIWICK_GPU_"));
+    let uuids = variables.map(|variable| variable.split_once('=').unwrap().1.to_owned()).collect();
+    (uuids, lines.into_iter().filter(|line| line.starts_with("nvidia") && line != "nvidiactl").collect())
 }
 
-/// Has the driver tell of an XID error; how long until the device is tainted, and how many objects were written for that.
-async fn an_xid_is_published(real: &Real, installed: &Installed) -> (Duration, u64) {
+/// A kubelet that starts anew wipes the slices of its node. Gives how long after it has registered the plugin again they were back.
+async fn slices_after_a_restart_of_the_kubelet(real: &Real, node: &testbed::Node, machine: &str) -> Duration {
+    let registered = async || -> jiff::Timestamp {
+        let told = real.line.client.get(&format!("/api/v1/machines/{machine}")).await;
+        told["agent"]["registered"].as_str().unwrap_or("1970-01-01T00:00:00Z").parse().unwrap()
+    };
+    let slices = async || -> Vec<(String, jiff::Timestamp)> {
+        let all: Value =
+            serde_json::from_str(&kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await)
+                .unwrap();
+        let of = |slice: &Value, key: &str| slice["metadata"][key].as_str().unwrap().to_owned();
+        let all = all["items"].as_array().unwrap().iter();
+        all.map(|slice| (of(slice, "uid"), of(slice, "creationTimestamp").parse().unwrap())).collect()
+    };
+    let (before, was) = (slices().await, registered().await);
+    node.restart_kubelet().await.unwrap();
+    let began = Instant::now();
+    loop {
+        let (now, since) = (slices().await, registered().await);
+        if since > was && now.len() == before.len() && now.iter().all(|slice| !before.contains(slice)) {
+            let created = now.into_iter().map(|(_, created)| created).max().unwrap();
+            return Duration::try_from(created.duration_since(since)).unwrap_or_default();
+        }
+        assert!(began.elapsed() < PATIENCE, "{now:?} {since} {}", node.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Has the driver tell of an XID error of a GPU.
+fn has_an_xid(installed: &Installed, uuid: &str) {
+    let mut host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
+    let gpu = host.gpus.iter().position(|gpu| gpu["uuid"] == uuid).unwrap();
+    host.events.push(Event { gpu: gpu.try_into().unwrap(), xid: 119 });
+    installed.describe(&host).unwrap();
+}
+
+/// Has the driver tell of one; how long until the device is tainted, and how many objects were written for that.
+async fn an_xid_is_published(real: &Real, installed: &Installed, uuid: &str) -> (Duration, u64) {
     let events = async || real.line.client.get("/api/v1/events?limit=1000").await["items"].clone();
     let last = events().await.as_array().unwrap().last().unwrap()["id"].as_i64();
-    let mut host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
-    host.events.push(Event { gpu: 1, xid: 119 });
-    installed.describe(&host).unwrap();
+    has_an_xid(installed, uuid);
     let began = Instant::now();
     while !kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await.contains("gpu.health.xid") {
         assert!(began.elapsed() < PATIENCE, "{:#}", events().await);
@@ -181,7 +230,7 @@ async fn an_xid_is_published(real: &Real, installed: &Installed) -> (Duration, u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_on() {
+async fn pods_see_the_gpus_or_the_part_that_bmc_and_driver_agree_on_and_go_when_those_fail() {
     let (mut real, _door) = cell_with_agents().await;
     declare(&real).await;
     let (machine, uuid) = (real.line.names()[0].clone(), real.line.site.machines()[0].uuid.clone());
@@ -214,17 +263,18 @@ async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_
         async move { agent::run::run(&options, claims, dir, stop).await.unwrap() }
     });
 
-    for object in [claim_and_pod("trains", "probed"), claim_and_pod("infers", "parts")].into_iter().flatten()
-    {
+    let pods = [claim_and_pod("trains", "probed"), claim_and_pod("infers", "parts")];
+    let counts = pod_by_extended_resource("counts", "probed", 2);
+    for object in pods.into_iter().flatten().chain([counts]) {
         real.plane.apply(&object).await.unwrap();
     }
     let pod = until(&real, "pod", "trains", |pod| pod["status"]["phase"] == "Running").await;
     let (device, whole) = given(&real, "trains").await;
     assert_eq!(whole["attributes"]["jurisdiction"]["string"], "de");
     assert_eq!(whole["attributes"]["machine"]["string"], machine.as_str());
-    let (uuid, nodes) = seen(&node, &pod).await;
-    assert_eq!(whole["attributes"]["uuid"]["string"], uuid.as_str());
-    assert_eq!(nodes.len(), 1, "{nodes:?}");
+    let (trains, nodes) = seen(&node, &pod).await;
+    assert_eq!(whole["attributes"]["uuid"]["string"], trains[0].as_str());
+    assert_eq!((trains.len(), nodes.len()), (1, 1), "{trains:?} {nodes:?}");
     let deadline = Instant::now() + PATIENCE;
     loop {
         let told = real.line.client.get("/api/v1/gpus").await;
@@ -232,12 +282,17 @@ async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_
         let held = |gpu: &Value| {
             gpu["allocatedTo"][0]["pods"] == json!(["trains"]) && gpu["preparedFor"][0].is_string()
         };
-        if gpus.any(|gpu| gpu["device"] == device.as_str() && held(gpu)) {
+        if gpus.any(|gpu| gpu["device"] == device.as_str() && gpu["state"] == "allocated" && held(gpu)) {
             break;
         }
         assert!(Instant::now() < deadline, "nobody is told to have {device}: {told:#}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // By a number alone, of a class that the cell has published so.
+    let pod = until(&real, "pod", "counts", |pod| pod["status"]["phase"] == "Running").await;
+    let (counts, nodes) = seen(&node, &pod).await;
+    assert_eq!((counts.len(), nodes.len()), (2, 2), "{counts:?} {nodes:?}");
+    assert!(counts[0] != counts[1] && !counts.contains(&trains[0]), "{counts:?} {trains:?}");
 
     // The part did not exist before its claim, and does not after it.
     let pod = until(&real, "pod", "infers", |pod| pod["status"]["phase"] == "Running").await;
@@ -248,19 +303,34 @@ async fn pods_see_the_gpu_or_the_part_of_their_claim_which_bmc_and_driver_agree_
         let text = std::fs::read_to_string(installed.description()).unwrap();
         Description::parse(&text).unwrap().gpus[0]["mig"]["instances"].clone()
     };
-    assert!(uuid.starts_with("MIG-") && instances()[0]["uuid"] == uuid.as_str(), "{uuid} {}", instances());
+    let made = instances();
+    assert!(uuid[0].starts_with("MIG-") && made[0]["uuid"] == uuid[0].as_str(), "{uuid:?} {made}");
     let caps = nodes.iter().filter(|node| node.starts_with("nvidia-cap") && *node != "nvidia-caps").count();
     assert!(nodes.contains(&"nvidia0".to_owned()) && caps == 2 && nodes.len() == 4, "{nodes:?}");
-    for pod in ["trains", "infers"] {
-        kubectl(&real.plane, &["delete", "pod", pod, "--wait=false"]).await;
-        until(&real, "pod", pod, Value::is_null).await;
-    }
+    kubectl(&real.plane, &["delete", "pod", "infers", "--wait=false"]).await;
+    until(&real, "pod", "infers", Value::is_null).await;
     assert_eq!(instances(), json!([]));
 
-    let (took, written) = an_xid_is_published(&real, &installed).await;
+    let back = slices_after_a_restart_of_the_kubelet(&real, &node, &machine).await;
+    println!("slices are back {back:?} after a kubelet that started anew has registered the plugin");
+    assert!(back <= Duration::from_secs(2), "{back:?}");
+
+    let (took, written) = an_xid_is_published(&real, &installed, &trains[0]).await;
     println!("a GPU's XID error is a taint in the API server after {took:?}, {written} objects written");
     // Its pool has two: that of the counters, and that of the devices.
     assert_eq!(written, 2);
+    // Kubernetes evicts who named a claim.
+    until(&real, "pod", "trains", Value::is_null).await;
+    let by = ["get", "events", "-o", "name", "--field-selector", EVICTED];
+    assert_ne!(kubectl(&real.plane, &by).await, "", "something else has evicted it");
+    // The cell evicts who did not.
+    has_an_xid(&installed, &counts[1]);
+    until(&real, "pod", "counts", Value::is_null).await;
+    let evicted = real.line.client.wait_for_event("pod.evicted", &machine).await;
+    assert_eq!(
+        (&evicted["data"]["pod"], &evicted["data"]["code"]),
+        (&json!("counts"), &json!("gpu.health.xid"))
+    );
     stop.cancel();
     agent.await.unwrap();
 }

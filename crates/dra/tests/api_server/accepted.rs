@@ -28,6 +28,7 @@ fn everything() -> Vec<Object> {
     let parted = probed(&mut input, "accepted-parted", 9);
     input.machines.push(parted);
     let models: Vec<_> = (0..95).map(|at| format!("it's model \\ \"{at:040}\" of größter Länge")).collect();
+    let longest = "r".repeat(63);
     let classes = [
         ("accepted-default", json!({ "jurisdiction": "eu" })),
         ("accepted-trial", json!({ "jurisdiction": "de", "requires": ["inventoried"] })),
@@ -36,6 +37,7 @@ fn everything() -> Vec<Object> {
             json!({ "jurisdiction": "world", "models": models, "zone": { "tier": "secret", "handling": "sensitive" } }),
         ),
         ("accepted-unmarked", json!({ "jurisdiction": "world", "zone": { "tier": "official" } })),
+        (longest.as_str(), json!({ "jurisdiction": "eu", "extendedResource": true })),
     ];
     input.classes = classes
         .into_iter()
@@ -90,7 +92,8 @@ async fn a_server_that_keeps_no_counters_is_found_by_reading_a_dry_run_back() {
         answer["spec"]["sharedCounters"].is_array()
     };
     assert!(kept(&*ControlPlane::shared().await.unwrap()).await);
-    let without = ControlPlane::options().scheduler(false).controller_manager(false).partitions(false);
+    let without = ControlPlane::options().scheduler(false).controller_manager(false);
+    let without = without.without("DRAPartitionableDevices");
     assert!(!kept(&without.start().await.unwrap()).await);
 }
 

@@ -187,6 +187,7 @@ async fn the_cell_may_do_its_work_and_nothing_else() {
         ("patch", "nodes", "no"),
         ("get", "secrets", "no"),
         ("create", "pods", "no"),
+        ("list", "pods", "no"),
         ("delete", "validatingadmissionpolicies.admissionregistration.k8s.io", "no"),
         ("delete", "validatingadmissionpolicies.admissionregistration.k8s.io/bailiwick-slices", "yes"),
         ("impersonate", "users/system:node:bailiwick-proof", "yes"),
@@ -197,6 +198,9 @@ async fn the_cell_may_do_its_work_and_nothing_else() {
             cluster.plane.kubectl_as(&cluster.cell, &["auth", "can-i", verb, resource], None).await.unwrap();
         assert_eq!(output.stdout.trim(), expected, "{verb} {resource}: {}", output.stderr);
     }
+    let evict = ["auth", "can-i", "create", "pods", "--subresource=eviction"];
+    let output = cluster.plane.kubectl_as(&cluster.cell, &evict, None).await.unwrap();
+    assert_eq!(output.stdout.trim(), "yes", "{}", output.stderr);
 }
 
 #[tokio::test]

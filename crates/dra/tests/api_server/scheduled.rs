@@ -1,9 +1,11 @@
 //! What the real scheduler gives to claims.
 
-use crate::cluster::{Cluster, claim, input, name, probed};
-use bailiwick_dra::{Input, PublishedMachine, publish};
+use crate::cluster::{Cluster, claim, input, machine, name, probed};
+use crate::h100::h100;
+use bailiwick_dra::{GpuKey, Input, PublishedMachine, publish};
 use domain::Problem;
 use domain::base_cluster::GpuDriver;
+use domain::probe::{NvLink, Pci, ProbedGpu};
 use serde_json::{Value, json};
 
 const ALLOCATED: &str = "--for=jsonpath={.status.allocation.devices.results[0].device}";
@@ -42,6 +44,11 @@ async fn ask(cluster: &Cluster, claim_name: &str, class: &str, pool: Option<&str
         claim["spec"]["devices"]["requests"][0]["exactly"]["selectors"] =
             json!([{ "cel": { "expression": machine } }]);
     }
+    wait_for(cluster, claim_name, claim).await;
+}
+
+/// A claim, and a pod that waits for it.
+async fn wait_for(cluster: &Cluster, claim_name: &str, claim: Value) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": claim_name, "namespace": "default" },
         "spec": {
@@ -181,4 +188,59 @@ async fn a_class_gives_out_what_nvidias_driver_published_of_the_gpus_that_it_nam
     assert_eq!(cluster.admin(&["get", "resourceclaim", "theirs-1", "-o", device]).await, "gpu-1");
     ask(&cluster, "theirs-2", "theirs", None).await;
     refused(&cluster, "theirs-2").await;
+}
+
+/// The devices of a claim that got some.
+async fn devices(cluster: &Cluster, claim: &str) -> Vec<String> {
+    got(cluster, claim).await;
+    let path = "jsonpath={.status.allocation.devices.results[*].device}";
+    let all = cluster.admin(&["get", "resourceclaim", claim, "-o", path]).await;
+    let mut all: Vec<_> = all.split(' ').map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+/// Four GPUs on two switches, in the order in which the scheduler tries them: neighbours are on different ones.
+fn linked(input: &mut Input, at: &str) -> Vec<String> {
+    let linked = machine(at, "de", 4);
+    let mut keys: Vec<_> = linked.gpus.iter().filter_map(GpuKey::of).collect();
+    keys.sort_by_key(GpuKey::device_name);
+    for (index, key) in (0..).zip(&keys) {
+        let link = NvLink {
+            active: true,
+            remote_pci: Some(format!("0000:f{}:00.0", index % 2)),
+            ..NvLink::default()
+        };
+        let pci = Pci { address: Some(format!("0000:0{index}:00.0")), ..Pci::default() };
+        let probed = ProbedGpu { index, pci, nvlinks: vec![link], ..h100(None) };
+        input.probed.insert(key.clone(), probed);
+    }
+    input.machines.push(linked);
+    keys.iter().map(GpuKey::device_name).collect()
+}
+
+#[tokio::test]
+async fn a_claim_for_two_gpus_gets_two_of_one_nvlink_domain_where_it_asks_for_that() {
+    let mut input = input("linked", &["de"]);
+    input.machines.clear();
+    let (free, linked) = (linked(&mut input, "linked-free"), linked(&mut input, "linked-matched"));
+    let class = json!({ "jurisdiction": "eu", "requires": ["probed"] });
+    let cluster = published(input, &[("linked", class)]).await;
+    let two = |name: &str, constraints: Value| {
+        let pool = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let mut claim = claim(name, "linked", &json!([]));
+        let expression = format!("device.attributes['gpu.bailiwick.dev'].machine == '{pool}'");
+        let request = &mut claim["spec"]["devices"]["requests"][0]["exactly"];
+        request["count"] = 2.into();
+        request["selectors"] = json!([{ "cel": { "expression": expression } }]);
+        claim["spec"]["devices"]["constraints"] = constraints;
+        claim
+    };
+    wait_for(&cluster, "linked-free1", two("linked-free1", json!([]))).await;
+    assert_eq!(devices(&cluster, "linked-free1").await, free[..2], "the first two are not linked");
+    let matched = json!([{ "matchAttribute": "gpu.bailiwick.dev/nvlinkDomain" }]);
+    for (claim, pair) in [("linked-matched1", [0, 2]), ("linked-matched2", [1, 3])] {
+        wait_for(&cluster, claim, two(claim, matched.clone())).await;
+        assert_eq!(devices(&cluster, claim).await, pair.map(|at: usize| linked[at].clone()));
+    }
 }

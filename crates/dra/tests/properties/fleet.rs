@@ -98,13 +98,14 @@ pub(crate) fn class() -> impl Strategy<Value = GpuClassSpec> {
     let requires = prop_oneof![Just(Requirement::default_set()), proptest::sample::subsequence(every, 0..=3)];
     let jurisdiction = select(vec!["world", "eu", "de", "us", "nowhere"]);
     let partition = option::of(select(vec!["1g.10gb".to_owned(), "3g.40gb".to_owned()]));
-    (jurisdiction, vec(word(), 0..3), option::of(zone()), partition, requires).prop_map(
-        |(jurisdiction, models, zone, partition, requires)| GpuClassSpec {
+    (jurisdiction, vec(word(), 0..3), option::of(zone()), partition, requires, any::<bool>()).prop_map(
+        |(jurisdiction, models, zone, partition, requires, extended_resource)| GpuClassSpec {
             jurisdiction: name(jurisdiction),
             models,
             zone,
             partition,
             requires,
+            extended_resource,
         },
     )
 }
