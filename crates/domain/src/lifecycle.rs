@@ -292,7 +292,9 @@ impl Step {
             | Self::Drain
             | Self::Wipe
             | Self::Retire
+            | Self::WriteOff
             | Self::SetAside
+            | Self::Isolate
             | Self::Readmit => true,
         }
     }

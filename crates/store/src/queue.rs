@@ -239,8 +239,8 @@ impl Store {
         .bind(MachineState::Enrolled.as_str())
         .execute(write.connection())
         .await?;
-        for (machine, waiting) in write.waiting_for_people().await? {
-            if codes.contains(&waiting.problem.code.as_str()) {
+        for (machine, waiting) in write.waiting().await? {
+            if waiting.until.is_none() && codes.contains(&waiting.problem.code.as_str()) {
                 write.wake(&machine).await?;
             }
         }

@@ -101,7 +101,7 @@ impl KnownGpu<'_> {
 
     /// Whether only something that has not come yet keeps it from being probed.
     fn waits(&self, world: &World) -> bool {
-        self.machine.record.state.is_enrolled() && self.state(world) == GpuState::Inventoried
+        self.machine.record.state.is_enrolled() && self.state(world, false, false) == GpuState::Inventoried
     }
 
     fn waits_for(&self, world: &World, model: Option<&Inventory>) -> Vec<Problem> {

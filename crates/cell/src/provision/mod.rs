@@ -294,7 +294,7 @@ impl Provisioner {
 
     /// The same of a machine that is lost: the service forgets it as it is, and does nothing to it.
     pub(crate) async fn forget(&self, subject: &Subject<'_>) -> Result<Progress<()>, Trouble> {
-        let _place = self.place().await?;
+        let _place = self.place()?;
         match &self.service {
             Service::Ironic(ironic) => ironic.forget(subject).await,
             Service::Metal3(metal3) => metal3.forget(subject).await,

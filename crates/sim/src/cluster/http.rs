@@ -65,7 +65,7 @@ async fn answer_undated(shared: &Shared, request: Request<Incoming>) -> Response
         return reply(StatusCode::SERVICE_UNAVAILABLE, &status(503, "ServiceUnavailable", "away"));
     }
     if shared.forbidden.load(Ordering::Relaxed) {
-        return Ok(reply(StatusCode::FORBIDDEN, &status(403, "Forbidden", "the user may not do that")));
+        return reply(StatusCode::FORBIDDEN, &status(403, "Forbidden", "the user may not do that"));
     }
     let query = head.uri.query().unwrap_or_default();
     let apply =
