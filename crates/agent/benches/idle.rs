@@ -34,12 +34,12 @@ fn main() {
     let installed = Installed::into(&make(files.path(), "driver"), &host).unwrap();
     enrol(files.path(), &host);
     let agent = Agent::start(files.path(), &installed.library());
-    agent.until_it_listens(files.path());
+    until_it_listens(files.path());
     // Whatever it does once is done.
     std::thread::sleep(span / 20);
     let (before, start) = (agent.on_cpu(), Instant::now());
     std::thread::sleep(span);
-    let idle = (agent.on_cpu() - before).as_nanos() * 1_000_000 / start.elapsed().as_nanos();
+    let idle = agent.on_cpu().saturating_sub(before).as_nanos() * 1_000_000 / start.elapsed().as_nanos();
     let (resident, most) = (agent.memory("VmRSS"), agent.memory("VmHWM"));
     let binary = fs::metadata(env!("CARGO_BIN_EXE_bailiwick-agent")).unwrap().len() / 1024;
     let parts = host.gpus().unwrap().len() * PARTS as usize;
@@ -119,6 +119,16 @@ fn enrol(files: &Path, host: &Description) {
     fs::write(files.join("kubeconfig"), kubeconfig.to_string()).unwrap();
 }
 
+fn until_it_listens(files: &Path) {
+    let socket = files.join("kubelet/plugins_registry/gpu@gpu.bailiwick.dev-reg.sock");
+    let start = Instant::now();
+    while !socket.exists() {
+        let log = || fs::read_to_string(files.join("log")).unwrap_or_default();
+        assert!(start.elapsed() < Duration::from_mins(1), "{}", log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// An agent, ended with its value.
 struct Agent(Child);
 
@@ -151,16 +161,6 @@ impl Agent {
         command.arg("--nvml").arg(library);
         let log = fs::File::create(files.join("log")).unwrap();
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
-    }
-
-    fn until_it_listens(&self, files: &Path) {
-        let socket = files.join("kubelet/plugins_registry/gpu@gpu.bailiwick.dev-reg.sock");
-        let start = Instant::now();
-        while !socket.exists() {
-            let log = || fs::read_to_string(files.join("log")).unwrap_or_default();
-            assert!(start.elapsed() < Duration::from_mins(1), "{}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 
     /// What all its threads have had of the processors so far (proc(5), schedstat).

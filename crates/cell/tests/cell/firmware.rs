@@ -163,7 +163,7 @@ async fn inventoried_gpus_say_which_view_and_which_line_of_which_profile_they_wa
     assert!(why["gpus"].to_string().contains("4 GPUs wait for the driver's view (nvml)"), "{why:#}");
 
     let mut published =
-        published().into_iter().find(|one| one["metadata"]["name"] == "simulated-poweredge-xe7740");
+        profiles().into_iter().find(|one| one["metadata"]["name"] == "simulated-poweredge-xe7740");
     let whole = published.clone().unwrap();
     published.as_mut().unwrap()["spec"].as_object_mut().unwrap().remove("gpuViews").unwrap();
     rig.client.apply(published.into_iter().collect(), &[]).await;

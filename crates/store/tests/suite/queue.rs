@@ -419,13 +419,13 @@ pub(crate) async fn machines_that_rest_for_want_of_a_service_are_due_and_no_othe
         bench.discover(machine).await;
         bench.enrol(machine, &server(machine, &[]), at(0)).await.unwrap();
     }
-    for (machine, code, until) in
-        [("waits", "provision.not-configured", None), ("refused", "bmc.unauthorized", Some(at(3600)))]
+    for (machine, code, pause) in
+        [("waits", "provision.not-configured", None), ("refused", "bmc.unauthorized", Some(LONG))]
     {
         let generation = bench.generation(machine).await;
         bench
             .store
-            .record_waiting(&name(machine), generation, &Problem::new(code, "c"), until)
+            .record_waiting(&name(machine), generation, &Problem::new(code, "c"), pause)
             .await
             .unwrap();
     }
