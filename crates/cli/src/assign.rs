@@ -425,6 +425,8 @@ async fn follow(
         }
         changes.wait().await?;
     }
+    // Dropped as they are, they would be drawn once more, after what follows.
+    bars.values().for_each(ProgressBar::finish_and_clear);
     progress.clear();
     told(concerned, &arrived, &stuck, end.state, format)
 }

@@ -73,6 +73,8 @@ pub async fn rack(
     machines: usize,
 ) -> RunningSite {
     let hosts = HostOptions {
+        // Three seconds at this scale; real disks take minutes and more, in which what the agent offers can be seen.
+        step: Duration::from_secs(30),
         ironic_url: Some(ironic.url().to_owned()),
         heartbeat: Duration::from_secs(1),
         on_boot: Some(kubelets),

@@ -166,7 +166,7 @@ pub(crate) async fn the_body_of_a_probe_is_asked_for_once(bench: Bench) {
     let before = bench.last().await;
     let reported =
         bench.store.record_report(&m1, enrolment, &report(&probe, None), LONG, true).await.unwrap();
-    assert_eq!(reported, bailiwick_store::Reported::default());
+    assert_eq!(reported, bailiwick_store::Reported { kept: true, ..Default::default() });
     assert_eq!(bench.last().await, before, "an agent that says the same again is no event");
     let agent = bench.store.agent(&m1).await.unwrap().unwrap();
     assert_eq!(*agent.probe.unwrap().probe, probe);
