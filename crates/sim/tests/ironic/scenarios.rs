@@ -75,8 +75,15 @@ async fn all(stage: &Stage) -> BTreeMap<&'static str, Outcome> {
     let node = |n: usize, name| stage.subject(&stage.plain, n, name);
     let scenarios: Vec<(&'static str, Scenario<'_>)> = vec![
         ("live", Box::pin(live(node(0, "live")))),
-        ("direct-tls", Box::pin(direct(stage.subject(&stage.tls, 0, "direct-tls"), dgx_erasures))),
-        ("direct-dell", Box::pin(direct(node(12, "direct-dell"), dell_erasures))),
+        (
+            "direct-tls",
+            Box::pin(direct(
+                stage.subject(&stage.tls, 0, "direct-tls"),
+                &["erase_gpu_memory", "clear_tpm"],
+                dgx_erasures,
+            )),
+        ),
+        ("direct-dell", Box::pin(direct(node(12, "direct-dell"), &["erase_gpu_memory"], dell_erasures))),
         ("wrong-checksum", Box::pin(wrong_checksum(node(1, "wrong-checksum")))),
         ("media-refused", Box::pin(media_refused(node(2, "media-refused")))),
         ("power-pretends", Box::pin(power_pretends(node(3, "power-pretends")))),
@@ -207,7 +214,8 @@ async fn live(subject: Subject<'_>) -> Outcome {
     ensure(config.meta_data.is_some_and(|meta| meta["name"] == "live"), "the metadata are others")
 }
 
-async fn direct(subject: Subject<'_>, erased: fn(&Bmc) -> Outcome) -> Outcome {
+/// `asked`: clean steps that Ironic does not run by itself.
+async fn direct(subject: Subject<'_>, asked: &[&str], erased: fn(&Bmc) -> Outcome) -> Outcome {
     let node = subject.enrol("direct", "agent", true).await?;
     node.go("inspect", "manageable").await?;
     let inventory = node.inventory().await?;
@@ -216,6 +224,8 @@ async fn direct(subject: Subject<'_>, erased: fn(&Bmc) -> Outcome) -> Outcome {
     let disk = &subject.bmc.resource(&subject.system()).unwrap()["Storage"];
     ensure(disk.is_object() && inventory["disks"][0]["serial"].is_string(), "no disks in the inventory")?;
 
+    let steps: Vec<_> = asked.iter().map(|step| json!({"interface": "deploy", "step": step})).collect();
+    node.go_with(json!({"target": "clean", "clean_steps": steps}), "manageable").await?;
     node.go("provide", "available").await?;
     erased(&subject.bmc)?;
 
@@ -233,7 +243,7 @@ async fn direct(subject: Subject<'_>, erased: fn(&Bmc) -> Outcome) -> Outcome {
     ensure(subject.bmc.power_state() == Some(PowerState::Off), "it is on after it was given back")
 }
 
-/// What cleaning does with this Ironic: metadata of disks, and what is not a disk.
+/// What cleaning does with this Ironic: metadata of disks by itself, and what is asked for.
 fn erasures(bmc: &Bmc, step: &str, expected: usize) -> Outcome {
     let erased = bmc.erasures();
     let of_step: Vec<_> = erased.iter().filter(|erasure| erasure.step == step).collect();
