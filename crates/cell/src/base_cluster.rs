@@ -6,7 +6,7 @@ use crate::join::{GROUP, Token};
 use crate::secrets::Secrets;
 use crate::trouble::Trouble;
 use domain::base_cluster::{BaseClusterSpec, Join};
-use domain::{Digest, Name};
+use domain::{Digest, Name, Problem};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -32,6 +32,10 @@ const SKEW: SignedDuration = SignedDuration::from_secs(30);
 /// How long a clock that was right is believed.
 const CLOCK_FRESH: Duration = Duration::from_secs(30);
 
+/// How long one that was not is no more looked at. One question is to fail for all machines that wait for its answer, and not one after
+/// the other.
+const CLOCK_WRONG: Duration = Duration::from_secs(5);
+
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -51,8 +55,8 @@ pub(crate) struct BaseCluster {
     ready: tokio::sync::OnceCell<()>,
     /// Certificate requests as last listed: one listing serves all machines that wait at the same time.
     listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<CertificateSigningRequest>>)>>,
-    /// When its clock was last found to be right.
-    right: tokio::sync::Mutex<Option<Instant>>,
+    /// When its clock was looked at last, and what was wrong with it, or kept it from being seen.
+    clock: tokio::sync::Mutex<Option<(Instant, Option<Problem>)>>,
 }
 
 impl std::fmt::Debug for BaseCluster {
@@ -102,7 +106,7 @@ async fn open(kubeconfig: &str) -> Result<BaseCluster, String> {
         ca,
         ready: tokio::sync::OnceCell::new(),
         listed: tokio::sync::Mutex::default(),
-        right: tokio::sync::Mutex::default(),
+        clock: tokio::sync::Mutex::default(),
     })
 }
 
@@ -210,10 +214,24 @@ impl BaseCluster {
     /// The API server ends tokens by its own clock: where that is wrong, machines would come late without a fault of theirs.
     pub(crate) async fn refuse_wrong_clock(&self, store: &Store) -> Result<(), Trouble> {
         // Held while it is asked: one question serves all machines.
-        let mut right = self.right.lock().await;
-        if right.is_some_and(|at| at.elapsed() < CLOCK_FRESH) {
-            return Ok(());
+        let mut clock = self.clock.lock().await;
+        match &*clock {
+            Some((at, None)) if at.elapsed() < CLOCK_FRESH => return Ok(()),
+            Some((at, Some(wrong))) if at.elapsed() < CLOCK_WRONG => {
+                return Err(Trouble::Passing(wrong.clone()));
+            }
+            _ => {}
         }
+        let wrong = match self.look_at_clock(store).await {
+            Ok(()) => None,
+            Err(Trouble::Store(error)) => return Err(Trouble::Store(error)),
+            Err(trouble) => Some(trouble.problem()),
+        };
+        *clock = Some((Instant::now(), wrong.clone()));
+        wrong.map_or(Ok(()), |wrong| Err(Trouble::Passing(wrong)))
+    }
+
+    async fn look_at_clock(&self, store: &Store) -> Result<(), Trouble> {
         let before = store.clock().await?;
         let said = self.date().await?;
         let after = store.clock().await?;
@@ -224,7 +242,6 @@ impl BaseCluster {
             let problem = coded("basecluster.clock-skew", message);
             return Err(Trouble::Passing(problem.difference(said.to_string(), after.to_string())));
         }
-        *right = Some(Instant::now());
         Ok(())
     }
 

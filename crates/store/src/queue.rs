@@ -234,9 +234,11 @@ impl Store {
         let mut write = self.write().await?;
         sqlx::query(
             "UPDATE queue SET due = 0, woken = woken + 1 WHERE machine IN \
-             (SELECT name FROM machines WHERE state = $1 AND waiting IS NULL)",
+             (SELECT name FROM machines WHERE state IN ($1, $2) AND waiting IS NULL)",
         )
         .bind(MachineState::Enrolled.as_str())
+        // Where nobody served its site, nobody was told to leave it alone.
+        .bind(MachineState::Quarantined.as_str())
         .execute(write.connection())
         .await?;
         for (machine, waiting) in write.waiting().await? {

@@ -19,32 +19,59 @@ enum Tried {
     Another,
 }
 
+/// What an agent's file came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByFile {
+    /// There is none, or none any more: it is enrolled, or nobody has said how.
+    Done,
+    /// It is of no use, and the agent was enrolled before.
+    Refused,
+    /// It may be of use later, and the agent was enrolled before: [`enrol_later`] goes on with it.
+    Later,
+    /// It was told to stop.
+    Stopped,
+}
+
 /// Enrols as the file says, and takes it away; does nothing where there is none. An enrolment of before counts no more: the host was
-/// set up anew. Ends when there is nothing left to do, or when it is cancelled.
+/// set up anew.
 ///
 /// What does not succeed is tried again, ever more rarely: the cell may be away, the machine be no node yet, and a token that is of
-/// no use any more may be replaced, in the file or by [`super::enrol`]. With such a token, an agent that was enrolled before goes on
-/// as it is: whether that still holds is the cell's to say.
-pub async fn enrol_by_file(dir: &StateDir, system_uuid: Option<String>, stop: &CancellationToken) {
+/// no use any more may be replaced, in the file or by [`super::enrol`]. An agent that was enrolled before does not wait for that, but
+/// goes on as it is: whether that still holds is the cell's to say, and meanwhile pods are to end on this host.
+pub async fn enrol_by_file(dir: &StateDir, system_uuid: Option<String>, stop: &CancellationToken) -> ByFile {
+    enrolling(dir, system_uuid, stop, false).await
+}
+
+/// The same for an agent that goes on meanwhile. Once it is enrolled anew it must begin anew.
+pub async fn enrol_later(dir: &StateDir, system_uuid: Option<String>, stop: &CancellationToken) -> ByFile {
+    enrolling(dir, system_uuid, stop, true).await
+}
+
+async fn enrolling(
+    dir: &StateDir,
+    system_uuid: Option<String>,
+    stop: &CancellationToken,
+    patient: bool,
+) -> ByFile {
     let mut failures = 0;
     loop {
         let tried = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return ByFile::Stopped,
             tried = attempt(dir, system_uuid.clone()) => tried,
         };
         let pause = match tried {
-            Ok(Tried::Settled) => return,
+            Ok(Tried::Settled) => return ByFile::Done,
             Ok(Tried::Another) => SOON,
             Err(error) => {
                 let problem = error.problem();
                 let (code, hint) = (error.code(), problem.hint.as_deref());
-                if is_final(&error) && dir.identity().is_ok() {
+                if (is_final(&error) || !patient) && dir.identity().is_ok() {
                     tracing::warn!(
                         code,
                         hint,
                         "not enrolled anew, so it goes on as it was before: {problem}"
                     );
-                    return;
+                    return if is_final(&error) { ByFile::Refused } else { ByFile::Later };
                 }
                 let pause = back_off(failures, &error);
                 failures += 1;
@@ -53,7 +80,7 @@ pub async fn enrol_by_file(dir: &StateDir, system_uuid: Option<String>, stop: &C
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return ByFile::Stopped,
             () = tokio::time::sleep(jitter(pause)) => {}
         }
     }

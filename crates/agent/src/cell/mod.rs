@@ -14,7 +14,7 @@ mod wire;
 
 pub use error::Error;
 pub use gate::{Gate, uptime};
-pub use handed::enrol_by_file;
+pub use handed::{ByFile, enrol_by_file, enrol_later};
 pub use identity::{Identity, StateDir};
 pub(crate) use report::bounded;
 pub use report::{Host, Reporter};

@@ -66,7 +66,8 @@ impl DriverLock {
             if let Some(wanted) = locked(&self.wanted, File::try_lock).map_err(|error| told(&error))? {
                 break wanted;
             }
-            sleep(RETRY).await;
+            // So that whoever looks at the GPUs in between gets its turn before the next reset.
+            sleep(RETRY * 10).await;
         };
         let deadline = Instant::now() + LETTING_GO;
         loop {

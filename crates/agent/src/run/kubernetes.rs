@@ -90,7 +90,8 @@ struct User {
 fn by_kubeconfig(path: &Path) -> Result<ApiServer, Error> {
     let wrong = |why: &dyn std::fmt::Display| Error::Kubernetes(format!("{}: {why}", path.display()));
     let text = String::from_utf8(read(path)?).map_err(|error| wrong(&error))?;
-    let config: Config = serde_saphyr::from_str(&text).map_err(|error| wrong(&error))?;
+    // Not with the lines around the mistake: there may be a token in them.
+    let config: Config = serde_saphyr::from_str(&text).map_err(|error| wrong(&error.without_snippet()))?;
     let context =
         named(config.contexts, &config.current_context).ok_or_else(|| wrong(&"no current context"))?;
     let cluster =

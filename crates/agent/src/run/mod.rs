@@ -19,7 +19,7 @@ pub use args::RunArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
-use crate::cell::{Host, Reporter, StateDir, bounded, enrol_by_file};
+use crate::cell::{ByFile, Host, Reporter, StateDir, bounded, enrol_by_file, enrol_later};
 use domain::agent::PreparedDevice;
 use domain::{Name, Problem};
 use dra::plugin::{Claims, HeldState, Plugin, Preparer, PreparerOptions, RegistrationState};
@@ -86,9 +86,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let root = HostRoot::at(&options.host_root);
-    enrol_by_file(&dir, root.host().system_uuid, &stop).await;
-    if stop.is_cancelled() {
-        return Ok(());
+    let system_uuid = root.host().system_uuid;
+    match enrol_by_file(&dir, system_uuid.clone(), &stop).await {
+        ByFile::Stopped => return Ok(()),
+        ByFile::Later => _ = tokio::spawn(begin_anew_once_enrolled(dir.clone(), system_uuid, stop.clone())),
+        ByFile::Done | ByFile::Refused => {}
     }
     let lock = DriverLock::of(&state_dir(options)).map_err(|source| {
         Error::Plugin(dra::plugin::PluginError::State { path: state_dir(options), source })
@@ -112,6 +114,14 @@ pub async fn run(
     // An error is a panic in there, which has been told already.
     let _ = reporting.await;
     ended
+}
+
+/// Who it is, and for which cell, is settled when an agent begins.
+async fn begin_anew_once_enrolled(dir: StateDir, system_uuid: Option<String>, stop: CancellationToken) {
+    if enrol_later(&dir, system_uuid, &stop).await == ByFile::Done {
+        tracing::info!("enrolled anew, so the agent ends, to be started again");
+        stop.cancel();
+    }
 }
 
 /// What both agents of a host share during an update.
@@ -198,7 +208,12 @@ impl Work<'_> {
             let (lasts, fresh) = (permits.lasts(), self.known.seen.lasts());
             tokio::select! {
                 () = stop.cancelled() => return,
-                Ok(()) = sight.changed() => {}
+                seen = sight.changed() => {
+                    if seen.is_err() {
+                        tracing::error!("nobody looks at the GPUs any more, so the agent ends, to be started again");
+                        return;
+                    }
+                }
                 () = permits.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = connections.changed() => {}

@@ -7,7 +7,8 @@ use crate::provision::Progress;
 use crate::trouble::Trouble;
 use domain::declaration::Spec;
 use domain::lifecycle::MachineState;
-use domain::{Kind, Outcome, Problem};
+use domain::{Instance, Kind, Outcome, Problem};
+use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use std::time::Duration;
 
@@ -53,6 +54,10 @@ impl Case<'_> {
                     poll = poll.map(|poll| poll.min(wait.poll));
                 }
                 Err(Trouble::Store(error)) => return Err(Trouble::Store(error)),
+                Err(Trouble::NoPlace(problem)) => {
+                    missing.push(format!("{} [{}]", problem.message, problem.code));
+                    poll = poll.map(|poll| poll.min(super::WITHOUT_PLACE));
+                }
                 Err(trouble) => {
                     let problem = trouble.problem();
                     missing.push(format!("{} [{}]", problem.message, problem.code));
@@ -82,12 +87,30 @@ impl Case<'_> {
     async fn cordon(&self) -> Result<Progress<()>, Trouble> {
         let Some(instance) = &self.record.instance else { return Ok(Progress::Reached(())) };
         let Some((_, cluster)) = self.cluster(instance).await? else { return Ok(Progress::Reached(())) };
-        let Some(node) = cluster.node(self.machine()).await? else { return Ok(Progress::Reached(())) };
+        let node = cluster.node(self.machine()).await?;
+        let Some(node) = node.filter(|node| self.is_own(node, instance)) else {
+            return Ok(Progress::Reached(()));
+        };
         if node.spec.is_some_and(|spec| spec.unschedulable == Some(true)) {
             return Ok(Progress::Reached(()));
         }
         cluster.patch_node(self.machine(), &json!({ "spec": { "unschedulable": true } })).await?;
         Ok(Progress::Acted(format!("cordon Node/{}", self.machine())))
+    }
+
+    /// A node of the machine's name may be somebody else's: ours is the one that joined, that the cell has labelled, or that says that it
+    /// runs on this machine.
+    fn is_own(&self, node: &Node, instance: &Instance) -> bool {
+        let uid = node.metadata.uid.as_deref();
+        let labels = node.metadata.labels.as_ref();
+        let label = labels.and_then(|labels| labels.get("node-restriction.kubernetes.io/machine"));
+        let system = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        instance.approved.is_some()
+            || (uid.is_some() && uid == instance.node_uid.as_deref())
+            || label.is_some_and(|label| label == self.machine().as_str())
+            || system
+                .zip(self.record.uuid.as_ref())
+                .is_some_and(|(found, uuid)| found.system_uuid.eq_ignore_ascii_case(uuid))
     }
 
     /// A machine that was never read was never made known to a service.

@@ -86,9 +86,8 @@ impl Case<'_> {
         if self.record.instance.is_some() {
             self.leave_cluster().await?;
         }
-        if self.record.state.is_handed_over()
-            && let Some(provisioner) = self.provisioner()
-        {
+        // It was made known there when it was inspected, whatever became of it since.
+        if let Some(provisioner) = self.provisioner().filter(|_| self.inventory.is_some()) {
             let account = self.account().await?;
             if let Err(outcome) = self.go_on(provisioner.forget(&self.subject(&account)).await?).await? {
                 return Ok(outcome);

@@ -22,6 +22,9 @@ pub(crate) use rotate::Login;
 use std::time::Duration;
 use store::{Lease, MachineRecord, Store, StoreError};
 
+/// How long a machine for which a provisioning service has no place is left alone, where it waits for something else as well.
+const WITHOUT_PLACE: Duration = Duration::from_secs(5);
+
 /// What all steps share.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -83,12 +86,17 @@ impl Life {
             Err(trouble) => trouble,
         };
         let quiet = matches!(trouble, Trouble::UnderWay(..) | Trouble::NoPlace(_));
+        let no_place = matches!(trouble, Trouble::NoPlace(_));
         let (problem, pause) = match trouble.wait(&record) {
             Ok(wait) => wait,
             // The declaration changed meanwhile: the change has put the machine back into the queue.
             Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => return Ok(Next::WhenWoken),
             Err(error) => return Err(error),
         };
+        // What it waits for stays what it was: were it the limit now and its own reason next, each would begin anew.
+        if no_place && record.waiting.as_ref().is_some_and(|waiting| waiting.problem.code != problem.code) {
+            return Ok(pause.map_or(Next::WhenWoken, |pause| Next::After(pause.max(WITHOUT_PLACE))));
+        }
         match self.store.record_waiting(&record.name, lease.guard(record.generation), &problem, pause).await {
             Ok(_) | Err(StoreError::Superseded { .. } | StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error),
@@ -133,7 +141,7 @@ impl Life {
             _ => {}
         }
         // Nothing else is done at a BMC of which two passwords may be in force.
-        if record.rotating {
+        if record.rotating && goal != Goal::Lost {
             return open(step.unwrap_or(Step::Watch)).await?.rotate().await;
         }
         // What the machine is used for goes before looking at it again, unless something was declared of its BMC: that is held

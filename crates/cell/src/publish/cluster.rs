@@ -32,6 +32,8 @@ pub(super) struct Cluster {
     applied: BTreeMap<Key, Taken>,
     refusals: Refusals,
     evictions: Evictions,
+    /// Evictions that are not recorded yet: what goes wrong after them must not lose them.
+    untold: Vec<(String, Value)>,
     /// From the first publication on.
     watch: Option<Watch>,
     left: Left,
@@ -82,6 +84,7 @@ impl Cluster {
             applied: BTreeMap::new(),
             refusals: Refusals::default(),
             evictions: Evictions::default(),
+            untold: Vec::new(),
             watch: None,
             left: Left::new(),
         }
@@ -114,6 +117,7 @@ impl Cluster {
         match claims::read(&clients.own).await {
             Ok(claims) => {
                 self.evictions.evict(&clients.once, claims::holders(&claims), world, &mut written).await;
+                self.untold.append(&mut written.evicted);
                 written.allocations = claims::allocations(&claims);
             }
             Err(problem) => written.left_out.push(problem),
@@ -152,6 +156,7 @@ impl Cluster {
         if self.watch.is_none() {
             self.watch = Some(Watch::start(self.watched(&clients.own)));
         }
+        written.evicted = std::mem::take(&mut self.untold);
         Ok(written)
     }
 

@@ -18,6 +18,8 @@ const WAITING: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// It is never longer.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// So long a watch takes at least until the next one is asked for.
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
 /// What the publisher left in the cluster: `resourceVersion`s.
 pub(super) type Left = BTreeMap<Key, String>;
@@ -152,6 +154,7 @@ async fn stream(kind: &Watched, seen: &mpsc::Sender<Seen>) -> Result<(), kube::E
     let mut first = true;
     // The server ends each watch after some minutes; the next one goes on where it ended.
     loop {
+        let began = Instant::now();
         let events = kind.api.watch_metadata(&params, &version).await?;
         pin_mut!(events);
         if std::mem::take(&mut first) && seen.send(Seen::Gap).await.is_err() {
@@ -177,6 +180,8 @@ async fn stream(kind: &Watched, seen: &mpsc::Sender<Seen>) -> Result<(), kube::E
                 return Ok(());
             }
         }
+        // Something in between may end each at once.
+        tokio::time::sleep(SHORTEST_WATCH.saturating_sub(began.elapsed())).await;
     }
 }
 

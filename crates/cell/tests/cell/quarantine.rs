@@ -69,3 +69,15 @@ async fn one_that_is_away_keeps_the_other_from_nothing_and_is_tried_until_it_is_
     line.pass(SignedDuration::from_mins(10));
     line.until(&name, |machine| machine["waiting"].is_null() && is_cordoned(&line, &name)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_node_of_the_machines_name_goes_on_taking_pods() {
+    let (line, name) = shelved().await;
+    let other = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "uid": "other" }, "spec": {} });
+    line.cluster.put(&format!("/api/v1/nodes/{name}"), other);
+    line.want(&name, serve()).await;
+    line.waits_for(&name, "node.name-taken").await;
+    line.want(&name, json!({ "quarantine": { "reason": "smoke" } })).await;
+    line.until(&name, |machine| machine["state"] == "quarantined" && is_held(&line, &name)).await;
+    assert!(!is_cordoned(&line, &name));
+}

@@ -96,11 +96,24 @@ impl Store {
             // From here on a checkpoint that is not there was lost. Another agent may begin at the same time.
             let busy = |refusal: Refusal| unusable(io::Error::other(refusal.to_string()));
             let _lock = store.lock().map_err(busy)?;
-            if !store.path().try_exists().map_err(unusable)? {
-                Checkpoint::default().save(&store.path()).map_err(unusable)?;
+            if !store.path().try_exists().map_err(unusable)?
+                && let Some(first) = store.first().map_err(unusable)?
+            {
+                first.save(&store.path()).map_err(unusable)?;
             }
         }
         Ok(store)
+    }
+
+    /// The checkpoint of a directory that was never used here, or that somebody took away while claims hold devices: their specifications
+    /// tell. `None` where one of those cannot be read: then nothing is handed out, as after a checkpoint that was lost.
+    fn first(&self) -> io::Result<Option<Checkpoint>> {
+        let (claims, unreadable) = match self.cdi.claims() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
+            read => read?,
+        };
+        let lost = (!claims.is_empty()).then(Lost::default);
+        Ok(unreadable.is_empty().then_some(Checkpoint { claims, lost }))
     }
 
     /// This boot, if it can be told.

@@ -127,6 +127,22 @@ async fn a_checkpoint_that_is_gone_is_one_that_was_lost() {
 }
 
 #[tokio::test]
+async fn a_directory_that_somebody_takes_away_makes_no_host_new_on_which_claims_hold_devices() {
+    let host = Host::new();
+    for (claim, device) in [("a", "gpu-0"), ("rival", "gpu-0"), ("other", "gpu-1")] {
+        host.allocate(claim, &[device]);
+    }
+    host.prepare("a").await.unwrap();
+    std::fs::remove_dir_all(host.checkpoint().parent().unwrap()).unwrap();
+    let host = host.restarted();
+    assert_eq!(host.held().await, ["a"]);
+    assert_eq!(code(host.prepare("rival").await), "plugin.device.held");
+    assert_eq!(code(host.prepare("other").await), "plugin.device.unaccounted");
+    host.preparer.collect().await.unwrap();
+    host.prepare("other").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_checkpoint_and_a_specification_that_are_both_unreadable_stop_everything() {
     let host = Host::new();
     host.allocate("a", &["gpu-0"]);

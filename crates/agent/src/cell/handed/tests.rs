@@ -190,9 +190,9 @@ fn files(directory: &Path) -> Vec<String> {
     names
 }
 
-async fn enrol_as_left(dir: &StateDir) {
+async fn enrol_as_left(dir: &StateDir) -> ByFile {
     let stop = CancellationToken::new();
-    tokio::time::timeout(Duration::from_mins(1), enrol_by_file(dir, None, &stop)).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), enrol_by_file(dir, None, &stop)).await.unwrap()
 }
 
 #[tokio::test]
@@ -308,19 +308,23 @@ async fn an_agent_whose_token_is_of_no_use_goes_on_as_it_was_enrolled_before() {
     for code in ["agent.other-machine", "agent.token-late", "agent.token-unknown", "agent.token-used"] {
         let refuses = Cell::start(move |_| Reply::Refuse(code)).await;
         refuses.leave_file(&dir);
-        enrol_as_left(&dir).await;
+        assert_eq!(enrol_as_left(&dir).await, ByFile::Refused);
         assert_eq!(refuses.asked().len(), 1, "{code}");
         assert_eq!(dir.identity().unwrap().key, before.key, "{code}");
     }
-    // One that will be of use is waited for: the machine is no node yet.
+    // One that will be of use is waited for, but not by whom pods wait for: the machine is no node yet.
     let mut calls = 0;
     let waits = Cell::start(move |_| {
         calls += 1;
-        if calls == 1 { Reply::Refuse("agent.not-allowed") } else { Reply::Enrol }
+        if calls <= 2 { Reply::Refuse("agent.not-allowed") } else { Reply::Enrol }
     })
     .await;
     waits.leave_file(&dir);
-    enrol_as_left(&dir).await;
+    assert_eq!(enrol_as_left(&dir).await, ByFile::Later);
+    assert_eq!((waits.asked().len(), dir.identity().unwrap().key), (1, before.key));
+    let stop = CancellationToken::new();
+    let later = enrol_later(&dir, None, &stop);
+    assert_eq!(tokio::time::timeout(Duration::from_mins(1), later).await.unwrap(), ByFile::Done);
     assert_eq!(dir.identity().unwrap().cell, waits.enrolment.cell.to_string());
 }
 
