@@ -1,7 +1,8 @@
 //! What the agent costs a host where nothing happens: eight GPUs, each in seven parts, permits for all, a cell that is away.
 //!
-//! `cargo bench -p bailiwick-agent --bench idle` fails where a bar is missed: 20 MiB resident, 15 MiB of binary, 0.1 % of a core.
-//! Run without `--bench`, as `cargo test` does, it measures a second and holds nothing against the bars.
+//! `cargo bench --workspace --bench idle` fails where a bar is missed: 20 MiB resident, 0.1 % of a core, and 15 MiB of binary where
+//! `BAILIWICK_AGENT` names one that was built as it is shipped. Run without `--bench`, as `cargo test` does, it measures a second
+//! and holds nothing against the bars.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is none")]
 
 use agent::cell::uptime;
@@ -14,7 +15,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,9 @@ fn main() {
     let host = host();
     let installed = Installed::into(&make(files.path(), "driver"), &host).unwrap();
     enrol(files.path(), &host);
-    let agent = Agent::start(files.path(), &installed.library());
+    let shipped = std::env::var_os("BAILIWICK_AGENT").map(PathBuf::from);
+    let program = shipped.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_bailiwick-agent").into());
+    let agent = Agent::start(&program, files.path(), &installed.library());
     until_it_listens(files.path());
     // Whatever it does once is done.
     std::thread::sleep(span / 20);
@@ -41,14 +44,18 @@ fn main() {
     std::thread::sleep(span);
     let idle = agent.on_cpu().saturating_sub(before).as_nanos() * 1_000_000 / start.elapsed().as_nanos();
     let (resident, most) = (agent.memory("VmRSS"), agent.memory("VmHWM"));
-    let binary = fs::metadata(env!("CARGO_BIN_EXE_bailiwick-agent")).unwrap().len() / 1024;
+    let binary = fs::metadata(&program).unwrap().len() / 1024;
     let parts = host.gpus().unwrap().len() * PARTS as usize;
     println!(
         "agent with 8 GPUs in {parts} parts: {resident} KiB resident, {most} at most (bar: {RESIDENT_KIB})"
     );
-    println!("its binary: {binary} KiB (bar: {BINARY_KIB})");
+    match shipped {
+        Some(_) => println!("its binary, as it is shipped: {binary} KiB (bar: {BINARY_KIB})"),
+        None => println!("its binary, as it is measured: {binary} KiB"),
+    }
     println!("idle for {span:?}: {idle} millionths of a core (bar: {IDLE_PPM})");
-    let kept = resident <= RESIDENT_KIB && binary <= BINARY_KIB && idle <= IDLE_PPM;
+    let fits = shipped.is_none() || binary <= BINARY_KIB;
+    let kept = resident <= RESIDENT_KIB && fits && idle <= IDLE_PPM;
     assert!(kept || !full, "a bar is missed");
 }
 
@@ -72,7 +79,7 @@ fn host() -> Description {
     host
 }
 
-fn make(files: &Path, name: &str) -> std::path::PathBuf {
+fn make(files: &Path, name: &str) -> PathBuf {
     let directory = files.join(name);
     fs::create_dir_all(&directory).unwrap();
     directory
@@ -140,7 +147,7 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    fn start(files: &Path, library: &Path) -> Self {
+    fn start(program: &Path, files: &Path, library: &Path) -> Self {
         make(files, "kubelet");
         let directories = [
             "state-dir=state",
@@ -151,7 +158,7 @@ impl Agent {
             "kubeconfig=kubeconfig",
         ];
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_bailiwick-agent"), "run"]);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).arg("run");
         for (option, name) in directories.iter().filter_map(|text| text.split_once('=')) {
             if option != "kubeconfig" {
                 make(files, name);
