@@ -61,10 +61,7 @@ impl Case<'_> {
     pub(crate) async fn deploy(&self) -> Result<Outcome, Trouble> {
         let instance = self.instance()?;
         let name = &instance.base_cluster;
-        let Some((spec, cluster)) = self.cluster(instance).await? else {
-            let message = format!("BaseCluster/{name} is not declared any more");
-            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
-        };
+        let (spec, cluster) = self.needed_cluster(instance).await?;
         cluster.prepare(&spec).await?;
         let token = Token::of(&self.life.store, instance);
         if instance.token_made.is_none() {
@@ -397,10 +394,7 @@ impl Case<'_> {
         &self,
         instance: &Instance,
     ) -> Result<(std::sync::Arc<BaseCluster>, Option<Node>), Trouble> {
-        let Some((_, cluster)) = self.cluster(instance).await? else {
-            let message = format!("BaseCluster/{} is not declared any more", instance.base_cluster);
-            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
-        };
+        let (_, cluster) = self.needed_cluster(instance).await?;
         let found = cluster.node(self.machine()).await?;
         Ok((cluster, found))
     }
