@@ -1,6 +1,7 @@
 //! From available to in service: the instance, the image, the token, the certificate, the node.
 
 use super::case::Case;
+use crate::agents::Inviter;
 use crate::base_cluster::{BaseCluster, is_decided};
 use crate::error::coded;
 use crate::join::{self, Token, node, request};
@@ -74,7 +75,7 @@ impl Case<'_> {
         let until = self.token_until(instance, &spec);
         if instance.approved.is_none() {
             cluster.refuse_wrong_clock(&self.life.store).await?;
-            self.keep_token(instance, &cluster, &token, until).await?;
+            self.keep_token(instance, &spec, &cluster, &token, until).await?;
         }
         if let Some(outcome) = self.run_image(instance, &spec, &cluster, &token).await? {
             return Ok(outcome);
@@ -104,20 +105,27 @@ impl Case<'_> {
     async fn keep_token(
         &self,
         instance: &Instance,
+        spec: &BaseClusterSpec,
         cluster: &BaseCluster,
         token: &Token,
         until: Timestamp,
     ) -> Result<(), Trouble> {
-        let kept = Kept { token: instance.id, until, agent: self.life.inviter.is_some() };
+        let inviter = self.inviter(spec);
+        let kept = Kept { token: instance.id, until, agent: inviter.is_some() };
         if until <= self.now || Kept::of(self.record) == Some(kept) {
             return Ok(());
         }
         cluster.ensure_token(self.machine(), token, until).await?;
-        if let Some(inviter) = &self.life.inviter {
+        if let Some(inviter) = inviter {
             inviter.invite(&self.life.store, self.machine(), self.guard, instance).await?;
         }
         let work = serde_json::to_value(kept).ok();
         Ok(self.life.store.remember(self.machine(), self.guard, work.as_ref()).await?)
+    }
+
+    /// Who lets the machine's agent in, where it is given what it enrols with: no token is made that nobody gets.
+    fn inviter(&self, spec: &BaseClusterSpec) -> Option<&Inviter> {
+        self.life.inviter.as_ref().filter(|_| join::enrols_agent(&spec.join))
     }
 
     /// `None` once the image runs.
@@ -129,7 +137,7 @@ impl Case<'_> {
         token: &Token,
     ) -> Result<Option<Outcome>, Trouble> {
         let provisioner = self.service()?;
-        let enrolment = self.life.inviter.as_ref().map(|inviter| inviter.file(&self.life.store, instance));
+        let enrolment = self.inviter(spec).map(|inviter| inviter.file(&self.life.store, instance));
         let guest = join::Guest {
             machine: self.machine(),
             cluster: &instance.base_cluster,
