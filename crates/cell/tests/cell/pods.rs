@@ -278,6 +278,44 @@ async fn slices_come_and_go_with_the_agent(real: &Real, machine: &str, agent: Ru
     agent
 }
 
+/// Who got a GPU of NVIDIA's driver by a class of the cell, without a claim of its own, goes when the GPU fails.
+async fn holders_of_nvidias_devices_go_too(real: &Real, machine: &str, installed: &Installed, uuid: &str) {
+    let pool = real.line.client.get("/api/v1/declarations/BaseCluster/pool").await;
+    let mut spec = pool["spec"].clone();
+    spec["gpuDriver"] = json!("nvidia");
+    real.line.client.apply(vec![document("BaseCluster", "pool", spec)], &[]).await;
+    until(real, "deviceclass", "probed", |class| class.to_string().contains(uuid)).await;
+    let host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
+    let minor = &host.gpus.iter().find(|gpu| gpu["uuid"] == uuid).unwrap()["minor"];
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": "nvidias" },
+        "spec": {
+            "driver": dra::NVIDIA, "nodeName": machine,
+            "pool": { "name": machine, "generation": 1, "resourceSliceCount": 1 },
+            "devices": [{ "name": format!("gpu-{minor}"), "attributes": { "uuid": { "string": uuid } } }],
+        },
+    });
+    real.plane.apply(&slice).await.unwrap();
+    real.plane.apply(&pod_by_extended_resource("theirs", "probed", 1)).await.unwrap();
+    until(real, "pod", "theirs", |pod| pod["spec"]["nodeName"].is_string()).await;
+    has_an_xid(installed, uuid);
+    // Nobody prepares it here, so how it ends is not looked at.
+    until(real, "pod", "theirs", |pod| pod.is_null() || !pod["metadata"]["deletionTimestamp"].is_null())
+        .await;
+    let began = Instant::now();
+    loop {
+        let events = real.line.client.get("/api/v1/events?limit=1000").await;
+        let mut events = events["items"].as_array().unwrap().iter();
+        let of_pod = |event: &&Value| event["kind"] == "pod.evicted" && event["data"]["pod"] == "theirs";
+        if let Some(evicted) = events.find(of_pod) {
+            assert_eq!(evicted["data"]["code"], "gpu.health.xid");
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "something else has evicted it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Has the driver tell of an XID error of a GPU.
 fn has_an_xid(installed: &Installed, uuid: &str) {
     let mut host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
@@ -404,5 +442,6 @@ async fn pods_see_the_gpus_or_the_part_that_bmc_and_driver_agree_on_and_go_when_
         (&evicted["data"]["pod"], &evicted["data"]["code"]),
         (&json!("counts"), &json!("gpu.health.xid"))
     );
+    holders_of_nvidias_devices_go_too(&real, &machine, &installed, &counts[0]).await;
     agent.stopped().await;
 }
