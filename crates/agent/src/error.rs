@@ -20,6 +20,9 @@ pub enum Error {
     /// How to reach the API server is not known.
     #[error("how to reach the API server is not known: {0}")]
     Kubernetes(String),
+    /// The kubelet has no plugin of this agent registered.
+    #[error("the kubelet has no plugin of this agent registered")]
+    NotReady,
     /// A file that was named on the command line.
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable {
@@ -61,6 +64,7 @@ impl Error {
             Self::Plugin(error) => error.code(),
             Self::ApiServer(error) => error.code(),
             Self::Kubernetes(_) => "agent.kubernetes",
+            Self::NotReady => "agent.not-ready",
             Self::Thread(_) => "agent.thread",
             Self::Unreadable { .. } => "input.unreadable",
             Self::Output(_) => "output.write",
@@ -76,6 +80,7 @@ impl Error {
             | Self::Plugin(_)
             | Self::ApiServer(_)
             | Self::Kubernetes(_)
+            | Self::NotReady
             | Self::Thread(_)
             | Self::Unreadable { .. }
             | Self::Output(_)
@@ -92,7 +97,7 @@ impl Diagnose for Error {
         match self {
             Self::Gpu(error) => error.problem(),
             Self::Cell(error) => error.problem(),
-            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::Thread(_) => {
+            Self::Plugin(_) | Self::ApiServer(_) | Self::Kubernetes(_) | Self::NotReady | Self::Thread(_) => {
                 let problem = Problem::new(self.code(), self.to_string());
                 let mut codes = dra::CODES.iter().chain(domain::agent::CODES);
                 match codes.find(|(code, ..)| *code == self.code()) {

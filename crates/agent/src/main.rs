@@ -7,7 +7,7 @@ use agent::enrol::{self, EnrolArgs};
 use agent::output::{self, Format};
 use agent::probe::{self, ProbeArgs};
 use agent::reference::{self, ReferenceArgs};
-use agent::run::RunArgs;
+use agent::run::{ReadyArgs, RunArgs};
 use agent::{Error, Exit};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -27,6 +27,8 @@ enum Command {
     Enrol(EnrolArgs),
     /// Hand out this host's GPUs to pods, as far as the cell permits
     Run(RunArgs),
+    /// Tell whether the kubelet has the plugin of this host's agent registered
+    Ready(ReadyArgs),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Write the page of docs/reference/ that tells of this program
@@ -39,7 +41,7 @@ impl Command {
         match self {
             Self::Probe(args) => args.output,
             Self::Enrol(args) => args.output,
-            Self::Run(_) | Self::Completions(_) | Self::Reference(_) => Format::Table,
+            Self::Run(_) | Self::Ready(_) | Self::Completions(_) | Self::Reference(_) => Format::Table,
         }
     }
 
@@ -51,6 +53,7 @@ impl Command {
                 log();
                 args.run()
             }
+            Self::Ready(args) => args.run(),
             Self::Completions(args) => completions::run(args, Cli::command()),
             Self::Reference(args) => reference::run(args, Cli::command()),
         }

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::output::{self, Format, fields, heading, table};
 use clap::Args;
-use domain::probe::{ConfidentialComputing, FabricState, Probe, ProbedGpu};
+use domain::probe::{ConfidentialComputing, FabricState, MigProfile, Probe, ProbedGpu};
 use gpu::{Context, HostRoot, Nvml, Xids};
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct ProbeArgs {
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Format,
-    /// More columns, and a drawing of how the GPUs are connected
+    /// Everything that is told: more columns, readings, MIG profiles, and a drawing of how the GPUs are connected
     #[arg(long)]
     wide: bool,
     /// The driver's library, where it is neither the host's nor a driver container's
@@ -54,6 +54,10 @@ fn render(probe: &Probe, wide: bool) -> String {
     let mut text = summary(probe);
     text += &heading(&format!("GPUs ({})", probe.gpus.len()));
     text += &if wide { wide_table(&probe.gpus) } else { narrow_table(&probe.gpus) };
+    if wide {
+        text += &readings(&probe.gpus);
+        text += &profiles(&probe.gpus);
+    }
     text += &instances(&probe.gpus);
     let findings = probe.gpus.iter().flat_map(|gpu| gpu.health.iter().map(move |finding| (gpu, finding)));
     text += &part(
@@ -133,12 +137,14 @@ fn wide_table(gpus: &[ProbedGpu]) -> String {
     let header = [
         "GPU",
         "MODEL",
+        "ARCHITECTURE",
         "MEMORY",
         "SERIAL",
         "PART NUMBER",
         "VBIOS",
         "CUDA",
         "PCI ADDRESS",
+        "PCI ID",
         "PCI ROOT",
         "NUMA",
         "MODULE",
@@ -147,7 +153,6 @@ fn wide_table(gpus: &[ProbedGpu]) -> String {
         "MIG",
         "NVLINK",
         "FABRIC",
-        "TEMP",
         "HEALTH",
         "UUID",
     ];
@@ -157,12 +162,14 @@ fn wide_table(gpus: &[ProbedGpu]) -> String {
             vec![
                 gpu.index.to_string(),
                 shown(gpu.model.as_ref()),
+                shown(gpu.architecture.as_ref()),
                 memory(gpu),
                 shown(gpu.serial.as_ref()),
                 shown(gpu.part_number.as_ref()),
                 shown(gpu.vbios.as_ref()),
                 shown(gpu.compute_capability.as_ref()),
                 shown(gpu.pci.address.as_ref()),
+                shown(gpu.pci.device_id.as_ref()),
                 shown(gpu.pci.root.as_ref()),
                 shown(gpu.numa_node.as_ref()),
                 shown(gpu.module_id.as_ref()),
@@ -171,12 +178,101 @@ fn wide_table(gpus: &[ProbedGpu]) -> String {
                 mig(gpu),
                 nvlinks(gpu),
                 fabric(gpu),
-                gpu.readings.temperature_celsius.map(|celsius| format!("{celsius} °C")).unwrap_or_default(),
                 health(gpu),
                 shown(gpu.uuid.as_ref()),
             ]
         }),
     )
+}
+
+/// What changes all the time, beside what it is at most.
+fn readings(gpus: &[ProbedGpu]) -> String {
+    let header = [
+        "GPU",
+        "SM CLOCK",
+        "MEMORY CLOCK",
+        "POWER",
+        "TEMPERATURE",
+        "MEMORY USED",
+        "ECC ERRORS",
+        "REMAPPED ROWS",
+        "NVLINK ERRORS",
+        "PROCESSES",
+    ];
+    let rows = gpus.iter().map(|gpu| {
+        let (now, most) = (&gpu.readings, &gpu.limits);
+        let watts = |milliwatts: Option<u32>| milliwatts.map(|milliwatts| milliwatts / 1000);
+        let counts = |corrected: Option<u64>, uncorrected: Option<u64>| {
+            let both = corrected.zip(uncorrected);
+            both.map(|(one, other)| format!("{one} corrected, {other} not")).unwrap_or_default()
+        };
+        let rows = gpu.remapped_rows.as_ref();
+        vec![
+            gpu.index.to_string(),
+            of_most(now.sm_clock_mhz, most.sm_clock_mhz, "MHz"),
+            of_most(now.memory_clock_mhz, most.memory_clock_mhz, "MHz"),
+            of_most(watts(now.power_milliwatts), watts(most.power_milliwatts), "W"),
+            of_most(now.temperature_celsius, most.slowdown_celsius, "°C"),
+            now.memory_used_bytes.map(|bytes| format!("{} MiB", bytes >> 20)).unwrap_or_default(),
+            counts(now.ecc_corrected, now.ecc_uncorrected),
+            rows.map(|rows| (rows.correctable + rows.uncorrectable).to_string()).unwrap_or_default(),
+            shown(now.nvlink_errors.as_ref()),
+            shown(now.processes.as_ref()),
+        ]
+    });
+    part("Readings", &header, rows)
+}
+
+/// A reading, and what it is at most.
+fn of_most(now: Option<u32>, most: Option<u32>, unit: &str) -> String {
+    match (now, most) {
+        (Some(now), Some(most)) => format!("{now} of {most} {unit}"),
+        (Some(now), None) => format!("{now} {unit}"),
+        (None, Some(most)) => format!("at most {most} {unit}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// What GPUs can be parted into and where, of those that are alike once.
+fn profiles(gpus: &[ProbedGpu]) -> String {
+    let mut alike: Vec<(Vec<u32>, &[MigProfile])> = Vec::new();
+    for (gpu, mig) in gpus.iter().filter_map(|gpu| Some((gpu, gpu.mig.as_ref()?))) {
+        match alike.iter_mut().find(|(_, profiles)| *profiles == mig.profiles) {
+            Some((same, _)) => same.push(gpu.index),
+            None => alike.push((vec![gpu.index], &mig.profiles)),
+        }
+    }
+    let rows = alike.iter().flat_map(|(gpus, profiles)| {
+        profiles.iter().map(move |profile| {
+            let places = profile.placements.iter().map(|place| format!("{}:{}", place.start, place.size));
+            vec![
+                ranges(gpus),
+                profile.name.clone(),
+                profile.id.to_string(),
+                profile.slices.to_string(),
+                format!("{} MiB", profile.memory_bytes >> 20),
+                profile.max_instances.to_string(),
+                places.collect::<Vec<_>>().join(" "),
+            ]
+        })
+    });
+    part("MIG profiles", &["GPUS", "PROFILE", "ID", "SLICES", "MEMORY", "AT MOST", "PLACEMENTS"], rows)
+}
+
+/// Rising numbers, `0-3,5`.
+fn ranges(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let range = |&(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 fn instances(gpus: &[ProbedGpu]) -> String {
@@ -235,7 +331,10 @@ fn fabric(gpu: &ProbedGpu) -> String {
         (FabricState::NotStarted, ..) => "not joined".to_owned(),
         (FabricState::InProgress, ..) => "joining".to_owned(),
         (FabricState::Completed, Some(false), _) => "failed".to_owned(),
-        (FabricState::Completed, _, Some(clique)) => format!("clique {clique}"),
+        (FabricState::Completed, _, Some(clique)) => match &fabric.cluster_uuid {
+            Some(cluster) => format!("clique {clique} of {cluster}"),
+            None => format!("clique {clique}"),
+        },
         (FabricState::Completed, ..) => "joined".to_owned(),
     }
 }
@@ -251,6 +350,18 @@ mod tests {
     #[test]
     fn a_switch_that_takes_effect_later_says_so() {
         assert_eq!((switch(true, true), switch(false, true)), ("on".to_owned(), "off, on next".to_owned()));
+    }
+
+    #[test]
+    fn a_reading_is_told_beside_its_limit_as_far_as_both_are_known() {
+        let told = [(Some(3), Some(9)), (Some(3), None), (None, Some(9)), (None, None)];
+        let told = told.map(|(now, most)| of_most(now, most, "W"));
+        assert_eq!(told, ["3 of 9 W", "3 W", "at most 9 W", ""]);
+    }
+
+    #[test]
+    fn gpus_that_are_alike_are_told_once() {
+        assert_eq!(ranges(&[0, 1, 2, 4, 6, 7]), "0-2,4,6-7");
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn the_reference_page_is_not_stale() {
     let published = std::fs::read_to_string(published).unwrap_or_default();
     let command = "cargo run -p bailiwick-agent -- reference --dir docs/reference";
     assert!(now == published, "agent-cli.md is stale: run `{command}`");
-    for command in ["probe", "enrol", "run", "completions"] {
+    for command in ["probe", "enrol", "run", "ready", "completions"] {
         assert!(now.contains(&format!("\n## bailiwick-agent {command}\n")), "{command} is not in it");
     }
 }

@@ -145,6 +145,23 @@ impl Enroller {
         Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
     }
 
+    /// Logs in with the declared account, once, and out again.
+    pub(crate) async fn check_login(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+    ) -> Result<(), Trouble> {
+        if let Some(address) = spec.bmc.ipmi() {
+            return self.ipmi_login(record, spec, site, &address).await;
+        }
+        let login = self.login(&record.name, spec).await?;
+        let credentials = Credentials::new(login.username.clone(), login.password.as_str());
+        let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
+        reach.client(Some(credentials), 1).await?.close().await;
+        Ok(())
+    }
+
     async fn read(
         &self,
         record: &MachineRecord,
@@ -155,9 +172,11 @@ impl Enroller {
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());
         let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
         // A password that never worked is believed wrong at its first refusal, so that the right one may still be tried, and so
-        // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3).
+        // is one of our making: the declared one is tried next. One that did may be refused now and then (quirk 3); but where a
+        // provisioning service may have it too, that is held before it is tried again.
         let is_new = reach.guard.budget(&login.username).took_another(&login.password);
-        let strikes = if record.state.is_enrolled() && !login.own && !is_new { 2 } else { 1 };
+        let is_alone = record.state.is_enrolled() && !record.state.is_handed_over();
+        let strikes = if is_alone && !login.own && !is_new { 2 } else { 1 };
         let client = reach.client(Some(credentials), strikes).await?;
         let read = Box::pin(redfish::inventory(&client, &WalkOptions::default())).await;
         client.close().await;

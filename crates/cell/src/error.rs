@@ -53,11 +53,6 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Give it what `manifests/basecluster-clusterrole.yaml` lists.",
     ),
     (
-        "basecluster.gone",
-        "The base cluster that the machine is used in is not declared any more.",
-        "Declare it again, or release the machine.",
-    ),
-    (
         "basecluster.unreachable",
         "The API server of the base cluster did not answer as it should.",
         "Nothing to do if it comes back; else look at its control plane and at the kubeconfig.",

@@ -56,6 +56,12 @@ impl Reconciled {
         self.of_machine(machine).iter().find(is_its).and_then(Closed::of)
     }
 
+    /// The same of a GPU of this minor number, as its driver shows it.
+    pub(crate) fn closed_at(&self, machine: &Name, minor: u32) -> Option<Closed> {
+        let is_it = |gpu: &&ReconciledGpu| gpu.nvml.as_ref().is_some_and(|nvml| nvml.minor == Some(minor));
+        self.of_machine(machine).iter().find(is_it).and_then(Closed::of)
+    }
+
     /// Those of one machine that its driver shows and its BMC does not list.
     pub(crate) fn unlisted(&self, machine: &Name) -> impl Iterator<Item = &ReconciledGpu> {
         let of_driver = |gpu: &&ReconciledGpu| gpu.redfish.is_none() && gpu.nvml.is_some();

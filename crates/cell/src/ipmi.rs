@@ -47,6 +47,18 @@ impl Enroller {
         tokio::time::timeout(DEADLINE, step).await.unwrap_or_else(late)
     }
 
+    /// Logs in once, and out again.
+    pub(crate) async fn ipmi_login(
+        &self,
+        record: &MachineRecord,
+        spec: &MachineSpec,
+        site: &SiteSpec,
+        bmc: &IpmiAddress,
+    ) -> Result<(), Trouble> {
+        let address = locate(bmc, site).await?;
+        self.ipmi_identity(record, spec, address).await.map(drop)
+    }
+
     /// Logs in once, counted before it is sent, and reads who the machine is.
     async fn ipmi_identity(
         &self,

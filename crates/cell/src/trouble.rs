@@ -58,6 +58,18 @@ impl From<Problem> for Trouble {
 }
 
 impl Trouble {
+    /// What is told of the machine.
+    pub(crate) fn told(&self) -> Option<&Problem> {
+        match self {
+            Self::UnderWay(problem, _)
+            | Self::NoPlace(problem)
+            | Self::Passing(problem)
+            | Self::Refused(problem)
+            | Self::Lasting(problem) => Some(problem),
+            Self::Store(_) => None,
+        }
+    }
+
     /// What is told. The database's own troubles are no machine's.
     pub(crate) fn problem(self) -> Problem {
         match self {

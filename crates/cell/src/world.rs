@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Whose DRA driver gives the GPUs of a machine out: that is its base cluster's to say.
-    fn gpu_driver_of(&self, machine: &KnownMachine) -> GpuDriver {
+    pub(crate) fn gpu_driver_of(&self, machine: &KnownMachine) -> GpuDriver {
         let node_of = machine.record.instance.as_ref().map(|instance| &instance.base_cluster);
         node_of.and_then(|cluster| self.gpu_drivers.get(cluster)).copied().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! Cells that are killed while machines go into service and back: each machine is deployed once a use, known once, and has
-//! one record of erasure a use and one before the first. Killed after each recorded step; between requests to Ironic and to
-//! the base cluster; and two replicas on one PostgreSQL, killed in turn.
+//! one record of erasure a use and one before the first. Killed after each recorded step; between requests to Ironic, to the base
+//! cluster, and to BMCs whose passwords are replaced; and two replicas on one PostgreSQL, killed in turn.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -118,24 +118,30 @@ impl Stage {
     }
 }
 
-/// A cell that lived through all of this, killed after each recorded step.
-async fn killed_after_each_step(stage: &Stage, wishes: Vec<Wish>) -> Running {
-    let known = Count::new(0);
-    let kills = stage
-        .live_through(wishes, async |cell, _| {
-            loop {
-                if let Some((newest, _)) = stage.recorded(cell, known.get()).await.pop() {
-                    return known.set(newest);
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+/// Returns when more was recorded than was known.
+async fn next_step(stage: &Stage, cell: &Running, known: &Count<i64>) {
+    loop {
+        if let Some((newest, _)) = stage.recorded(cell, known.get()).await.pop() {
+            return known.set(newest);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A cell after so many kills, which were to come after each recorded step.
+async fn after_kills(stage: &Stage, kills: usize) -> Running {
     let cell = stage.serve(&[]).await;
     let steps = stage.recorded(&cell, 0).await;
     // Two that follow each other at once are seen together.
     assert!(kills * 3 >= steps.len() * 2, "only {kills} kills for {steps:?}");
     cell
+}
+
+/// A cell that lived through all of this, killed after each recorded step.
+async fn killed_after_each_step(stage: &Stage, wishes: Vec<Wish>) -> Running {
+    let known = Count::new(0);
+    let kills = stage.live_through(wishes, async |cell, _| next_step(stage, cell, &known).await).await;
+    after_kills(stage, kills).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,17 +193,19 @@ async fn a_cell_killed_after_each_step_of_a_drain_a_quarantine_and_a_retirement_
     cell.kill().await;
 }
 
-/// Killed whenever this number has grown: by two in the first life of the cell, by three in the second, and so on. Were it
-/// always by one, no life would get anywhere.
+/// Returns when this number has grown: by two in the first life of the cell, by three in the second, and so on. Were it always by
+/// one, no life would get anywhere.
+async fn some_more(number: impl Fn() -> u64, kills: usize) {
+    let until = number() + 2 + u64::try_from(kills % 23).unwrap();
+    while number() < until {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
 async fn killed_between_requests(requests: impl Fn(&Stage) -> u64, at_least: usize) {
     let stage = Stage::new(2).await;
     let kills = stage
-        .live_through(stage.one_use(), async |_, kills| {
-            let until = requests(&stage) + 2 + u64::try_from(kills % 23).unwrap();
-            while requests(&stage) < until {
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
-        })
+        .live_through(stage.one_use(), async |_, kills| some_more(|| requests(&stage), kills).await)
         .await;
     assert!(kills >= at_least, "only {kills} kills came before the end");
     let cell = stage.serve(&[]).await;
@@ -214,6 +222,66 @@ async fn a_cell_killed_between_any_two_requests_to_ironic_ends_where_an_undistur
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cell_killed_between_any_two_requests_to_a_base_cluster_ends_where_an_undisturbed_one_does() {
     killed_between_requests(|stage| stage.cluster.requests(), 4).await;
+}
+
+/// A life in which the passwords of the BMCs are replaced: looked at in service, taken back, and looked at again. The cell is killed
+/// at each of these moments; gives the number of kills.
+async fn passwords_replaced(stage: &Stage, moment: impl AsyncFn(&Running, usize)) -> usize {
+    let wish = Stage::rotating(stage.everything_in_service());
+    let before = stage.live_through(vec![(wish, is_in_service)], &moment).await;
+    for name in stage.names() {
+        stage.bmc_has_passwords_of_the_cells_making(name).await;
+    }
+    let is_retired: fn(&Value) -> bool = |machine| machine["state"] == "retired";
+    let retire = stage.assigned(&json!({ "retire": true }));
+    let away = vec![(stage.back_to_the_shelf(), is_available as fn(&Value) -> bool), (retire, is_retired)];
+    before + stage.live_through(away, &moment).await
+}
+
+/// As an undisturbed cell leaves it: each machine deployed once, its BMC with its declared password and without another account, and
+/// nothing of the BMC's patience used up at any time.
+async fn passwords_are_given_back(stage: &Stage, cell: &Running) {
+    assert_eq!(stage.ironic.nodes().len(), 0);
+    let count = u32::try_from(stage.names().len()).unwrap();
+    assert_eq!(stage.ironic.verbs_of_all(Verb::Active), VerbCount { accepted: count, refused: 0 });
+    stage.are_erased(cell, 1).await;
+    for machine in stage.site.machines() {
+        let bmc = stage.site.bmc(&machine.name).unwrap();
+        assert!(bmc.opens(&machine.username, &machine.password), "{} keeps another password", machine.name);
+        assert_eq!(stage.accounts(&machine.name), [machine.username.as_str()]);
+        let row = bmc.longest_row_of_failed_logins();
+        assert!(row <= 2, "{row} logins in a row failed, and three lock the account");
+        let history = stage.get(cell, &format!("/api/v1/machines/{}/history", machine.name)).await;
+        let times =
+            |kind: &str| history.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
+        let told =
+            ["rotated", "in-use", "restored"].map(|what| times(&format!("machine.credentials-{what}")));
+        assert_eq!(told, [2, 1, 1], "{history:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_killed_after_each_step_while_it_replaces_passwords_of_bmcs_ends_where_an_undisturbed_one_does()
+ {
+    let stage = Stage::new(1).await;
+    stage.bmcs_lock_out_after(3);
+    let known = Count::new(0);
+    let kills = passwords_replaced(&stage, async |cell, _| next_step(&stage, cell, &known).await).await;
+    let cell = after_kills(&stage, kills).await;
+    passwords_are_given_back(&stage, &cell).await;
+    cell.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_killed_between_any_two_logins_or_changes_at_a_bmc_ends_where_an_undisturbed_one_does() {
+    let stage = Stage::new(1).await;
+    stage.bmcs_lock_out_after(3);
+    let kills =
+        passwords_replaced(&stage, async |_, kills| some_more(|| stage.bmc_changes(), kills).await).await;
+    assert!(kills >= 4, "only {kills} kills came before the end");
+    let cell = stage.serve(&[]).await;
+    passwords_are_given_back(&stage, &cell).await;
+    cell.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -404,6 +404,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "`bailiwick-agent enrol --cell URL --token-file FILE`, with a token of `bailiwick agent-token MACHINE`.",
     ),
     (
+        "agent.not-ready",
+        "The kubelet has no plugin of this agent registered.",
+        "Look at the agent's log: without a driver or live permits it does not register; `bailiwick why MACHINE` says more.",
+    ),
+    (
         "agent.state",
         "The agent's state directory cannot be used.",
         "Make it writable for the agent alone, and free disk space.",

@@ -206,6 +206,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "The text says why; `bailiwick-agent probe` shows the GPU's MIG mode and what is on it.",
     ),
     (
+        "plugin.part.foreign",
+        "At the very place of a part that a claim was given stands a MIG instance that the agent did not make. Its place stays reserved for the claim.",
+        "Find out who made it and destroy it (`nvidia-smi mig -dci`, `-dgi`); the kubelet asks again.",
+    ),
+    (
         "plugin.part.under-way",
         "Making a MIG instance takes longer than the kubelet waits, or waits for a scrub of the same GPU.",
         "Nothing to do: the kubelet asks again.",

@@ -30,6 +30,7 @@ pub use class::{extended_resource, selector};
 pub use codes::CODES;
 pub use device::{GpuKey, Verdict};
 pub use input::{Input, PublishedMachine, ServerSupport, TaintRuleVersion};
+pub use nvidia::{NVIDIA, nvidia_device};
 pub use object::{Object, Output};
 pub use partition::{devices, gives};
 pub use policy::{POLICY_CLAIMS, POLICY_CLASSES, POLICY_SLICES, POLICY_TAINT_RULES};

@@ -12,7 +12,18 @@ use domain::probe::ProbedGpu;
 use domain::{Containment, Name};
 
 /// NVIDIA's DRA driver.
-pub(crate) const NVIDIA: &str = "gpu.nvidia.com";
+pub const NVIDIA: &str = "gpu.nvidia.com";
+
+/// What a device of that driver is, by its name: the GPU's minor number, and whether it is all of it. Its pool is the Node.
+pub fn nvidia_device(name: &str) -> Option<(u32, bool)> {
+    let name = name.strip_prefix("gpu-")?;
+    let (minor, is_whole) = match name.split_once('-') {
+        None => (name, true),
+        Some((minor, part)) if part.starts_with("mig-") => (minor, false),
+        Some(_) => return None,
+    };
+    Some((minor.parse().ok()?, is_whole))
+}
 
 /// A sound GPU of a machine whose GPUs that driver gives out.
 pub(crate) struct Foreign<'a> {
@@ -84,5 +95,18 @@ impl<'a> Selector<'a> {
             }
         };
         format!("device.driver == '{NVIDIA}' && {which}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_nvidias_driver_is_a_gpu_or_a_part_of_one() {
+        let names =
+            ["gpu-0", "gpu-12", "gpu-3-mig-1g10gb-19-0", "gpu-vfio-0", "gpu-3-other", "gpu-", "nic-0"];
+        let told = [Some((0, true)), Some((12, true)), Some((3, false)), None, None, None, None];
+        assert_eq!(names.map(nvidia_device), told);
     }
 }

@@ -131,7 +131,7 @@ pub(crate) fn host_object(
     }
     let mut annotations = BTreeMap::new();
     match content {
-        Content::Kept => keep(host, &mut spec, &mut annotations),
+        Content::Kept => keep(host, consumed, &mut spec, &mut annotations),
         Content::Deployment(deployment) => {
             deploy(deployment, &name, &mut spec);
             annotations.insert(ANNOTATION_DEPLOYMENT.to_owned(), deployment.id.to_string());
@@ -217,22 +217,25 @@ pub(crate) fn is_foreign(registration: &Registration, host: &BareMetalHost) -> b
     })
 }
 
-/// What we hold of the content stays ours: applying without it would take it away.
+/// What we hold of the content stays ours: applying without it would take it away. Where nobody tells what we hold, that may be all of it,
+/// unless others use the host.
 fn keep(
     host: Option<&BareMetalHost>,
+    consumed: bool,
     spec: &mut Map<String, Value>,
     annotations: &mut BTreeMap<String, String>,
 ) {
     let Some(host) = host else { return };
     let ours = host.managers.ours();
+    let untold = !host.managers.are_told() && !consumed;
     for field in DEPLOYMENT_FIELDS {
-        let held = ours.iter().any(|path| path.len() > 1 && path[0] == "spec" && path[1] == *field);
+        let held = untold || ours.iter().any(|path| path.len() > 1 && path[0] == "spec" && path[1] == *field);
         if let Some(value) = host.raw.pointer(&format!("/spec/{field}")).filter(|_| held) {
             spec.insert((*field).to_owned(), value.clone());
         }
     }
     let path: Path = ["metadata", "annotations", ANNOTATION_DEPLOYMENT].map(str::to_owned).to_vec();
-    if let Some(id) = host.annotations.get(ANNOTATION_DEPLOYMENT).filter(|_| ours.contains(&path)) {
+    if let Some(id) = host.annotations.get(ANNOTATION_DEPLOYMENT).filter(|_| untold || ours.contains(&path)) {
         annotations.insert(ANNOTATION_DEPLOYMENT.to_owned(), id.clone());
     }
 }
@@ -291,6 +294,8 @@ pub(crate) fn difference(mut wished: HostObject, host: &BareMetalHost, content: 
         host.annotations.get(ANNOTATION_TAKEN_OVER).and_then(|time| time.parse::<Timestamp>().ok());
     let since = if host.managers.ours_there() { taken_over } else { host.managers.newest_other() };
     let ours = host.managers.ours();
+    // Where nobody tells who holds what, what stands there has to do: the intent among it says that all of it was applied.
+    let told = host.managers.are_told();
     // Whoever held a field before the host was taken over has no say in it any more.
     let hand = |path: &Path| {
         let late = |at: Option<Timestamp>| since.is_none_or(|since| at.is_none_or(|at| at > since));
@@ -311,7 +316,7 @@ pub(crate) fn difference(mut wished: HostObject, host: &BareMetalHost, content: 
                     hand(path).map(|manager| (path.clone(), manager, found.cloned(), Some(value.clone()))),
                 );
             }
-        } else if !ours.contains(path) {
+        } else if told && !ours.contains(path) {
             needed = true;
         }
     }
@@ -321,7 +326,7 @@ pub(crate) fn difference(mut wished: HostObject, host: &BareMetalHost, content: 
             let path: Path = vec!["spec".to_owned(), (*field).to_owned()];
             let found = at(&host.raw, &path).filter(|value| !value.is_null() && **value != json!(false));
             let unwished = found.is_some() && !wished.spec.contains_key(*field);
-            if unwished && host.managers.others(&path).next().is_some() {
+            if unwished && (!told || host.managers.others(&path).next().is_some()) {
                 match hand(&path) {
                     Some(manager) => edits.push((path, manager, found.cloned(), None)),
                     None => strip.push(*field),

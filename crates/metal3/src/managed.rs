@@ -65,6 +65,12 @@ impl Managers {
         })
     }
 
+    /// Whether anything is told of who has set what. Who lists objects through a cache may get them without, and an administrator may
+    /// take it away.
+    pub(crate) fn are_told(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Whether we have ever applied this object.
     pub(crate) fn ours_there(&self) -> bool {
         self.0.iter().any(|manager| manager.ours)

@@ -216,6 +216,22 @@ impl LoginBudget {
         self.freed.notify_waiters();
     }
 
+    /// Somebody else who has the password may have been refused. That counts as a failure, and the password as not taken, until a
+    /// login is.
+    pub async fn presume_failed(&self) -> Result<(), String> {
+        {
+            let mut state = self.state();
+            state.fail();
+            state.proven = None;
+        }
+        self.record().await
+    }
+
+    /// Whether a login failed, or may have, since one was taken.
+    pub fn is_in_doubt(&self) -> bool {
+        self.state().failed.is_some()
+    }
+
     /// Lowers the limit to what the BMC says of itself: one failure below its threshold, over the longest of its times.
     pub fn learn(&self, lockout: &Lockout) {
         let mut state = self.state();
@@ -320,8 +336,10 @@ impl LoginBudget {
         Ok(Some(Attempt { budget: Arc::clone(self), print, proven, ever, open: true, sent: true }))
     }
 
-    fn end(&self, attempt: &Attempt, end: End) {
+    /// Whether what was written down before is not true any more.
+    fn end(&self, attempt: &Attempt, end: End) -> bool {
         let mut state = self.state();
+        let had_failed = state.failed.is_some();
         state.flying = state.flying.saturating_sub(1);
         state.unproven = state.unproven.saturating_sub(u32::from(!attempt.proven));
         match end {
@@ -348,6 +366,7 @@ impl LoginBudget {
         }
         drop(state);
         self.freed.notify_waiters();
+        !attempt.proven || end == End::Refused || (had_failed && end == End::Accepted)
     }
 
     fn print(&self, password: &str) -> Print {
@@ -412,9 +431,8 @@ impl Attempt {
 
     async fn close(mut self, end: End) {
         self.open = false;
-        self.budget.end(&self, end);
         // What was written before the attempt holds the worst; to write the better is worth one try.
-        if !self.proven || end == End::Refused {
+        if self.budget.end(&self, end) {
             let _ = self.budget.record().await;
         }
     }
@@ -515,6 +533,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_somebody_else_may_have_failed_at_counts_until_a_login_is_taken() {
+        let budget = budget(2);
+        budget.attempt("right").await.unwrap().accepted().await;
+        assert!(!budget.is_in_doubt());
+        budget.presume_failed().await.unwrap();
+        assert!(budget.is_in_doubt());
+        // Also a password that was taken last is counted before it is sent.
+        let again = budget.attempt("right").await.unwrap();
+        assert_eq!(budget.export().map(|failed| failed.count.get()), Some(2));
+        again.refused().await;
+        assert_eq!(code(&budget, "right").await, Some("bmc.login-withheld"));
+        budget.reset();
+        budget.presume_failed().await.unwrap();
+        budget.attempt("right").await.unwrap().accepted().await;
+        assert!(!budget.is_in_doubt());
+    }
+
+    #[tokio::test]
     async fn a_login_waits_while_those_under_way_could_use_up_the_budget() {
         let budget = budget(1);
         let first = budget.attempt("a").await.unwrap();
@@ -572,6 +608,22 @@ mod tests {
         attempt.accepted().await;
         budget.attempt("x").await.unwrap().accepted().await;
         assert_eq!(*written.lock().unwrap(), [1, 0]);
+    }
+
+    #[tokio::test]
+    async fn failures_that_another_replica_wrote_down_go_with_a_login_that_is_taken_here() {
+        let written = Arc::new(Mutex::new(Some(failed(1, 0))));
+        let budget = budget(2);
+        budget.attempt("right").await.unwrap().accepted().await;
+        let row = Arc::clone(&written);
+        budget.record_with(Box::new(move |failed| {
+            *row.lock().unwrap() = failed;
+            Box::pin(async { Ok(()) })
+        }));
+        budget.import(Some(failed(1, Timestamp::now().as_second())));
+        assert!(budget.is_in_doubt());
+        budget.attempt("right").await.unwrap().accepted().await;
+        assert_eq!(*written.lock().unwrap(), None);
     }
 
     #[tokio::test]

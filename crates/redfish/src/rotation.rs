@@ -3,11 +3,13 @@
 //! The caller keeps the two pairs and the [`Phase`] durably:
 //!
 //! 1. Store both pairs and [`Phase::Prepared`]. Tell the service that provisions the machine, if it has this account too.
-//! 2. [`Rotation::rotate`]: everybody else is fenced out, the BMC is given the new password, and a fresh login proves it.
+//! 2. [`Rotation::rotate_noting`]: everybody else is fenced out, the old pair logs in, [`Phase::Given`] is stored, the BMC is given the
+//!    new password, and a fresh login proves it.
 //! 3. Store [`Phase::Proven`] with the new pair, and forget the old one.
 //!
-//! After a crash, or whenever rotating failed, a caller that finds `Prepared` calls [`Rotation::settle`] before anybody else logs in:
-//! it finds out which pair works. A BMC reset to its factory settings is found the same way: the old pair works again.
+//! After a crash, or whenever rotating failed, a caller that finds `Given` calls [`Rotation::settle`] before anybody else logs in: it
+//! finds out which pair works. One that finds `Prepared` begins anew: the old pair is in force, and to try the new one would be one
+//! failed login more. A BMC reset to its factory settings is found the same way: the old pair works again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,8 +30,10 @@ use crate::write::WriteError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
-    /// Both pairs are kept; either may be in force.
+    /// Both pairs are kept; the old one is in force.
     Prepared,
+    /// The BMC was, or is just being, given the new one: either may be in force.
+    Given,
     /// The new pair logged in; the old one may be forgotten.
     Proven,
 }
@@ -142,11 +146,20 @@ impl fmt::Debug for Rotation<'_> {
 }
 
 impl Rotation<'_> {
-    /// Changes the password and proves the new one by a fresh login. Call it with [`Phase::Prepared`] stored.
+    /// [`Rotation::rotate_noting`], for a caller that outlives it or settles after every crash.
     pub async fn rotate(&self) -> Result<Proven, RotationError> {
-        let fence = self.guard.fence(self.patience.fence).await?;
-        self.change(&fence).await?;
-        self.prove(&fence).await
+        self.rotate_noting(std::future::ready(Ok(()))).await
+    }
+
+    /// Changes the password and proves the new one by a fresh login. Call it with [`Phase::Prepared`] stored. `given` is awaited once
+    /// the old pair has logged in, and before it is replaced: it stores [`Phase::Given`], and where it fails nothing is changed.
+    pub async fn rotate_noting<E: From<RotationError>>(
+        &self,
+        given: impl Future<Output = Result<(), E>>,
+    ) -> Result<Proven, E> {
+        let fence = self.guard.fence(self.patience.fence).await.map_err(RotationError::from)?;
+        self.change(&fence, given).await?;
+        Ok(self.prove(&fence).await?)
     }
 
     /// Finds out which pair works: the new one is tried first, unless it was refused lately. Costs at most one failed login for
@@ -183,16 +196,24 @@ impl Rotation<'_> {
         }
     }
 
-    async fn change(&self, fence: &Fence) -> Result<(), RotationError> {
+    async fn change<E: From<RotationError>>(
+        &self,
+        fence: &Fence,
+        given: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
         // Replaced once, and in force again: the BMC was reset.
         self.guard.budget(&self.old.username).reinstate(&self.old.password);
         let client = self.log_in(fence, self.old).await?.ok_or(RotationError::OldRefused)?;
+        if let Err(error) = given.await {
+            client.close().await;
+            return Err(error);
+        }
         let outcome = self.change_with(&client).await;
         client.close().await;
         match outcome {
             // It may have been changed: the proof tells.
             Ok(()) | Err(AccountError::Write(WriteError::Unsure { .. })) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(RotationError::from(error).into()),
         }
     }
 

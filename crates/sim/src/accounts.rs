@@ -50,6 +50,8 @@ pub(crate) struct Accounts {
     next: u32,
     /// Logins refused, by the name that was given.
     failed: BTreeMap<String, u64>,
+    /// The most that any account has seen in a row.
+    longest_row: u32,
 }
 
 #[derive(Clone)]
@@ -89,7 +91,13 @@ impl Accounts {
             AccountStyle::Slots(_) => "2",
         };
         let factory = Account::new(id, username, password, Role::Administrator);
-        Self { list: vec![factory.clone()], factory, next: FIRST_SLOT, failed: BTreeMap::new() }
+        Self {
+            list: vec![factory.clone()],
+            factory,
+            next: FIRST_SLOT,
+            failed: BTreeMap::new(),
+            longest_row: 0,
+        }
     }
 
     /// The account that the BMC was given at the start, or what became of it.
@@ -121,6 +129,15 @@ impl Accounts {
         for account in &mut self.list {
             (account.strikes, account.locked_at) = (0, None);
         }
+    }
+
+    /// The names of those that are enabled.
+    pub(crate) fn usernames(&self) -> Vec<String> {
+        self.list.iter().filter(|account| account.enabled).map(|account| account.username.clone()).collect()
+    }
+
+    pub(crate) fn longest_row(&self) -> u32 {
+        self.longest_row
     }
 
     pub(crate) fn failed(&self, username: &str) -> u64 {
@@ -175,6 +192,7 @@ impl Accounts {
             *self.failed.entry(account.username.clone()).or_default() += 1;
         }
         account.strikes = account.strikes.saturating_add(1);
+        self.longest_row = self.longest_row.max(account.strikes);
         if behaviour.lockout_after.is_some_and(|limit| account.strikes >= limit) && !locked {
             account.locked_at = Some(Instant::now());
         }

@@ -86,6 +86,8 @@ pub struct Counters {
     pub connections: u64,
     /// Requests of any kind and outcome.
     pub requests: u64,
+    /// Those of them that do more than read: logins, logouts, changes.
+    pub changes: u64,
     /// Bytes of answer bodies decided on, before truncation.
     pub bytes: u64,
     /// Sessions created.
@@ -106,6 +108,7 @@ pub struct Counters {
 pub(crate) struct Counting {
     pub(crate) connections: AtomicU64,
     pub(crate) requests: AtomicU64,
+    changes: AtomicU64,
     pub(crate) bytes: AtomicU64,
     in_flight: AtomicU64,
     pub(crate) peak: AtomicU64,
@@ -184,6 +187,11 @@ impl Bmc {
         self.access.username()
     }
 
+    /// The names of all accounts that may log in.
+    pub fn usernames(&self) -> Vec<String> {
+        self.access.accounts(|accounts| accounts.usernames())
+    }
+
     /// What opens it.
     pub fn password(&self) -> String {
         self.access.password()
@@ -199,6 +207,12 @@ impl Bmc {
         self.access.accounts(|accounts| accounts.opens(username, password))
     }
 
+    /// Tries this pair as a client does that keeps no session; it is counted.
+    pub fn log_in(&self, username: &str, password: &str) -> bool {
+        let behaviour = self.behaviour();
+        self.access.accounts(|accounts| accounts.log_in(username, password, &behaviour)).is_some()
+    }
+
     /// Forgets failed logins, so that a locked BMC answers again.
     pub fn unlock(&self) {
         self.access.accounts(Accounts::unlock);
@@ -207,6 +221,11 @@ impl Bmc {
     /// How many logins with this name were refused, whatever the password and whether there is such an account.
     pub fn failed_logins(&self, username: &str) -> u64 {
         self.access.accounts(|accounts| accounts.failed(username))
+    }
+
+    /// The most logins in a row that any account has refused, since the start: what a lock-out counts.
+    pub fn longest_row_of_failed_logins(&self) -> u32 {
+        self.access.accounts(|accounts| accounts.longest_row())
     }
 
     /// Whether the account of this name is locked out now.
@@ -281,6 +300,7 @@ impl Bmc {
         Counters {
             connections: count.connections.load(Ordering::Relaxed),
             requests: count.requests.load(Ordering::Relaxed),
+            changes: count.changes.load(Ordering::Relaxed),
             bytes: count.bytes.load(Ordering::Relaxed),
             logins: access.logins,
             failed_logins: access.failed_logins,
@@ -303,6 +323,7 @@ impl Bmc {
     }
 
     pub(crate) fn record(&self, method: &Method, uri: &http::Uri, headers: &HeaderMap) {
+        self.counting.changes.fetch_add(u64::from(!method.is_safe()), Ordering::Relaxed);
         if !self.logging.load(Ordering::Acquire) {
             return;
         }

@@ -37,20 +37,26 @@ impl Holder {
 /// How far an account is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Either password may be in force.
+    /// The new password is kept; the one before it is in force.
     Prepared,
+    /// The BMC was, or is just being, given the new one: either may be in force.
+    Given,
     /// The new password logged in; its holder may not know it yet.
     Proven,
     /// Its holder uses it.
     InUse,
+    /// The BMC was, or is just being, given its declared password back: either may be in force.
+    Returned,
 }
 
 impl Phase {
     fn as_str(self) -> &'static str {
         match self {
             Self::Prepared => "prepared",
+            Self::Given => "given",
             Self::Proven => "proven",
             Self::InUse => "in-use",
+            Self::Returned => "returned",
         }
     }
 }
@@ -95,8 +101,10 @@ impl Store {
         };
         let phase = match row.text("phase")?.as_str() {
             "prepared" => Phase::Prepared,
+            "given" => Phase::Given,
             "proven" => Phase::Proven,
             "in-use" => Phase::InUse,
+            "returned" => Phase::Returned,
             other => return Err(corrupt("phase", other)),
         };
         let place = place(machine, holder);
@@ -149,6 +157,25 @@ impl Store {
             .await?;
         }
         write.event("machine.credentials-prepared", &subject(machine), CELL, data).await?;
+        write.commit().await
+    }
+
+    /// The BMC is about to be given a password: from now on either may be in force.
+    pub async fn note_bmc_account_given(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        holder: Holder,
+        phase: Phase,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        sqlx::query("UPDATE bmc_accounts SET phase = $1 WHERE machine = $2 AND holder = $3")
+            .bind(phase.as_str())
+            .bind(machine.as_str())
+            .bind(holder.as_str())
+            .execute(write.connection())
+            .await?;
         write.commit().await
     }
 

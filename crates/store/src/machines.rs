@@ -56,7 +56,7 @@ pub struct InventoryMark {
 }
 
 const COLUMNS: &str = "m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
-    (SELECT COUNT(*) FROM bmc_accounts b WHERE b.machine = m.name AND b.phase <> 'in-use') AS rotating, \
+    (SELECT COUNT(*) FROM bmc_accounts b WHERE b.machine = m.name AND b.phase NOT IN ('in-use', 'returned')) AS rotating, \
     i.digest AS inventory_digest, i.at AS inventory_at";
 
 const FROM: &str = "FROM machines m LEFT JOIN inventories i ON i.machine = m.name";

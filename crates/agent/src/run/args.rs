@@ -1,5 +1,6 @@
 //! The command `run`.
 
+use super::ready::AgentArgs;
 use super::{DeviceRoot, Options, ScrubMode, api_server, run};
 use crate::Error;
 use crate::cell::StateDir;
@@ -26,15 +27,8 @@ pub struct RunArgs {
     /// A kubeconfig for the API server; without it the agent is a pod of the cluster
     #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
     kubeconfig: Option<PathBuf>,
-    /// The kubelet's directory
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/kubelet",
-        env = "BAILIWICK_KUBELET_DIR",
-        hide_env_values = true
-    )]
-    kubelet_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentArgs,
     /// Where CDI specifications of claims are written, and the container runtime reads them
     #[arg(
         long,
@@ -53,9 +47,6 @@ pub struct RunArgs {
         hide_env_values = true
     )]
     static_cdi_dir: PathBuf,
-    /// Tells two agents of one host apart, as during an update: a short name
-    #[arg(long, value_name = "NAME", default_value = "gpu", env = "BAILIWICK_INSTANCE", hide_env_values = true, value_parser = instance)]
-    instance: String,
     /// The driver's library, where it is neither the host's nor a driver container's
     #[arg(long, value_name = "PATH", env = "BAILIWICK_NVML", hide_env_values = true)]
     nvml: Option<PathBuf>,
@@ -126,10 +117,10 @@ impl RunArgs {
             Err(_) => self.dev_root.clone(),
         };
         Options {
-            kubelet_dir: self.kubelet_dir.clone(),
+            kubelet_dir: self.agent.kubelet_dir.clone(),
             cdi_dir: self.cdi_dir.clone(),
             static_cdi_dir: self.static_cdi_dir.clone(),
-            instance: self.instance.clone(),
+            instance: self.agent.instance.clone(),
             nvml: self.nvml.clone(),
             host_root: self.host_root.clone(),
             devices: DeviceRoot { runtime: self.dev_root.clone(), own },
@@ -137,18 +128,6 @@ impl RunArgs {
             scrub: self.scrub,
             nvidia_smi: self.nvidia_smi.clone(),
         }
-    }
-}
-
-/// It stands in names of sockets, before an `@` and within 107 bytes.
-fn instance(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty()
-        && text.len() <= 36
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("at most 36 lower-case letters, digits and dashes".to_owned())
     }
 }
 

@@ -11,11 +11,13 @@ mod known;
 mod kubernetes;
 mod legacy;
 mod parts;
+mod ready;
 mod scrub;
 mod watching;
 
 pub use access::DeviceRoot;
 pub use args::RunArgs;
+pub use ready::ReadyArgs;
 pub use scrub::ScrubMode;
 
 use crate::Error;
@@ -29,6 +31,7 @@ use gpu::{HostRoot, Watch};
 use jiff::Timestamp;
 use known::{Known, Seen};
 use parts::Parter;
+use ready::Mark;
 use scrub::Scrubber;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -177,8 +180,10 @@ async fn work(
     let health = watch::Sender::new(Vec::new());
     let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
     let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
-    let mut work = Work { options, known, preparer, plugin, health, host };
+    let mark = Mark::of(options);
+    let mut work = Work { options, known, preparer, plugin, health, host, mark };
     work.until(stop).await;
+    drop(work.mark);
     work.plugin.stop().await;
     Ok(())
 }
@@ -190,6 +195,7 @@ struct Work<'a> {
     plugin: Plugin,
     health: watch::Sender<Vec<dra::plugin::Health>>,
     host: &'a watch::Sender<Host>,
+    mark: Mark,
 }
 
 impl Work<'_> {
@@ -265,6 +271,9 @@ impl Work<'_> {
             }
             RegistrationState::Registered(_) | RegistrationState::Closed | RegistrationState::Waiting => None,
         };
+        if let Err(error) = self.mark.set(registered.is_some()) {
+            tracing::warn!(%error, "whether the plugin is registered cannot be told to whoever asks from outside");
+        }
         let prepared = self.prepared(&mut problems).await;
         problems.extend(legacy::found(&self.options.host_root, &self.options.kubelet_dir));
         let scrubs = self.preparer.scrubs().await.unwrap_or_else(|refusal| {

@@ -9,7 +9,7 @@ use super::access::DeviceRoot;
 use super::driver::Driver;
 use super::known::Sight;
 use domain::probe::Placement;
-use dra::plugin::{Made, Parts, Placed};
+use dra::plugin::{Begin, Made, NotMade, Partition, Parts, Placed};
 use futures_util::future::BoxFuture;
 use gpu::{Part, PartError, Parting, Tips};
 use std::time::Duration;
@@ -34,14 +34,15 @@ impl Parts for Parter {
     fn make<'a>(
         &'a self,
         gpu: &'a str,
-        part: Placed,
+        part: &'a Partition,
         held: &'a [Placed],
-    ) -> BoxFuture<'a, Result<Made, String>> {
-        let (gpu, held) = (gpu.to_owned(), held.to_owned());
+        begin: Begin,
+    ) -> BoxFuture<'a, Result<Made, NotMade>> {
+        let (gpu, part, held) = (gpu.to_owned(), part.clone(), held.to_owned());
         Box::pin(async move {
-            let made = self.blocking(move |this| this.make_now(&gpu, part, &held)).await;
+            let made = self.blocking(move |this| Ok(this.make_now(&gpu, &part, &held, begin))).await;
             self.tips.changed();
-            made
+            made?
         })
     }
 }
@@ -57,12 +58,12 @@ impl Parter {
         Self { driver, devices, sight: watch::channel(None).1, tips: Tips::default() }
     }
 
-    /// Destroys the instance at a place, if there is one, once no process is left on it.
-    pub(super) async fn destroy(&self, gpu: &str, place: Placed) -> Result<(), String> {
+    /// Destroys the instance of a part, if there is one, once no process is left on it.
+    pub(super) async fn destroy(&self, gpu: &str, part: &Partition) -> Result<(), String> {
         let deadline = Instant::now() + LEAVING;
         let destroyed = loop {
-            let owned = gpu.to_owned();
-            match self.blocking(move |this| Ok(destroy_now(&this.driver.open()?, &owned, place))).await? {
+            let (gpu, part) = (gpu.to_owned(), part.clone());
+            match self.blocking(move |this| Ok(destroy_now(&this.driver.open()?, &gpu, &part))).await? {
                 Err(PartError::InUse) if Instant::now() < deadline => sleep(PAUSE).await,
                 outcome => break outcome,
             }
@@ -70,13 +71,8 @@ impl Parter {
         self.tips.changed();
         let was_there = destroyed.map_err(|error| error.to_string())?;
         // The record of it.
-        tracing::info!(
-            gpu,
-            profile = place.profile,
-            start = place.start,
-            was_there,
-            "scrubbed a part of a GPU"
-        );
+        let Placed { profile, start, .. } = part.placed;
+        tracing::info!(gpu, profile, start, was_there, "scrubbed a part of a GPU");
         Ok(())
     }
 
@@ -94,14 +90,15 @@ impl Parter {
         destroyed.map_err(|error| error.to_string())
     }
 
-    fn make_now(&self, gpu: &str, part: Placed, held: &[Placed]) -> Result<Made, String> {
+    fn make_now(&self, gpu: &str, part: &Partition, held: &[Placed], begin: Begin) -> Result<Made, NotMade> {
         let nvml = self.driver.open()?;
-        let made = find_or_make(&nvml, gpu, part, held)?;
+        let made = find_or_make(&nvml, gpu, part, held, begin)?;
         let probe = self.driver.probe_by(&nvml)?;
         let gpu = probe.gpu(gpu).ok_or_else(|| format!("the driver does not show {gpu}"))?;
         let mut instances = gpu.mig.iter().flat_map(|mig| &mig.instances);
         let instance = instances.find(|instance| instance.uuid.as_ref() == Some(&made));
-        let instance = instance.ok_or("the driver does not show the MIG instance that it made")?;
+        let instance =
+            instance.ok_or_else(|| "the driver does not show the MIG instance that it made".to_owned())?;
         let caps = [instance.gpu_instance_minor, instance.compute_instance_minor];
         self.devices.make_caps(self.driver.root.caps_major(), caps.into_iter().flatten())?;
         let described = self.sight.borrow().as_ref().map(|sight| sight.described.clone());
@@ -118,20 +115,32 @@ impl Parter {
     }
 }
 
-/// UUID of the instance of a part: the one that is there, or a new one. Instances in its way that nobody holds are what somebody left
-/// who was killed, or an operator made; they go if nothing runs on them.
-fn find_or_make(parting: &dyn Parting, gpu: &str, wanted: Placed, held: &[Placed]) -> Result<String, String> {
-    let told = |error: PartError| error.to_string();
-    let parts = parting.parts(gpu).map_err(told)?;
-    if let Some(uuid) = parts.iter().filter(|part| placed(part) == wanted).find_map(|part| part.uuid.clone())
-    {
-        return Ok(uuid);
+/// UUID of the instance of a part: the one that was made, or a new one. One at its very place that was not made here may be meant to be
+/// used, and by whom nobody knows; others in its way that nobody holds are what somebody left who was killed, or an operator made: they go
+/// if nothing runs on them.
+fn find_or_make(
+    parting: &dyn Parting,
+    gpu: &str,
+    part: &Partition,
+    held: &[Placed],
+    begin: Begin,
+) -> Result<String, NotMade> {
+    let told = |error: PartError| NotMade::Failed(error.to_string());
+    let (wanted, parts) = (part.placed, parting.parts(gpu).map_err(told)?);
+    if let Some(there) = parts.iter().find(|part| placed(part) == wanted) {
+        match &there.uuid {
+            found if !part.made(found.as_deref()) => return Err(NotMade::Foreign(named(there))),
+            Some(uuid) => return Ok(uuid.clone()),
+            // Half made, or half destroyed: in the way as any other.
+            None => {}
+        }
     }
     let (in_the_way, others): (Vec<_>, Vec<_>) =
         parts.into_iter().partition(|part| placed(part).overlaps(wanted));
     for part in &in_the_way {
         remove(parting, gpu, part, wanted, held)?;
     }
+    begin()?;
     let make = || parting.make(gpu, wanted.profile, Placement { start: wanted.start, size: wanted.size });
     let made = match make() {
         // Elsewhere on the GPU may be leftovers that have taken what memory slices do not show, such as media engines.
@@ -144,7 +153,14 @@ fn find_or_make(parting: &dyn Parting, gpu: &str, wanted: Placed, held: &[Placed
         }
         outcome => outcome,
     };
-    made.map_err(told)?.uuid.ok_or_else(|| "the driver does not tell the UUID of its MIG instance".to_owned())
+    let untold = || NotMade::Failed("the driver does not tell the UUID of its MIG instance".to_owned());
+    made.map_err(told)?.uuid.ok_or_else(untold)
+}
+
+/// An instance, for people.
+fn named(part: &Part) -> String {
+    let Placed { profile, start, .. } = placed(part);
+    format!("MIG instance {} of profile {profile} at slice {start}", part.gpu_instance)
 }
 
 /// Destroys a leftover; says why not where it is none, or is used.
@@ -156,7 +172,7 @@ fn remove(
     held: &[Placed],
 ) -> Result<(), String> {
     let Placed { profile, start, .. } = placed(part);
-    let what = format!("MIG instance {} of profile {profile} at slice {start}", part.gpu_instance);
+    let what = named(part);
     if held.iter().any(|held| *held != wanted && held.overlaps(placed(part))) {
         return Err(format!("{what} is in the way, where another claim holds a part"));
     }
@@ -192,14 +208,15 @@ fn destroy_rest_now(parting: &dyn Parting, gpu: &str, held: &[Placed]) -> Result
     Ok(Rest::Destroyed)
 }
 
-/// Whether there was an instance.
-fn destroy_now(parting: &dyn Parting, gpu: &str, place: Placed) -> Result<bool, PartError> {
+/// Whether there was an instance. One that was not made here stays.
+fn destroy_now(parting: &dyn Parting, gpu: &str, ours: &Partition) -> Result<bool, PartError> {
     let parts = match parting.parts(gpu) {
         // The mode was switched off since, which ends all instances.
         Err(PartError::NotParted) => return Ok(false),
         parts => parts?,
     };
-    let Some(part) = parts.iter().find(|part| placed(part) == place) else { return Ok(false) };
+    let mut at_place = parts.iter().filter(|part| placed(part) == ours.placed);
+    let Some(part) = at_place.find(|part| ours.made(part.uuid.as_deref())) else { return Ok(false) };
     if part.processes > 0 {
         return Err(PartError::InUse);
     }

@@ -46,7 +46,7 @@ impl Scrub for Scrubber {
     fn scrub<'a>(&'a self, device: &'a HeldDevice) -> BoxFuture<'a, Scrubbed> {
         Box::pin(async move {
             let scrubbed = match &device.partition {
-                Some(part) => of_parts(self.parter.destroy(&device.gpu, part.placed).await),
+                Some(part) => of_parts(self.parter.destroy(&device.gpu, part).await),
                 None => self.whole(&device.gpu).await,
             };
             // The record of it on this host.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The name in the manifest, as containerd completes it.
 const IMAGE: &str = "docker.io/library/bailiwick-agent:0.1.0";
@@ -99,6 +99,89 @@ async fn an_update_of_the_daemonset_keeps_slices_and_pods_and_the_new_agent_hand
         stage.delete_pod(name).await;
     }
     assert_eq!(stage.reset().len(), 2);
+}
+
+impl Stage {
+    /// The DaemonSet's pods, oldest first: their names, and whether they are ready and stay.
+    async fn agents(&self) -> Vec<(String, bool)> {
+        let get = [
+            "get",
+            "pods",
+            "--namespace=bailiwick-system",
+            "--sort-by=.metadata.creationTimestamp",
+            "-o",
+            "json",
+        ];
+        let pods: Value = serde_json::from_str(&self.kubectl(&get).await).unwrap();
+        let agent = |pod: &Value| {
+            let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
+            let stays = pod["metadata"]["deletionTimestamp"].is_null();
+            (
+                pod["metadata"]["name"].as_str().unwrap().to_owned(),
+                stays && ready.any(|condition| condition["status"] == "True"),
+            )
+        };
+        pods["items"].as_array().unwrap().iter().map(agent).collect()
+    }
+
+    /// Waits until they are so.
+    async fn until_agents(&self, wanted: impl Fn(&[(String, bool)]) -> bool) -> Vec<(String, bool)> {
+        let start = Instant::now();
+        loop {
+            let agents = self.agents().await;
+            if wanted(&agents) {
+                return agents;
+            }
+            assert!(start.elapsed() < Duration::from_mins(2), "{agents:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Whether the agent of this pod says that the kubelet took its plugin.
+    fn has_registered(&self, pod: &str) -> bool {
+        let below = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let logs = self.node.pod_logs_dir();
+        let of_pod = below(&logs).filter(|of| of.file_name().to_string_lossy().contains(&format!("_{pod}_")));
+        let mut logs = of_pod.flat_map(|of| below(&of.path().join("agent")).collect::<Vec<_>>());
+        logs.any(|log| std::fs::read_to_string(log.path()).unwrap().contains("registered with the kubelet"))
+    }
+
+    /// Waits until the readiness of a pod of the DaemonSet was asked for and denied.
+    async fn until_not_ready(&self, pod: &str) {
+        let events = ["get", "events", "--namespace=bailiwick-system", "-o", "json"];
+        let denied = format!("--field-selector=reason=Unhealthy,involvedObject.name={pod}");
+        let start = Instant::now();
+        while !self.kubectl(&[&events[..], &[&denied]].concat()).await.contains("agent.not-ready") {
+            assert!(start.elapsed() < Duration::from_mins(2), "{:?}\n{}", self.agents().await, self.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_ready_once_its_plugin_is_registered_and_an_update_goes_on_only_then() {
+    let mut stage = Stage::start().await;
+    stage.permit(Duration::from_hours(1));
+    stage.apply_daemonset().await;
+    stage.until_rolled_out().await;
+    let old = stage.until_agents(|agents| matches!(agents, [(_, true)])).await.remove(0).0;
+    assert!(stage.has_registered(&old), "it was ready before");
+
+    // The new agent has no permit, and does not register.
+    stage.permit(Duration::ZERO);
+    stage.kubectl(&["rollout", "restart", AGENT, "--namespace=bailiwick-system"]).await;
+    let new = stage.until_agents(|agents| agents.len() == 2).await[1].0.clone();
+    stage.until_not_ready(&new).await;
+    assert_eq!(stage.agents().await, [(old.clone(), true), (new.clone(), false)]);
+    assert!(!stage.has_registered(&new));
+
+    stage.permit(Duration::from_hours(1));
+    stage.kubectl(&["delete", "pod", &new, "--namespace=bailiwick-system", "--wait=false"]).await;
+    stage.until_rolled_out().await;
+    let last = stage.until_agents(|agents| matches!(agents, [(_, true)])).await.remove(0).0;
+    assert!(last != old && last != new, "{last}");
+    assert!(stage.has_registered(&last));
 }
 
 /// A host's `nvidia-smi`, where Debian's alternatives have it: links from the host's own root directory.

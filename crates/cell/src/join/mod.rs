@@ -8,7 +8,7 @@ pub(crate) mod node;
 pub(crate) mod request;
 mod user_data;
 
-pub(crate) use user_data::{Guest, render};
+pub(crate) use user_data::{Guest, enrols_agent, render};
 
 use domain::Instance;
 use store::{Store, Zeroizing};

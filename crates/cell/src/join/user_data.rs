@@ -42,6 +42,18 @@ pub(crate) fn render(guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Problem
     }
 }
 
+/// Whether a machine that joins so is given the file by which its agent enrols: a template gives it where it says so.
+pub(crate) fn enrols_agent(join: &Join) -> bool {
+    match join {
+        Join::Kubeadm | Join::Rke2 => true,
+        Join::Template { user_data } => {
+            let named = user_data.split("{{").filter_map(|text| text.split_once("}}"));
+            named.map(|(name, _)| word_of(name).0).any(|word| word == ENROLMENT)
+        }
+        Join::ClusterApi => false,
+    }
+}
+
 /// A kubeconfig that holds the bootstrap token and the CA, and nothing else.
 fn bootstrap_kubeconfig(guest: &Guest<'_>) -> Zeroizing<String> {
     Zeroizing::new(yaml(&json!({
@@ -159,10 +171,7 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
             rest = after;
             break;
         };
-        let (word, encoded) = match name.trim().strip_suffix(".base64") {
-            Some(word) => (word, true),
-            None => (name.trim(), false),
-        };
+        let (word, encoded) = word_of(name);
         let Some((_, value)) = values.iter().find(|(known, _)| *known == word) else {
             let message = format!("the user data of BaseCluster/{} names {{{{{word}}}}}", guest.cluster);
             if word == ENROLMENT {
@@ -181,6 +190,14 @@ fn fill(template: &str, guest: &Guest<'_>) -> Result<Zeroizing<String>, Box<Prob
     }
     filled.push_str(rest);
     Ok(filled)
+}
+
+/// What stands between the braces: which value, and whether it is written in base64.
+fn word_of(name: &str) -> (&str, bool) {
+    match name.trim().strip_suffix(".base64") {
+        Some(word) => (word, true),
+        None => (name.trim(), false),
+    }
 }
 
 #[cfg(test)]

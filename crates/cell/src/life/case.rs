@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-use store::{Advance, Guard, MachineRecord, Zeroizing};
+use store::{Advance, Guard, MachineRecord, StoreError, Zeroizing};
 
 /// A machine, what is declared of it, and the right to take its next step.
 pub(crate) struct Case<'a> {
@@ -95,6 +95,16 @@ impl<'a> Case<'a> {
         let Some(Spec::BaseCluster(spec)) = declared.map(|declared| declared.spec) else { return Ok(None) };
         let cluster = self.life.clusters.of(name, &spec).await?;
         Ok(Some((*spec, cluster)))
+    }
+
+    /// The same, where the step cannot do without. An assignment refers to what is declared: where that has gone, both were changed
+    /// since the step began, and the change has put the machine back into the queue.
+    pub(crate) async fn needed_cluster(
+        &self,
+        instance: &Instance,
+    ) -> Result<(BaseClusterSpec, Arc<BaseCluster>), Trouble> {
+        let gone = || StoreError::NotFound { kind: Kind::BaseCluster, name: instance.base_cluster.clone() };
+        self.cluster(instance).await?.ok_or_else(|| Trouble::Store(gone()))
     }
 
     /// The present use; its absence in a state that needs one is a mistake of ours.

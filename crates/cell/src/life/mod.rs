@@ -5,6 +5,7 @@ mod isolate;
 mod leave;
 mod rotate;
 mod serve;
+mod shared;
 mod shelf;
 
 pub(crate) use leave::is_drained;
@@ -83,7 +84,7 @@ impl Life {
             Ok(Outcome::Done) => return Ok(self.idle(&record, now)),
             Ok(Outcome::Wait { problem, pause }) => Trouble::UnderWay(problem, pause),
             Ok(Outcome::Fail(problem)) => Trouble::Lasting(problem),
-            Err(trouble) => trouble,
+            Err(trouble) => self.heed(&record, lease, now, trouble).await,
         };
         let quiet = matches!(trouble, Trouble::UnderWay(..) | Trouble::NoPlace(_));
         let no_place = matches!(trouble, Trouble::NoPlace(_));
@@ -119,13 +120,14 @@ impl Life {
         let guard = lease.guard(record.generation);
         let open = |step| Case::open(self, record, guard, step, goal.clone(), now);
         let stale = self.is_stale(record, now);
+        let in_doubt = self.is_in_doubt(record, step).await?;
         match step {
             // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, given up, drained,
             // or watched.
             Some(step @ (Step::SetAside | Step::WriteOff | Step::Leave | Step::Drain)) => {
                 return Box::pin(take(open(step).await?)).await;
             }
-            Some(step @ Step::Watch) if record.rotating || stale => {
+            Some(step @ Step::Watch) if record.rotating || stale || in_doubt => {
                 let seen = Box::pin(take(open(step).await?)).await?;
                 if seen != Outcome::Done {
                     return Ok(seen);
@@ -143,6 +145,12 @@ impl Life {
         // Nothing else is done at a BMC of which two passwords may be in force.
         if record.rotating && goal != Goal::Lost {
             return open(step.unwrap_or(Step::Watch)).await?.rotate().await;
+        }
+        if in_doubt {
+            let case = open(step.unwrap_or(Step::Watch)).await?;
+            if let Some(outcome) = Box::pin(case.prove_shared()).await? {
+                return Ok(outcome);
+            }
         }
         // What the machine is used for goes before looking at it again, unless something was declared of its BMC: that is held
         // against the machine before anybody acts on it.

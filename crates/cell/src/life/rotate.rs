@@ -50,17 +50,17 @@ impl Case<'_> {
         let of = |holder| accounts.iter().find(|account| account.holder == holder);
         let Some(own) = of(Holder::Cell) else { return here };
         let service = of(Holder::Provisioner);
-        if !self.spec.bmc.rotate && (own.phase == Phase::Prepared || service.is_some_and(is_prepared)) {
+        if !self.spec.bmc.rotate && (is_open(own) || service.is_some_and(is_open)) {
             return self.give_up(own, service).await;
         }
         if let Some(outcome) = self.hold_service(Some(REASON)).await? {
             return Ok(outcome);
         }
-        if own.phase == Phase::Prepared {
+        if is_open(own) {
             self.give_own(own).await?;
             return here;
         }
-        if let Some(service) = service.filter(|account| is_prepared(account)) {
+        if let Some(service) = service.filter(|account| is_open(account)) {
             let old = Credentials::new(own.username.clone(), own.password.as_str());
             self.give(&old, service).await?;
             return here;
@@ -93,18 +93,20 @@ impl Case<'_> {
         let old = Credentials::new(own.username.clone(), declared.as_str());
         let new = Credentials::new(own.username.clone(), own.password.as_str());
         let in_force = match own.phase {
-            Phase::Prepared => settle(&self.reach(&[&own.username]).await?, &old, &new).await?,
+            Phase::Prepared | Phase::Given => {
+                settle(&self.reach(&[&own.username]).await?, &old, &new).await?
+            }
             _ => Which::New,
         };
         let mut forgotten = Vec::new();
-        if service.is_some_and(is_prepared) {
+        if service.is_some_and(is_open) {
             forgotten.push(Holder::Provisioner);
         }
         let password = if in_force == Which::Old { declared } else { own.password.clone() };
         if in_force == Which::Old {
             forgotten.push(Holder::Cell);
         }
-        let account = match service.filter(|account| !is_prepared(account)) {
+        let account = match service.filter(|account| !is_open(account)) {
             Some(_) => self.account().await?,
             None => self.account_of(own.username.clone(), password),
         };
@@ -127,7 +129,8 @@ impl Case<'_> {
         let declared = self.declared_password().await?;
         let ours = Credentials::new(own.username.clone(), own.password.as_str());
         let declared = Credentials::new(own.username.clone(), declared.as_str());
-        self.replace(&ours, &declared).await?;
+        let was_given = own.phase == Phase::Returned;
+        self.replace(&ours, &declared, was_given, self.noted(Holder::Cell, Phase::Returned)).await?;
         for account in accounts.iter().filter(|account| account.holder == Holder::Provisioner) {
             self.remove(&declared, &account.username).await?;
         }
@@ -161,13 +164,30 @@ impl Case<'_> {
         self.life.enroller.reach(&self.spec, &self.site, trust, accounts).await
     }
 
-    /// One password, or account, in place of another. Where the old one is refused, the new one may be in force already.
-    async fn replace(&self, old: &Credentials, new: &Credentials) -> Result<(), Trouble> {
+    /// Before the BMC is given a password it is known that it may have it.
+    async fn noted(&self, holder: Holder, phase: Phase) -> Result<(), Stopped> {
+        let noted = self.life.store.note_bmc_account_given(self.machine(), self.guard, holder, phase);
+        noted.await.map_err(|error| Stopped::Store(error.into()))
+    }
+
+    /// One password, or account, in place of another. Where the BMC may have been given the new one, that is tried first: each
+    /// wrong guess is a failed login, and a crash must not add up to a lock-out.
+    async fn replace(
+        &self,
+        old: &Credentials,
+        new: &Credentials,
+        was_given: bool,
+        noted: impl Future<Output = Result<(), Stopped>>,
+    ) -> Result<(), Trouble> {
         let reach = self.reach(&[&old.username, &new.username]).await?;
-        match Box::pin(rotation(&reach, old, new).rotate()).await {
+        if was_given && settle(&reach, old, new).await? == Which::New {
+            return Ok(());
+        }
+        match Box::pin(rotation(&reach, old, new).rotate_noting(noted)).await {
             Ok(_) => return Ok(()),
-            Err(RotationError::OldRefused) => {}
-            Err(error) => return Err(Trouble::from(error.problem())),
+            Err(Stopped::Rotation(RotationError::OldRefused)) => {}
+            Err(Stopped::Rotation(error)) => return Err(Trouble::from(error.problem())),
+            Err(Stopped::Store(trouble)) => return Err(trouble),
         }
         if settle(&reach, old, new).await? == Which::New {
             return Ok(());
@@ -192,7 +212,8 @@ impl Case<'_> {
     /// The BMC is given one password; a login proves it.
     async fn give(&self, old: &Credentials, account: &BmcAccount) -> Result<(), Trouble> {
         let new = Credentials::new(account.username.clone(), account.password.as_str());
-        self.replace(old, &new).await?;
+        let noted = self.noted(account.holder, Phase::Given);
+        self.replace(old, &new, account.phase == Phase::Given, noted).await?;
         let data = json!({ "holder": account.holder, "username": account.username });
         let store = &self.life.store;
         Ok(store.prove_bmc_account(self.machine(), self.guard, account.holder, &data).await?)
@@ -202,7 +223,7 @@ impl Case<'_> {
     pub(crate) async fn account(&self) -> Result<Account, Trouble> {
         let accounts = self.life.store.bmc_accounts(self.machine()).await?;
         let own = accounts.into_iter().find(|account| account.holder == Holder::Provisioner);
-        let own = own.filter(|account| account.phase != Phase::Prepared);
+        let own = own.filter(|account| !is_open(account));
         let (username, password) = if let Some(account) = own {
             (account.username, account.password)
         } else {
@@ -216,6 +237,19 @@ impl Case<'_> {
         let subject = Zeroizing::new(format!("{username}\n{}", password.as_str()));
         let credentials = hex::encode(&self.life.store.derive("credentials", &subject)[..8]);
         Account { username, password, credentials }
+    }
+}
+
+/// Why a password was not replaced.
+enum Stopped {
+    Rotation(RotationError),
+    /// Nothing could be recorded.
+    Store(Trouble),
+}
+
+impl From<RotationError> for Stopped {
+    fn from(error: RotationError) -> Self {
+        Self::Rotation(error)
     }
 }
 
@@ -236,8 +270,9 @@ async fn settle(reach: &Reach, old: &Credentials, new: &Credentials) -> Result<W
     }
 }
 
-fn is_prepared(account: &BmcAccount) -> bool {
-    account.phase == Phase::Prepared
+/// Whether it is not known yet that the new password is in force.
+fn is_open(account: &BmcAccount) -> bool {
+    matches!(account.phase, Phase::Prepared | Phase::Given)
 }
 
 fn names(accounts: &[BmcAccount]) -> Vec<&String> {
@@ -257,8 +292,9 @@ impl Enroller {
     pub(crate) async fn login(&self, machine: &domain::Name, spec: &MachineSpec) -> Result<Login, Trouble> {
         let accounts = self.store.bmc_accounts(machine).await?;
         if let Some(account) = accounts.into_iter().find(|account| account.holder == Holder::Cell) {
-            let (password, own) = match (account.phase, account.previous) {
-                (Phase::Prepared, Some(previous)) => (previous, false),
+            let is_open = is_open(&account);
+            let (password, own) = match account.previous {
+                Some(previous) if is_open => (previous, false),
                 _ => (account.password, true),
             };
             return Ok(Login { username: account.username, password, own });

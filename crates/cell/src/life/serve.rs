@@ -1,6 +1,7 @@
 //! From available to in service: the instance, the image, the token, the certificate, the node.
 
 use super::case::Case;
+use crate::agents::Inviter;
 use crate::base_cluster::{BaseCluster, is_decided};
 use crate::error::coded;
 use crate::join::{self, Token, node, request};
@@ -61,10 +62,7 @@ impl Case<'_> {
     pub(crate) async fn deploy(&self) -> Result<Outcome, Trouble> {
         let instance = self.instance()?;
         let name = &instance.base_cluster;
-        let Some((spec, cluster)) = self.cluster(instance).await? else {
-            let message = format!("BaseCluster/{name} is not declared any more");
-            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
-        };
+        let (spec, cluster) = self.needed_cluster(instance).await?;
         cluster.prepare(&spec).await?;
         let token = Token::of(&self.life.store, instance);
         if instance.token_made.is_none() {
@@ -77,7 +75,7 @@ impl Case<'_> {
         let until = self.token_until(instance, &spec);
         if instance.approved.is_none() {
             cluster.refuse_wrong_clock(&self.life.store).await?;
-            self.keep_token(instance, &cluster, &token, until).await?;
+            self.keep_token(instance, &spec, &cluster, &token, until).await?;
         }
         if let Some(outcome) = self.run_image(instance, &spec, &cluster, &token).await? {
             return Ok(outcome);
@@ -107,20 +105,27 @@ impl Case<'_> {
     async fn keep_token(
         &self,
         instance: &Instance,
+        spec: &BaseClusterSpec,
         cluster: &BaseCluster,
         token: &Token,
         until: Timestamp,
     ) -> Result<(), Trouble> {
-        let kept = Kept { token: instance.id, until, agent: self.life.inviter.is_some() };
+        let inviter = self.inviter(spec);
+        let kept = Kept { token: instance.id, until, agent: inviter.is_some() };
         if until <= self.now || Kept::of(self.record) == Some(kept) {
             return Ok(());
         }
         cluster.ensure_token(self.machine(), token, until).await?;
-        if let Some(inviter) = &self.life.inviter {
+        if let Some(inviter) = inviter {
             inviter.invite(&self.life.store, self.machine(), self.guard, instance).await?;
         }
         let work = serde_json::to_value(kept).ok();
         Ok(self.life.store.remember(self.machine(), self.guard, work.as_ref()).await?)
+    }
+
+    /// Who lets the machine's agent in, where it is given what it enrols with: no token is made that nobody gets.
+    fn inviter(&self, spec: &BaseClusterSpec) -> Option<&Inviter> {
+        self.life.inviter.as_ref().filter(|_| join::enrols_agent(&spec.join))
     }
 
     /// `None` once the image runs.
@@ -132,7 +137,7 @@ impl Case<'_> {
         token: &Token,
     ) -> Result<Option<Outcome>, Trouble> {
         let provisioner = self.service()?;
-        let enrolment = self.life.inviter.as_ref().map(|inviter| inviter.file(&self.life.store, instance));
+        let enrolment = self.inviter(spec).map(|inviter| inviter.file(&self.life.store, instance));
         let guest = join::Guest {
             machine: self.machine(),
             cluster: &instance.base_cluster,
@@ -397,10 +402,7 @@ impl Case<'_> {
         &self,
         instance: &Instance,
     ) -> Result<(std::sync::Arc<BaseCluster>, Option<Node>), Trouble> {
-        let Some((_, cluster)) = self.cluster(instance).await? else {
-            let message = format!("BaseCluster/{} is not declared any more", instance.base_cluster);
-            return Err(Trouble::Lasting(coded("basecluster.gone", message)));
-        };
+        let (_, cluster) = self.needed_cluster(instance).await?;
         let found = cluster.node(self.machine()).await?;
         Ok((cluster, found))
     }

@@ -148,7 +148,15 @@ impl Case<'_> {
     pub(crate) async fn retire(&self) -> Result<Outcome, Trouble> {
         if let Some(provisioner) = self.provisioner() {
             let account = self.account().await?;
-            if let Err(outcome) = self.go_on(provisioner.remove(&self.subject(&account)).await?).await? {
+            let subject = self.subject(&account);
+            // One that is held because the BMC refuses its account cannot do anything there, and has nothing left to do.
+            let is_held = self.shares_account().await? && self.life.has_failed(self.record).await?;
+            let gone = if is_held {
+                provisioner.forget(&subject).await?
+            } else {
+                provisioner.remove(&subject).await?
+            };
+            if let Err(outcome) = self.go_on(gone).await? {
                 return Ok(outcome);
             }
         }

@@ -38,6 +38,10 @@ pub(crate) struct Ironic {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Erasing {
+    /// Tells what is asked for on its behalf from what was asked for before, also of the same use: what a machine was set aside
+    /// from, and comes back to, is erased anew.
+    #[serde(default = "Uuid::new_v4")]
+    id: Uuid,
     /// What was seen since before the release.
     watch: Watch,
     phase: Phase,
@@ -136,8 +140,8 @@ impl Ironic {
         use_of: Use<'_>,
         work: &mut Option<Value>,
     ) -> Result<Progress<Vec<Item>>, Trouble> {
-        let mut erasing: Erasing =
-            work.take().and_then(|work| serde_json::from_value(work).ok()).unwrap_or_default();
+        let begun = work.take().and_then(|work| serde_json::from_value(work).ok());
+        let mut erasing = begun.unwrap_or_else(|| Erasing { id: Uuid::new_v4(), ..Erasing::default() });
         let outcome = self.erase_on(subject, use_of, &mut erasing).await;
         *work = serde_json::to_value(&erasing).ok();
         outcome
@@ -187,7 +191,7 @@ impl Ironic {
                 }
             }
             Phase::Clean => {
-                let request = Uuid::new_v5(&use_of.id, format!("clean {}", erasing.tries).as_bytes());
+                let request = Uuid::new_v5(&erasing.id, format!("clean {}", erasing.tries).as_bytes());
                 let wish = Wish::Cleaned { request, steps: erasing.steps.clone() };
                 match self.watched(subject, wish, OFF, watch).await? {
                     Progress::Reached(Some(node)) => {

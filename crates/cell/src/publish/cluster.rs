@@ -116,7 +116,9 @@ impl Cluster {
         // Whatever becomes of publishing, nobody keeps a device whose gate has closed.
         match claims::read(&clients.own).await {
             Ok(claims) => {
-                self.evictions.evict(&clients.once, claims::holders(&claims), world, &mut written).await;
+                let is_class = |class: &str| world.classes.keys().any(|ours| ours.as_str() == class);
+                let holders = claims::holders(&claims, is_class);
+                self.evictions.evict(&clients.once, holders, world, &mut written).await;
                 self.untold.append(&mut written.evicted);
                 written.allocations = claims::allocations(&claims);
             }

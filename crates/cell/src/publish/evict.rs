@@ -3,19 +3,24 @@
 //! Kubernetes evicts by itself whoever named a claim in its spec when its device gets a taint of effect NoExecute. It leaves who got its
 //! device by extended resource (`k8s.io/kubernetes` v1.36.3, devicetainteviction, `podEvictionTime`), and whoever holds a device that
 //! is not published any more: those are the cell's to evict, by the API that asks disruption budgets.
+//!
+//! The same holds of a device of NVIDIA's driver that a class of ours gave out: its list of GPUs is the gate. Who got one by another
+//! class got it from others, and stays unless a taint evicts it.
 
 use super::Written;
 use super::claims::Holder;
 use super::cluster::refused;
+use super::nodes;
 use crate::error::coded;
 use crate::gpus::Closed;
 use crate::world::World;
 use domain::Name;
+use domain::base_cluster::GpuDriver;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, Preconditions};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Until a pod that could not be evicted is tried again.
@@ -35,7 +40,7 @@ impl Evictions {
         written: &mut Written,
     ) {
         self.0.retain(|uid| holders.iter().any(|holder| holder.uid == *uid));
-        for holder in holders {
+        for holder in known(client, holders, world, written).await {
             let Some(closed) = must_go(&holder, world) else { continue };
             if self.0.contains(&holder.uid) {
                 continue;
@@ -62,11 +67,38 @@ impl Evictions {
 /// Why a pod must go, where nobody else sees to it.
 fn must_go(holder: &Holder, world: &World) -> Option<Closed> {
     let machine = Name::new(holder.pool.clone()).ok()?;
-    let closed = world.reconciled().closed(&machine, &holder.device)?;
+    let (closed, bears_taint) = match holder.driver {
+        GpuDriver::Bailiwick => (world.reconciled().closed(&machine, &holder.device)?, true),
+        // Rules name whole GPUs.
+        GpuDriver::Nvidia => {
+            let (minor, is_whole) = dra::nvidia_device(&holder.device)?;
+            (world.reconciled().closed_at(&machine, minor)?, is_whole)
+        }
+    };
     match closed {
-        Closed::Unfit(_) => holder.by_extended_resource.then_some(closed),
+        Closed::Unfit(_) => (holder.by_extended_resource || !bears_taint).then_some(closed),
         Closed::Contradicted(_) => Some(closed),
     }
+}
+
+/// Those whose pools are what the cell takes them for. A pool of NVIDIA's driver is what a Node of that name says.
+async fn known(client: &Client, holders: Vec<Holder>, world: &World, written: &mut Written) -> Vec<Holder> {
+    if holders.iter().all(|holder| holder.driver == GpuDriver::Bailiwick) {
+        return holders;
+    }
+    let uuids = nodes::system_uuids(client).await.unwrap_or_else(|problem| {
+        written.left_out.push(problem);
+        BTreeMap::new()
+    });
+    let is_known = |holder: &Holder| {
+        holder.driver == GpuDriver::Bailiwick
+            || Name::new(holder.pool.clone()).is_ok_and(|name| {
+                let machine = world.machines.get(&name);
+                machine.is_some_and(|machine| world.gpu_driver_of(machine) == GpuDriver::Nvidia)
+                    && nodes::node_of(&name, world, &uuids).is_ok()
+            })
+    };
+    holders.into_iter().filter(is_known).collect()
 }
 
 /// Asks for this very pod: another of its name has another UID.

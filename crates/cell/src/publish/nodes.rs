@@ -34,7 +34,11 @@ pub(super) fn may_have_slices(
 }
 
 /// Whether the machine has a Node of its name which says the UUID that its BMC says.
-fn node_of(machine: &Name, world: &World, nodes: &BTreeMap<String, String>) -> Result<(), Problem> {
+pub(super) fn node_of(
+    machine: &Name,
+    world: &World,
+    nodes: &BTreeMap<String, String>,
+) -> Result<(), Problem> {
     let known = world.machines.get(machine).and_then(|known| known.record.uuid.as_ref());
     let at = format!("Machine/{machine}");
     match (nodes.get(machine.as_str()), known) {

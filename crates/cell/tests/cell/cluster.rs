@@ -370,6 +370,9 @@ async fn slices_follow_the_registration_of_the_nodes_plugin_within_two_seconds()
     base.rig.client.wait_until_published().await;
     agent.register(false);
     let gone = base.slices(false).await;
+    // Also when the cell publishes something else meanwhile.
+    base.nudge("while-away").await;
+    assert_eq!(kubectl(&base.plane, &["get", "resourceslices", "-o", "name"]).await, "");
     agent.register(true);
     let back = base.slices(true).await;
     // As a kubelet that is started again: it wipes, and registers the plugin anew.

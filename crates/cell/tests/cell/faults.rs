@@ -108,8 +108,8 @@ async fn a_clean_or_an_undeploy_that_fails_is_told_and_made_again_until_it_does_
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_hides_keeps_its_machine_until_it_shows_itself_and_is_erased() {
+/// A machine in service whose disks can be hidden from the agent: all that there are, and those that it sees.
+pub(crate) async fn in_service_with_disks() -> (Line, String, Vec<String>, Arc<Mutex<Vec<String>>>) {
     let shown = Arc::new(Mutex::new(Vec::new()));
     let disks = Arc::clone(&shown);
     let inventory = move |_: &NodeFacts<'_>| {
@@ -119,13 +119,18 @@ async fn a_disk_that_hides_keeps_its_machine_until_it_shows_itself_and_is_erased
     };
     let line = Line::with(1, |ironic| ironic.inventory(inventory), |_| {}).await;
     let name = line.names().remove(0);
-    let tree = line.site.bmc(&name).unwrap();
-    let drives = drives_of(tree);
+    let drives = drives_of(line.site.bmc(&name).unwrap());
     assert!(drives.len() > 1, "{drives:?}");
     shown.lock().unwrap().clone_from(&drives);
     line.declare().await;
     line.arrive("available").await;
     line.assign(serve(), "in-service").await;
+    (line, name, drives, shown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hides_keeps_its_machine_until_it_shows_itself_and_is_erased() {
+    let (line, name, drives, shown) = in_service_with_disks().await;
     shown.lock().unwrap().truncate(1);
     line.unassign().await;
     let why = line.waits_for(&name, "erasure.disk-not-erased").await;

@@ -122,9 +122,8 @@ async fn a_machine_without_a_profile_waits_inspected_and_goes_on_once_one_that_f
     line.arrive("in-service").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_with_too_old_firmware_waits_inspected_and_goes_on_once_its_profile_fits() {
-    let line = Line::start(1).await;
+/// Profiles that want another firmware of BMCs than there is.
+fn strict() -> Vec<Value> {
     let mut strict = profiles();
     for profile in &mut strict {
         for component in profile["spec"]["components"].as_array_mut().unwrap() {
@@ -133,7 +132,32 @@ async fn a_machine_with_too_old_firmware_waits_inspected_and_goes_on_once_its_pr
             }
         }
     }
-    line.apply([world(), strict, line.machines(&json!({})), vec![pool()]].concat(), None).await;
+    strict
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_available_and_not_as_a_tightened_profile_wants_waits_there_and_one_in_service_stays()
+ {
+    let line = Line::start(2).await;
+    line.apply([world(), profiles(), line.machines(&json!({})), vec![pool()]].concat(), None).await;
+    line.arrive("available").await;
+    let [used, idle] = line.names().try_into().unwrap();
+    line.want(&used, json!({ "baseCluster": "pool" })).await;
+    line.until(&used, |machine| machine["state"] == "in-service").await;
+    line.client.apply(strict(), &[]).await;
+    line.want(&idle, json!({ "baseCluster": "pool" })).await;
+    let why = line.waits_for(&idle, "firmware.not-compliant").await;
+    assert_eq!(why["state"], "available");
+    let machine = line.client.get(&format!("/api/v1/machines/{used}")).await;
+    assert_eq!(machine["state"], "in-service");
+    line.client.apply(profiles(), &[]).await;
+    line.arrive("in-service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_too_old_firmware_waits_inspected_and_goes_on_once_its_profile_fits() {
+    let line = Line::start(1).await;
+    line.apply([world(), strict(), line.machines(&json!({})), vec![pool()]].concat(), None).await;
     let name = line.names().remove(0);
     let why = line.waits_for(&name, "firmware.not-compliant").await;
     assert_eq!(why["state"], "inspected");

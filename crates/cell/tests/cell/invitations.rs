@@ -129,6 +129,26 @@ async fn a_machine_that_is_set_aside_while_it_is_provisioned_lets_no_agent_in() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_does_not_name_the_enrolment_has_no_token_made_for_it() {
+    let rack = Rack::start().await;
+    for (user_data, tokens) in [("{{token}}", 0), ("{{token}} {{ agentEnrolment.base64 }}", 1)] {
+        let mut pool = pool();
+        pool["spec"]["join"] = json!({ "template": { "userData": user_data } });
+        rack.line.client.apply(vec![pool], &[]).await;
+        let deployed = rack.deployed.lock().unwrap().len();
+        rack.line.want(&rack.machine, json!({ "baseCluster": "pool" })).await;
+        rack.line.until(&rack.machine, |_| rack.deployed.lock().unwrap().len() > deployed).await;
+        let history = rack.line.history(&rack.machine).await;
+        assert_eq!(
+            history.iter().filter(|kind| *kind == "agent.token-created").count(),
+            tokens,
+            "{history:?}"
+        );
+        rack.line.release().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_names_the_enrolment_waits_for_a_cell_that_knows_its_address() {
     let line = Line::start(1).await;
     line.declare().await;

@@ -19,5 +19,6 @@ mod pods;
 mod publishing;
 mod quarantine;
 mod rotation;
+mod shared;
 mod support;
 mod time;

@@ -105,10 +105,24 @@ impl Real {
 
     /// A kubelet of this name, on a machine with this UUID, with what a machine was given.
     pub(crate) async fn boot(&self, name: &str, uuid: &str, user_data: &Value) -> Node {
-        let (kubeconfig, configuration) = (text(user_data, "kubeconfig"), text(user_data, "kubelet"));
-        let options = NodeOptions::new(name, &kubeconfig, &configuration).system_uuid(uuid);
-        options.start(&self.plane).await.unwrap()
+        options(name, uuid, user_data).start(&self.plane).await.unwrap()
     }
+
+    /// The machine is set aside for this, its node keeps the taint, and the cell gives it no label.
+    async fn is_set_aside(&self, name: &str, code: &str) {
+        self.line.until(name, |machine| machine["state"] == "quarantined").await;
+        let shown = kubectl(&self.plane, &["get", "node", name, "-o", "json"]).await;
+        assert!(shown.contains("bailiwick.dev/unverified"), "{shown}");
+        assert!(!shown.contains("node-restriction.kubernetes.io/"), "{shown}");
+        let assignment = self.line.client.get(&format!("/api/v1/declarations/Assignment/{name}")).await;
+        let reason = assignment["spec"]["quarantine"]["reason"].as_str().unwrap();
+        assert!(reason.contains(code), "{assignment}");
+    }
+}
+
+fn options(name: &str, uuid: &str, user_data: &Value) -> NodeOptions {
+    let (kubeconfig, configuration) = (text(user_data, "kubeconfig"), text(user_data, "kubelet"));
+    NodeOptions::new(name, &kubeconfig, &configuration).system_uuid(uuid)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,15 +170,36 @@ async fn a_node_on_another_machine_is_quarantined_and_never_loses_its_taint() {
     let name = real.line.names()[0].clone();
     let user_data = real.deploy(&name).await;
     let _node = real.boot(&name, "11111111-2222-3333-4444-555555555555", &user_data).await;
-    real.line.until(&name, |machine| machine["state"] == "quarantined").await;
-    let shown = kubectl(&real.plane, &["get", "node", &name, "-o", "json"]).await;
-    assert!(shown.contains("bailiwick.dev/unverified"), "{shown}");
-    assert!(!shown.contains("node-restriction.kubernetes.io/"), "{shown}");
-    let assignment = real.line.client.get(&format!("/api/v1/declarations/Assignment/{name}")).await;
-    assert!(
-        assignment["spec"]["quarantine"]["reason"].as_str().unwrap().contains("node.other-machine"),
-        "{assignment}"
-    );
+    real.is_set_aside(&name, "node.other-machine").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_claims_another_jurisdiction_is_set_aside_and_does_not_start_with_a_restricted_label()
+{
+    let mut real = Real::start(1).await;
+    let name = real.line.names()[0].clone();
+    let uuid = real.line.site.machines()[0].uuid.clone();
+    let user_data = real.deploy(&name).await;
+    let claims = |label: &str| options(&name, &uuid, &user_data).argument(&format!("--node-labels={label}"));
+
+    // The labels that the cell gives to verified nodes are no kubelet's to set: it ends before it asks for anything.
+    let ended = |said: &str| said.contains("labels specified with --node-labels");
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
+    match claims("node-restriction.kubernetes.io/jurisdiction=fr").start(&real.plane).await {
+        // It may have ended before anybody looked.
+        Err(error) => assert!(ended(&error.to_string()), "{error}"),
+        Ok(node) => {
+            while !ended(&node.log()) {
+                assert!(tokio::time::Instant::now() < deadline, "{}", node.log());
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+    assert_eq!(kubectl(&real.plane, &["get", "csr,nodes", "-o", "name"]).await, "");
+
+    // Any other label is: the right machine, with its own token, that says it stands elsewhere.
+    let _liar = claims("bailiwick.dev/jurisdiction=fr").start(&real.plane).await.unwrap();
+    real.is_set_aside(&name, "node.false-claim").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

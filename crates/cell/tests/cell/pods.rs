@@ -10,12 +10,16 @@ use agent::run::{DeviceRoot, Options, ScrubMode};
 use bailiwick_cell::{AgentSettings, SinkSettings};
 use domain::agent::ENROLMENT_FILE;
 use domain::probe::{Mig, MigProfile, Placement};
+use dra::plugin::Claims;
 use nvml_stand_in::{Description, Event, Installed, mig_minors};
 use serde_json::{Value, json};
 use sim::Model;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Generous: the machine may be compiling at the same time.
@@ -172,30 +176,142 @@ async fn seen(node: &testbed::Node, pod: &Value) -> (Vec<String>, Vec<String>) {
     (uuids, lines.into_iter().filter(|line| line.starts_with("nvidia") && line != "nvidiactl").collect())
 }
 
-/// A kubelet that starts anew wipes the slices of its node. Gives how long after it has registered the plugin again they were back.
-async fn slices_after_a_restart_of_the_kubelet(real: &Real, node: &testbed::Node, machine: &str) -> Duration {
-    let registered = async || -> jiff::Timestamp {
-        let told = real.line.client.get(&format!("/api/v1/machines/{machine}")).await;
-        told["agent"]["registered"].as_str().unwrap_or("1970-01-01T00:00:00Z").parse().unwrap()
-    };
-    let slices = async || -> Vec<(String, jiff::Timestamp)> {
-        let all: Value =
-            serde_json::from_str(&kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await)
-                .unwrap();
-        let of = |slice: &Value, key: &str| slice["metadata"][key].as_str().unwrap().to_owned();
-        let all = all["items"].as_array().unwrap().iter();
-        all.map(|slice| (of(slice, "uid"), of(slice, "creationTimestamp").parse().unwrap())).collect()
-    };
-    let (before, was) = (slices().await, registered().await);
+/// All that an agent begins with.
+type Begin = (Options, Arc<dyn Claims>, StateDir);
+
+/// An agent at work.
+struct RunningAgent {
+    stop: CancellationToken,
+    work: JoinHandle<Begin>,
+}
+
+impl RunningAgent {
+    fn start(begin: Begin) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let work = tokio::spawn(async move {
+            let (options, claims, dir) = &begin;
+            agent::run::run(options, Arc::clone(claims), dir.clone(), stopped).await.unwrap();
+            begin
+        });
+        Self { stop, work }
+    }
+
+    /// What another begins with, once this one has ended.
+    async fn stopped(self) -> Begin {
+        self.stop.cancel();
+        self.work.await.unwrap()
+    }
+}
+
+/// UIDs of the slices in the cluster.
+async fn slices(real: &Real) -> BTreeSet<String> {
+    let all = kubectl(&real.plane, &["get", "resourceslices", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&all).unwrap();
+    let uid = |slice: &Value| slice["metadata"]["uid"].as_str().unwrap().to_owned();
+    all["items"].as_array().unwrap().iter().map(uid).collect()
+}
+
+/// Since when the kubelet has the plugin registered, as the cell knows it.
+async fn registered(real: &Real, machine: &str) -> Option<String> {
+    let told = real.line.client.get(&format!("/api/v1/machines/{machine}")).await;
+    told["agent"]["registered"].as_str().map(str::to_owned)
+}
+
+/// Waits until as many slices are there as before, all new, after the plugin was registered anew. Gives how long that took, at most:
+/// counted from when it was last seen not to be, or from now.
+async fn slices_once_registered_anew(
+    real: &Real,
+    machine: &str,
+    before: &BTreeSet<String>,
+    was: Option<&String>,
+) -> Duration {
+    let began = Instant::now();
+    let mut last_without = began;
+    loop {
+        // In this order: what is seen of the slices was there before the registration is read.
+        let now = slices(real).await;
+        let asked = Instant::now();
+        let since = registered(real, machine).await;
+        let fresh = now.difference(before).count();
+        if since.is_none() || since.as_ref() == was {
+            assert_eq!(fresh, 0, "slices were written while the plugin was not registered: {since:?}");
+            last_without = asked;
+        } else if fresh == before.len() && now.len() == fresh {
+            return last_without.elapsed();
+        }
+        assert!(began.elapsed() < PATIENCE, "{now:?} {since:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A kubelet that starts anew wipes the slices of its node, and they come back once it has registered the plugin again.
+async fn slices_after_a_restart_of_the_kubelet(real: &Real, node: &testbed::Node, machine: &str) {
+    let (before, was) = (slices(real).await, registered(real, machine).await);
     node.restart_kubelet().await.unwrap();
+    let back = slices_once_registered_anew(real, machine, &before, was.as_ref()).await;
+    println!("slices are back {back:?} after a kubelet that started anew has registered the plugin");
+    assert!(back <= Duration::from_secs(2), "{back:?}\n{}", node.log());
+}
+
+/// Without its agent a node has no slices, whatever the cell publishes; with it, it has them again.
+async fn slices_come_and_go_with_the_agent(real: &Real, machine: &str, agent: RunningAgent) -> RunningAgent {
+    let (before, was) = (slices(real).await, registered(real, machine).await);
+    let options = agent.stopped().await;
+    let began = Instant::now();
+    while !slices(real).await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{:#}", real.line.client.get("/api/v1/publications").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for class in ["while-away", "still-away"] {
+        let class = document("GpuClass", class, json!({ "jurisdiction": "de" }));
+        real.line.client.apply(vec![class], &[]).await;
+        real.line.client.wait_until_published().await;
+        assert!(kubectl(&real.plane, &["get", "deviceclasses", "-o", "name"]).await.contains("-away"));
+        assert!(slices(real).await.is_empty(), "slices were written for a node without an agent");
+    }
+    let agent = RunningAgent::start(options);
+    let back = slices_once_registered_anew(real, machine, &before, was.as_ref()).await;
+    println!("slices are back {back:?} after the plugin of an agent that was away is registered");
+    assert!(back <= Duration::from_secs(2), "{back:?}");
+    real.line.client.wait_until_published().await;
+    agent
+}
+
+/// Who got a GPU of NVIDIA's driver by a class of the cell, without a claim of its own, goes when the GPU fails.
+async fn holders_of_nvidias_devices_go_too(real: &Real, machine: &str, installed: &Installed, uuid: &str) {
+    let pool = real.line.client.get("/api/v1/declarations/BaseCluster/pool").await;
+    let mut spec = pool["spec"].clone();
+    spec["gpuDriver"] = json!("nvidia");
+    real.line.client.apply(vec![document("BaseCluster", "pool", spec)], &[]).await;
+    until(real, "deviceclass", "probed", |class| class.to_string().contains(uuid)).await;
+    let host = Description::parse(&std::fs::read_to_string(installed.description()).unwrap()).unwrap();
+    let minor = &host.gpus.iter().find(|gpu| gpu["uuid"] == uuid).unwrap()["minor"];
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": "nvidias" },
+        "spec": {
+            "driver": dra::NVIDIA, "nodeName": machine,
+            "pool": { "name": machine, "generation": 1, "resourceSliceCount": 1 },
+            "devices": [{ "name": format!("gpu-{minor}"), "attributes": { "uuid": { "string": uuid } } }],
+        },
+    });
+    real.plane.apply(&slice).await.unwrap();
+    real.plane.apply(&pod_by_extended_resource("theirs", "probed", 1)).await.unwrap();
+    until(real, "pod", "theirs", |pod| pod["spec"]["nodeName"].is_string()).await;
+    has_an_xid(installed, uuid);
+    // Nobody prepares it here, so how it ends is not looked at.
+    until(real, "pod", "theirs", |pod| pod.is_null() || !pod["metadata"]["deletionTimestamp"].is_null())
+        .await;
     let began = Instant::now();
     loop {
-        let (now, since) = (slices().await, registered().await);
-        if since > was && now.len() == before.len() && now.iter().all(|slice| !before.contains(slice)) {
-            let created = now.into_iter().map(|(_, created)| created).max().unwrap();
-            return Duration::try_from(created.duration_since(since)).unwrap_or_default();
+        let events = real.line.client.get("/api/v1/events?limit=1000").await;
+        let mut events = events["items"].as_array().unwrap().iter();
+        let of_pod = |event: &&Value| event["kind"] == "pod.evicted" && event["data"]["pod"] == "theirs";
+        if let Some(evicted) = events.find(of_pod) {
+            assert_eq!(evicted["data"]["code"], "gpu.health.xid");
+            return;
         }
-        assert!(began.elapsed() < PATIENCE, "{now:?} {since} {}", node.log());
+        assert!(began.elapsed() < PATIENCE, "something else has evicted it");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -257,11 +373,7 @@ async fn pods_see_the_gpus_or_the_part_that_bmc_and_driver_agree_on_and_go_when_
         nvidia_smi: "/nonexistent".into(),
     };
     let claims = agent::run::api_server(Some(&real.plane.kubeconfig_for("agent", &[]).unwrap())).unwrap();
-    let stop = CancellationToken::new();
-    let agent = tokio::spawn({
-        let stop = stop.clone();
-        async move { agent::run::run(&options, claims, dir, stop).await.unwrap() }
-    });
+    let agent = RunningAgent::start((options, claims, dir));
 
     let pods = [claim_and_pod("trains", "probed"), claim_and_pod("infers", "parts")];
     let counts = pod_by_extended_resource("counts", "probed", 2);
@@ -311,9 +423,8 @@ async fn pods_see_the_gpus_or_the_part_that_bmc_and_driver_agree_on_and_go_when_
     until(&real, "pod", "infers", Value::is_null).await;
     assert_eq!(instances(), json!([]));
 
-    let back = slices_after_a_restart_of_the_kubelet(&real, &node, &machine).await;
-    println!("slices are back {back:?} after a kubelet that started anew has registered the plugin");
-    assert!(back <= Duration::from_secs(2), "{back:?}");
+    slices_after_a_restart_of_the_kubelet(&real, &node, &machine).await;
+    let agent = slices_come_and_go_with_the_agent(&real, &machine, agent).await;
 
     let (took, written) = an_xid_is_published(&real, &installed, &trains[0]).await;
     println!("a GPU's XID error is a taint in the API server after {took:?}, {written} objects written");
@@ -331,6 +442,6 @@ async fn pods_see_the_gpus_or_the_part_that_bmc_and_driver_agree_on_and_go_when_
         (&evicted["data"]["pod"], &evicted["data"]["code"]),
         (&json!("counts"), &json!("gpu.health.xid"))
     );
-    stop.cancel();
-    agent.await.unwrap();
+    holders_of_nvidias_devices_go_too(&real, &machine, &installed, &counts[0]).await;
+    agent.stopped().await;
 }

@@ -1,10 +1,10 @@
 //! A quarantine that comes while cluster and provisioning service are away: it holds here at once, and outside as soon as they are
 //! back.
 
-use crate::faults::{node, serve, shelved};
+use crate::faults::{in_service_with_disks, node, serve, shelved};
 use crate::line::Line;
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 use sim::{Action, Fault};
 
 /// In service, both away, and set aside.
@@ -80,4 +80,32 @@ async fn somebody_elses_node_of_the_machines_name_goes_on_taking_pods() {
     line.want(&name, json!({ "quarantine": { "reason": "smoke" } })).await;
     line.until(&name, |machine| machine["state"] == "quarantined" && is_held(&line, &name)).await;
     assert!(!is_cordoned(&line, &name));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_set_aside_in_the_middle_of_its_erasure_is_erased_anew_when_it_comes_back() {
+    let (line, name, drives, shown) = in_service_with_disks().await;
+    // Erased, but for a disk that nobody sees: that keeps it where it is.
+    shown.lock().unwrap().truncate(1);
+    line.unassign().await;
+    line.waits_for(&name, "erasure.disk-not-erased").await;
+    line.want(&name, json!({ "quarantine": { "reason": "who knows what it ran meanwhile" } })).await;
+    line.until(&name, |machine| machine["state"] == "quarantined" && is_held(&line, &name)).await;
+    let cleaned = || line.ironic.cleanings(&line.ironic.node(&name).unwrap().uuid);
+    let before = cleaned().len();
+
+    shown.lock().unwrap().clone_from(&drives);
+    line.release().await;
+    let history = line.client.get(&format!("/api/v1/machines/{name}/history")).await;
+    let since =
+        history.as_array().unwrap().iter().rev().take_while(|event| event["kind"] != "machine.quarantined");
+    let asks =
+        |event: &&Value| event["data"]["action"].as_str().is_some_and(|it| it.starts_with("asks for erase"));
+    let asked = since.filter(asks).count();
+    let cleanings = cleaned().split_off(before);
+    let on_demand = cleanings.iter().filter(|cleaning| !cleaning.automated).count();
+    // None of those before is taken for one of these.
+    assert!(asked > 0, "{history:#}");
+    assert_eq!(on_demand, asked, "{cleanings:?} {history:#}");
+    line.erased(&name, 1).await;
 }

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex};
 const SERVICE: &str = "bw-provisioner";
 
 /// With what an Ironic logged in at each verification, and whether the BMC took it.
-type Logins = Arc<Mutex<Vec<(String, bool)>>>;
+pub(crate) type Logins = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// An Ironic that logs in with what it was told, each time that it verifies a node.
+/// An Ironic that logs in with what it was told, each time that it verifies a node; the BMC counts that as any login.
 fn logging_in(
     bmcs: &Arc<Mutex<BTreeMap<String, Arc<Bmc>>>>,
     logins: &Logins,
@@ -26,23 +26,23 @@ fn logging_in(
             let text = |key: &str| node.driver_info.get(key).and_then(Value::as_str).unwrap_or_default();
             let (username, password) = (text("redfish_username"), text("redfish_password"));
             let bmcs = bmcs.lock().unwrap();
-            let opens = bmcs.get(text("redfish_address")).is_some_and(|bmc| bmc.opens(username, password));
+            let opens = bmcs.get(text("redfish_address")).is_some_and(|bmc| bmc.log_in(username, password));
             logins.lock().unwrap().push((username.to_owned(), opens));
             if opens { Ok(()) } else { Err("HTTP GET returned code 401".to_owned()) }
         })
     }
 }
 
-struct Rack {
-    line: Line,
-    name: String,
-    bmc: Arc<Bmc>,
-    factory: String,
-    logins: Logins,
+pub(crate) struct Rack {
+    pub line: Line,
+    pub name: String,
+    pub bmc: Arc<Bmc>,
+    pub factory: String,
+    pub logins: Logins,
 }
 
 impl Rack {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (bmcs, logins) = (Arc::default(), Logins::default());
         let line = Line::with(1, logging_in(&bmcs, &logins), |_| {}).await;
         let machine = &line.site.machines()[0];
@@ -58,7 +58,7 @@ impl Rack {
         self.line.declare_with(&json!({ "rotate": true })).await;
     }
 
-    fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         self.bmc.username()
     }
 

@@ -152,6 +152,48 @@ impl Stage {
         json!({ "apply": all, "passwords": passwords })
     }
 
+    /// The same; the passwords of the BMCs are replaced by ones of the cell's making.
+    pub fn rotating(mut wish: Value) -> Value {
+        for one in wish["apply"].as_array_mut().unwrap().iter_mut().filter(|one| one["kind"] == "Machine") {
+            one["spec"]["bmc"]["rotate"] = true.into();
+        }
+        wish
+    }
+
+    /// BMCs that lock an account after so many wrong passwords in a row, until somebody unlocks it.
+    pub fn bmcs_lock_out_after(&self, failures: u32) {
+        for name in self.names() {
+            self.site.bmc(name).unwrap().set_behaviour(|behaviour| behaviour.lockout_after = Some(failures));
+        }
+    }
+
+    /// Logins, logouts and changes that the BMCs were asked for.
+    pub fn bmc_changes(&self) -> u64 {
+        self.names().into_iter().map(|name| self.site.bmc(name).unwrap().counters().changes).sum()
+    }
+
+    /// Whose names open the BMC.
+    pub fn accounts(&self, name: &str) -> Vec<String> {
+        self.site.bmc(name).unwrap().usernames()
+    }
+
+    /// The BMC opens with what the cell has made, for the cell and for Ironic, and with nothing else. No cell runs meanwhile.
+    pub async fn bmc_has_passwords_of_the_cells_making(&self, name: &str) {
+        let machine = self.site.machines().iter().find(|machine| machine.name == name).unwrap();
+        let bmc = self.site.bmc(name).unwrap();
+        assert!(!bmc.opens(&machine.username, &machine.password), "the factory's password still opens");
+        let shown =
+            self.desk.run(&["bmc-password", name, "--data-dir", "data", "-o", "json"]).await.ends(0).json();
+        let accounts = shown.as_array().unwrap();
+        let text = |account: &Value, key: &str| account[key].as_str().unwrap().to_owned();
+        let names: Vec<_> = accounts.iter().map(|account| text(account, "username")).collect();
+        assert_eq!(names, [machine.username.as_str(), "bw-provisioner"]);
+        assert_eq!(self.accounts(name), names);
+        for account in accounts {
+            assert!(bmc.opens(&text(account, "username"), &text(account, "password")), "{account}");
+        }
+    }
+
     pub fn back_to_the_shelf(&self) -> Value {
         let assignments = self.names().into_iter().map(|name| json!({ "kind": "Assignment", "name": name }));
         json!({ "delete": assignments.collect::<Vec<_>>() })

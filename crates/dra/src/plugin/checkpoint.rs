@@ -80,9 +80,26 @@ pub struct Partition {
     /// What of the GPU it takes.
     #[serde(flatten)]
     pub placed: Placed,
-    /// UUID of the instance, as NVML says it. `None` while nobody knows whether it is made.
+    /// UUID of the instance that was made, as NVML says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
+    /// Whether one may have been made since of which that is not known yet. Set when the place was seen to be free, and before anything
+    /// is made there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
+}
+
+impl Partition {
+    /// A place at which nothing of ours was made.
+    pub fn of(placed: Placed) -> Self {
+        Self { placed, uuid: None, begun: false }
+    }
+
+    /// Whether an instance that stands at the place is of our making. One without a UUID is none that can be used: half made, or
+    /// half destroyed.
+    pub fn made(&self, found: Option<&str>) -> bool {
+        self.begun || (self.uuid.is_some() && found.is_none_or(|found| self.uuid.as_deref() == Some(found)))
+    }
 }
 
 impl HeldDevice {
@@ -110,6 +127,7 @@ impl HeldDevice {
     fn set_made(&mut self, made: Made) {
         if let Some(partition) = &mut self.partition {
             partition.uuid = Some(made.uuid);
+            partition.begun = false;
             self.access = Some(made.access);
         }
     }
@@ -218,10 +236,19 @@ impl Checkpoint {
         }
     }
 
-    /// A claim that still holds the same, and is not being given back.
-    pub(super) fn in_use(&self, uid: &str, same: &Held) -> Result<(), Refusal> {
+    /// A claim that still holds the same, and is not being given back: what is known of it now.
+    pub(super) fn in_use(&self, uid: &str, same: &Held) -> Result<&Held, Refusal> {
         let held = self.claims.get(uid).filter(|held| held.holds(same)).ok_or(Refusal::ClaimReleased)?;
-        held.refuse_unscrubbed(&held.devices)
+        held.refuse_unscrubbed(&held.devices)?;
+        Ok(held)
+    }
+
+    /// One of a claim's parts, by its place in it, is made from now on.
+    pub(super) fn begin(&mut self, uid: &str, at: usize) -> Result<(), Refusal> {
+        let device = self.claims.get_mut(uid).and_then(|held| held.devices.get_mut(at));
+        let partition = device.and_then(|device| device.partition.as_mut()).ok_or(Refusal::ClaimReleased)?;
+        partition.begun = true;
+        Ok(())
     }
 
     /// Which of a claim's devices, by their place in it, were made; and whether it is prepared with that.

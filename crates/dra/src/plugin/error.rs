@@ -192,6 +192,14 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// Somebody else made an instance at the very place of a part of a GPU.
+    #[error("device {device}, a part of a GPU, is not handed out: {instance} at its place was not made here")]
+    PartForeign {
+        /// The device.
+        device: String,
+        /// The instance.
+        instance: String,
+    },
     /// A part of a GPU takes longer than the kubelet waits.
     #[error("a part of a GPU is being made")]
     PartUnderWay,
@@ -264,6 +272,7 @@ impl Refusal {
             Self::DeviceUnaccounted { .. } => "plugin.device.unaccounted",
             Self::ProbeStale { .. } => "plugin.device.probe-stale",
             Self::PartFailed { .. } => "plugin.part.failed",
+            Self::PartForeign { .. } => "plugin.part.foreign",
             Self::PartUnderWay => "plugin.part.under-way",
             Self::ScrubFailed { .. } => "plugin.scrub.failed",
             Self::ScrubRecords { .. } => "plugin.scrub.records",

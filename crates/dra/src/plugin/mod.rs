@@ -28,7 +28,7 @@ pub use checkpoint::{Held, HeldDevice, HeldState, Partition};
 pub use claim::{CONFIG_API_VERSION, CONFIG_KIND};
 pub use error::{PluginError, Refusal};
 pub use health::Health;
-pub use parts::{Made, Parts, Placed};
+pub use parts::{Begin, Made, NotMade, Parts, Placed};
 pub use preparer::{Claims, Gate, Permitted, PermittedDevice, Preparer, PreparerOptions};
 pub use registration::{Registration, RegistrationState};
 pub use release::Orphan;

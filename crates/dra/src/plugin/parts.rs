@@ -1,6 +1,7 @@
 //! Parts of a GPU: MIG instances, which are made when a claim for them is prepared and destroyed by its scrub.
 
 use super::cdi::Access;
+use super::checkpoint::Partition;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -33,15 +34,36 @@ pub struct Made {
     pub access: Access,
 }
 
+/// Why a part of a GPU was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotMade {
+    /// At its very place stands an instance that was not made here, called so.
+    Foreign(String),
+    /// It could not be made; why.
+    Failed(String),
+}
+
+impl From<String> for NotMade {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+/// Records for good that a part is made from now on: whoever is killed after that leaves an instance of which is known whose it is.
+/// Fails with the reason.
+pub type Begin = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
 /// Makes parts of GPUs.
 pub trait Parts: Send + Sync + 'static {
-    /// Makes the MIG instance, or finds it made. `gpu` is the physical GPU's UUID; `held` is what claims hold of it, this part
-    /// included: whatever else is in the way is nobody's and may be removed. May be asked again, whatever came before; for one
-    /// GPU nobody makes or scrubs anything meanwhile. Fails with the reason.
+    /// Makes the MIG instance, or finds the one that was [made](Partition::made) here. `gpu` is the physical GPU's UUID; `held` is what claims
+    /// hold of it, this part included: whatever else is in the way is nobody's and may be removed. `begin` is called once the place
+    /// is free, before anything is made there. May be asked again, whatever came before; for one GPU nobody makes or
+    /// scrubs anything meanwhile.
     fn make<'a>(
         &'a self,
         gpu: &'a str,
-        part: Placed,
+        part: &'a Partition,
         held: &'a [Placed],
-    ) -> BoxFuture<'a, Result<Made, String>>;
+        begin: Begin,
+    ) -> BoxFuture<'a, Result<Made, NotMade>>;
 }

@@ -1,14 +1,14 @@
 //! Prepares claims and takes them back. Every call may be repeated, and the process may be killed anywhere in it.
 //!
-//! Preparing first writes the checkpoint, then makes parts and writes the checkpoint again if there are any, then the CDI
-//! specification: what containers can reach, and what was made for them, is always known to be held. Giving back writes
-//! `scrubbing` first, scrubs, removes the specification, and takes the claim out of the checkpoint last.
+//! Preparing first writes the checkpoint, then makes parts if there are any, and writes the checkpoint before and after each of
+//! them is made, then the CDI specification: what containers can reach, and what was made for them, is always known to be held, and
+//! what others made is told from it. Giving back writes `scrubbing` first, scrubs, removes the specification, and takes the claim out of the checkpoint last.
 
 use super::cdi::{Access, device_ids};
 use super::checkpoint::{Held, HeldDevice, HeldState, Partition};
 use super::claim::{AllocatedDevice, allocated};
 use super::error::{PluginError, Refusal};
-use super::parts::{Made, Parts, Placed};
+use super::parts::{Begin, Made, NotMade, Parts, Placed};
 use super::release::Orphan;
 use super::scrub::Scrub;
 use super::store::{Lock, Store};
@@ -190,7 +190,7 @@ impl Preparer {
         let PermittedDevice { gpu, extent } = self.gate.permit(&pool, &device)?;
         let (partition, access) = match extent {
             Permitted::Whole(access) => (None, Some(access)),
-            Permitted::Part(placed) => (Some(Partition { placed, uuid: None }), None),
+            Permitted::Part(placed) => (Some(Partition::of(placed)), None),
         };
         Ok(HeldDevice { pool, device, gpu, partition, requests, access })
     }
@@ -235,15 +235,16 @@ impl Preparer {
 
     async fn make(self: &Arc<Self>, uid: String, held: Held, locks: Vec<Lock>) -> Outcome<Held> {
         let checkpoint = self.checkpoint().await?;
-        // Others had its GPUs until now, and may have given it back.
-        checkpoint.in_use(&uid, &held)?;
+        // Others had its GPUs until now, and may have given it back, or made parts of it.
+        let held = checkpoint.in_use(&uid, &held)?.clone();
         let (mut made, mut failed) = (Vec::new(), None);
         for (at, device) in held.devices.iter().enumerate() {
-            let Some(placed) = device.placed() else { continue };
-            match self.parts.make(&device.gpu, placed, &checkpoint.placed(&device.gpu)).await {
+            let Some(part) = &device.partition else { continue };
+            let (held, begin) = (checkpoint.placed(&device.gpu), self.begin(&uid, at));
+            match self.parts.make(&device.gpu, part, &held, begin).await {
                 Ok(part) => made.push((at, part)),
-                Err(reason) => {
-                    failed = Some(Refusal::PartFailed { device: device.device.clone(), reason });
+                Err(why) => {
+                    failed = Some(not_made(device, why));
                     break;
                 }
             }
@@ -254,6 +255,15 @@ impl Preparer {
             recorded
         })
         .await?
+    }
+
+    /// Records that a part of a claim, by its place in it, is made from now on.
+    fn begin(self: &Arc<Self>, uid: &str, at: usize) -> Begin {
+        let (this, uid) = (Arc::clone(self), uid.to_owned());
+        Box::new(move || {
+            let begun = this.store.change(|checkpoint| checkpoint.begin(&uid, at));
+            begun.and_then(|begun| begun).map_err(|refusal| refusal.told())
+        })
     }
 
     /// Records which parts of a claim were made; with all of them, and a permit that still lives, it is prepared.
@@ -318,6 +328,14 @@ pub(super) fn check_uid(uid: &str) -> Outcome<()> {
     let fits =
         !uid.is_empty() && uid.len() <= 64 && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if fits { Ok(()) } else { Err(Refusal::ClaimUid { uid: uid.to_owned() }) }
+}
+
+fn not_made(device: &HeldDevice, why: NotMade) -> Refusal {
+    let device = device.device.clone();
+    match why {
+        NotMade::Foreign(instance) => Refusal::PartForeign { device, instance },
+        NotMade::Failed(reason) => Refusal::PartFailed { device, reason },
+    }
 }
 
 fn answer(uid: &str, device: &HeldDevice) -> wire::Device {

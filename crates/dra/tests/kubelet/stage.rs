@@ -3,8 +3,9 @@
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::HealthStatus;
 use bailiwick_dra::plugin::{
-    Access, ApiServer, Credential, DeviceNode, Gate, Health, HeldDevice, Made, Parts, Permitted,
-    PermittedDevice, Placed, Plugin, Preparer, PreparerOptions, Refusal, RegistrationState, Scrub, Scrubbed,
+    Access, ApiServer, Begin, Credential, DeviceNode, Gate, Health, HeldDevice, Made, NotMade, Partition,
+    Parts, Permitted, PermittedDevice, Placed, Plugin, Preparer, PreparerOptions, Refusal, RegistrationState,
+    Scrub, Scrubbed,
 };
 use domain::agent::ScrubMethod;
 use serde_json::{Value, json};
@@ -65,10 +66,11 @@ impl Parts for Permits {
     fn make<'a>(
         &'a self,
         gpu: &'a str,
-        _: Placed,
+        _: &'a Partition,
         _: &'a [Placed],
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Made, String>> + Send + 'a>> {
-        Box::pin(async move { Err(format!("{gpu} has no MIG mode")) })
+        _: Begin,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Made, NotMade>> + Send + 'a>> {
+        Box::pin(async move { Err(format!("{gpu} has no MIG mode").into()) })
     }
 }
 

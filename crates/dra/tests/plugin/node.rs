@@ -3,8 +3,8 @@
 use bailiwick_dra::DRIVER;
 use bailiwick_dra::plugin::wire::{Claim, Device};
 use bailiwick_dra::plugin::{
-    Access, Claims, DeviceNode, Gate, HeldDevice, Made, Parts, Permitted, PermittedDevice, Placed, Preparer,
-    PreparerOptions, Refusal, Scrub, Scrubbed,
+    Access, Begin, Claims, DeviceNode, Gate, HeldDevice, Made, NotMade, Partition, Parts, Permitted,
+    PermittedDevice, Placed, Preparer, PreparerOptions, Refusal, Scrub, Scrubbed,
 };
 use domain::agent::ScrubMethod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) making: tokio::sync::Mutex<()>,
     /// Parts that were asked for: the GPU, the part, and what claims hold of the GPU.
     pub(crate) parts: Mutex<Vec<(String, Placed, Vec<Placed>)>>,
+    /// MIG instances: the GPU, and the place.
+    pub(crate) instances: Mutex<Vec<(String, Placed)>>,
     /// Why a scrub fails.
     pub(crate) stuck: Mutex<Option<String>>,
     /// Scrubs of `GPU-0`, or of parts of it, wait while somebody has this.
@@ -108,20 +110,34 @@ impl Parts for World {
     fn make<'a>(
         &'a self,
         gpu: &'a str,
-        part: Placed,
+        part: &'a Partition,
         held: &'a [Placed],
-    ) -> Answer<'a, Result<Made, String>> {
+        begin: Begin,
+    ) -> Answer<'a, Result<Made, NotMade>> {
         Box::pin(async move {
-            self.parts.lock().unwrap().push((gpu.to_owned(), part, held.to_vec()));
+            let place = (gpu.to_owned(), part.placed);
+            let number = gpu.trim_start_matches("GPU-");
+            let uuid = format!("MIG-{number}-{}", part.placed.start);
+            let there = self.instances.lock().unwrap().contains(&place);
+            if there && !part.made(Some(&uuid)) {
+                return Err(NotMade::Foreign(uuid));
+            }
+            if !there {
+                begin()?;
+            }
+            let unmakable = self.unmakable.lock().unwrap().clone();
+            if unmakable.is_none() && !there {
+                self.instances.lock().unwrap().push(place);
+            }
+            self.parts.lock().unwrap().push((gpu.to_owned(), part.placed, held.to_vec()));
             let _making = if gpu == "GPU-0" { Some(self.making.lock().await) } else { None };
-            if let Some(reason) = self.unmakable.lock().unwrap().clone() {
-                return Err(reason);
+            if let Some(reason) = unmakable {
+                return Err(reason.into());
             }
             if self.unmakable_gpu.lock().unwrap().as_deref() == Some(gpu) {
-                return Err("it is full".to_owned());
+                return Err("it is full".to_owned().into());
             }
-            let number = gpu.trim_start_matches("GPU-");
-            Ok(Made { uuid: format!("MIG-{number}-{}", part.start), access: access(number) })
+            Ok(Made { uuid, access: access(number) })
         })
     }
 }
@@ -136,6 +152,11 @@ impl Scrub for World {
                 self.scrubbed.lock().unwrap().push(device.device.clone());
                 let part = device.partition.iter().map(|part| part.uuid.clone());
                 self.destroyed.lock().unwrap().extend(part);
+                if let Some(part) = device.partition.as_ref().filter(|part| part.begun || part.uuid.is_some())
+                {
+                    let place = (device.gpu.clone(), part.placed);
+                    self.instances.lock().unwrap().retain(|there| *there != place);
+                }
             }
             scrubbed(outcome)
         })
@@ -146,6 +167,7 @@ impl Scrub for World {
             let outcome = self.stuck.lock().unwrap().clone().map_or(Ok(()), Err);
             if outcome.is_ok() {
                 self.rests.lock().unwrap().push((gpu.to_owned(), held.to_vec()));
+                self.instances.lock().unwrap().retain(|(of, place)| of != gpu || held.contains(place));
             }
             scrubbed(outcome)
         })
@@ -215,6 +237,7 @@ impl Host {
     pub(crate) fn rebooted(self) -> Self {
         std::fs::remove_dir_all(self.files.path().join("cdi")).unwrap();
         std::fs::create_dir(self.files.path().join("cdi")).unwrap();
+        self.world.instances.lock().unwrap().clear();
         Self::with(self.files, self.world, "99999999-2222-3333-4444-555555555555")
     }
 

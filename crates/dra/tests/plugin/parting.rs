@@ -2,7 +2,7 @@
 
 use crate::node::{Host, POOL, code, part, prepare, unprepare, until};
 use bailiwick_dra::plugin::wire::Device;
-use bailiwick_dra::plugin::{Held, HeldState, Refusal};
+use bailiwick_dra::plugin::{Held, HeldState, Partition, Refusal};
 use domain::permit::PermitError;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
@@ -55,12 +55,14 @@ async fn a_part_is_known_to_be_held_before_it_is_made_and_answered_after_that() 
         (held.state.clone(), uuid(&held), &held.devices[0].access),
         (HeldState::Preparing, None, &None)
     );
+    assert!(held.devices[0].partition.as_ref().unwrap().begun);
     assert!(!host.cdi("low").exists());
     drop(making);
     let devices = preparing.await.unwrap().unwrap();
     assert_eq!((devices[0].pool_name.as_str(), devices[0].device_name.as_str()), (POOL, LOW));
     let held = only(&host).await;
     assert_eq!((held.state.clone(), uuid(&held)), (HeldState::Prepared, Some("MIG-0-0")));
+    assert!(!held.devices[0].partition.as_ref().unwrap().begun);
     let written = std::fs::read_to_string(host.cdi("low")).unwrap();
     assert!(
         written.contains("BAILIWICK_GPU_0_MIG_0_4=MIG-0-0") && written.contains("/dev/nvidia0"),
@@ -98,6 +100,35 @@ fn whoever_is_killed_while_making_it_leaves_a_place_that_is_scrubbed_when_the_cl
         assert_eq!(*host.world.scrubbed.lock().unwrap(), [LOW]);
         assert_eq!(*host.world.destroyed.lock().unwrap(), [None]);
     });
+}
+
+#[tokio::test]
+async fn what_somebody_else_made_at_the_place_of_a_part_is_neither_handed_out_nor_taken_away() {
+    let host = host();
+    let foreign = ("GPU-0".to_owned(), part(0, 4));
+    host.world.instances.lock().unwrap().push(foreign.clone());
+    let host = host.restarted();
+    for _ in 0..2 {
+        let refused = host.prepare("low").await.unwrap_err();
+        assert_eq!(
+            refused.told(),
+            format!(
+                "plugin.part.foreign: device {LOW}, a part of a GPU, is not handed out: MIG-0-0 at its place was not made here"
+            )
+        );
+    }
+    let held = only(&host).await;
+    assert_eq!(
+        (held.state.clone(), &held.devices[0].partition),
+        (HeldState::Preparing, &Some(Partition::of(part(0, 4))))
+    );
+    assert!(!host.cdi("low").exists());
+    host.unprepare("low").await.unwrap();
+    assert!(host.held().await.is_empty());
+    assert_eq!(*host.world.instances.lock().unwrap(), [foreign]);
+
+    host.world.instances.lock().unwrap().clear();
+    host.prepare("low").await.unwrap();
 }
 
 #[tokio::test]

@@ -68,6 +68,20 @@ async fn quirk_42_a_rotation_ends_with_the_new_password_proven_by_a_login() {
 }
 
 #[tokio::test]
+async fn quirk_42_a_password_is_given_only_once_it_is_noted_that_the_bmc_may_have_it() {
+    let running = Running::good().await;
+    let site = Site::of(&running, &Guards::default());
+    let cut = || RotationError::Unsettled { reason: "the power was cut" };
+    let noted = async {
+        assert_eq!(running.machine().sessions.len(), 1, "the old pair has logged in");
+        Err::<(), _>(cut())
+    };
+    assert_eq!(site.rotation().rotate_noting(noted).await.unwrap_err().to_string(), cut().to_string());
+    assert!(running.machine().knows(USER, PASSWORD) && !running.machine().knows(USER, NEW));
+    assert_eq!(running.machine().sessions.len(), 0);
+}
+
+#[tokio::test]
 async fn quirk_42_who_still_has_the_old_password_does_not_bother_the_bmc_with_it() {
     let running = Running::good().await;
     let guards = Guards::default();

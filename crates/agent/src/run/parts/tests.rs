@@ -5,7 +5,7 @@ use super::super::driver_lock::DriverLock;
 use super::super::scrub::{ScrubMode, Scrubber};
 use super::*;
 use domain::agent::ScrubMethod;
-use dra::plugin::{Access, HeldDevice, Partition, Scrub as _};
+use dra::plugin::{Access, HeldDevice, Scrub as _};
 use gpu::{HostRoot, Nvml};
 use nvml_stand_in::{Description, Installed};
 use serde_json::{Value, json};
@@ -26,6 +26,28 @@ const fn two(start: u32) -> Placed {
 }
 const fn three(start: u32) -> Placed {
     Placed { profile: 9, start, size: 4 }
+}
+
+/// Whoever keeps the records has kept it.
+fn recorded() -> Begin {
+    Box::new(|| Ok(()))
+}
+
+/// One that may have been made.
+fn begun(placed: Placed) -> Partition {
+    Partition { begun: true, ..Partition::of(placed) }
+}
+
+/// One that was.
+fn made(placed: Placed, made: &Made) -> Partition {
+    Partition { uuid: Some(made.uuid.clone()), ..Partition::of(placed) }
+}
+
+fn failed(outcome: Result<Made, NotMade>) -> String {
+    match outcome {
+        Err(NotMade::Failed(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A host whose first GPU is parted, and whose kernel has made all nodes.
@@ -96,9 +118,19 @@ impl Host {
         self.installed.describe(&self.description).unwrap();
     }
 
-    async fn make(&self, part: Placed, others: &[Placed]) -> Result<Made, String> {
-        let held = [&[part], others].concat();
-        self.parter.make(GPU, part, &held).await
+    /// A part of which nothing was made so far.
+    async fn make(&self, part: Placed, others: &[Placed]) -> Result<Made, NotMade> {
+        self.make_known(&Partition::of(part), others).await
+    }
+
+    async fn make_known(&self, part: &Partition, others: &[Placed]) -> Result<Made, NotMade> {
+        let held = [&[part.placed], others].concat();
+        self.parter.make(GPU, part, &held, recorded()).await
+    }
+
+    /// Why one is not made.
+    async fn refused(&self, part: Placed, others: &[Placed]) -> String {
+        failed(self.make(part, others).await)
     }
 }
 
@@ -113,12 +145,13 @@ async fn two_parts_of_one_gpu_are_made_and_destroyed_each_by_itself() {
     let paths: Vec<_> = nodes.iter().map(|node| node.path.as_str()).collect();
     let caps = [gi, ci].map(|minor| format!("/dev/nvidia-caps/nvidia-cap{minor}"));
     assert_eq!(paths, ["/dev/nvidia0", caps[0].as_str(), caps[1].as_str(), "/dev/nvidiactl"]);
-    assert_eq!(host.make(two(0), &[three(4)]).await.unwrap(), first, "asked again, it is the same");
-    host.parter.destroy(GPU, two(0)).await.unwrap();
+    let low = made(two(0), &first);
+    assert_eq!(host.make_known(&low, &[three(4)]).await.unwrap(), first, "asked again, it is the same");
+    host.parter.destroy(GPU, &low).await.unwrap();
     assert_eq!(host.parts(), [three(4)]);
-    host.parter.destroy(GPU, two(0)).await.unwrap();
+    host.parter.destroy(GPU, &low).await.unwrap();
     host.make(one(1), &[three(4)]).await.unwrap();
-    host.parter.destroy(GPU, three(4)).await.unwrap();
+    host.parter.destroy(GPU, &made(three(4), &second)).await.unwrap();
     assert_eq!(host.parts(), [one(1)]);
 }
 
@@ -143,9 +176,9 @@ async fn the_probe_is_taken_anew_after_a_part_was_made_or_destroyed() {
         drop(tokio::time::timeout(Duration::from_mins(1), seen).await.unwrap().unwrap());
     };
     until(0).await;
-    parter.make(GPU, one(3), &[one(3)]).await.unwrap();
+    parter.make(GPU, &Partition::of(one(3)), &[one(3)], recorded()).await.unwrap();
     until(1).await;
-    parter.destroy(GPU, one(3)).await.unwrap();
+    parter.destroy(GPU, &begun(one(3))).await.unwrap();
     until(0).await;
 }
 
@@ -163,13 +196,13 @@ async fn what_somebody_left_in_the_way_goes_and_what_is_beside_stays() {
 async fn what_is_in_the_way_and_held_or_used_stays_and_is_named() {
     let mut host = Host::new();
     let left = host.left(three(0));
-    let refused = host.make(one(0), &[one(2)]).await.unwrap_err();
+    let refused = host.refused(one(0), &[one(2)]).await;
     assert!(
         refused.contains("profile 9 at slice 0 is in the way, where another claim holds a part"),
         "{refused}"
     );
     host.gpu("instanceProcesses", json!({ left.gpu_instance.to_string(): 1 }));
-    let refused = host.make(one(0), &[]).await.unwrap_err();
+    let refused = host.refused(one(0), &[]).await;
     assert!(refused.contains("nobody's, but stays: processes still use it"), "{refused}");
     assert_eq!(host.parts(), [three(0)]);
 }
@@ -181,40 +214,72 @@ async fn what_takes_an_engine_elsewhere_and_is_nobodys_goes_too() {
     host.left(one(3));
     host.make(media(0), &[one(3)]).await.unwrap();
     assert_eq!(host.parts(), [one(3), media(0)]);
-    let refused = host.make(media(5), &[media(0), one(3)]).await.unwrap_err();
+    let refused = host.refused(media(5), &[media(0), one(3)]).await;
     assert!(refused.contains("leave no room"), "{refused}");
     assert_eq!(host.parts(), [one(3), media(0)]);
 }
 
 #[tokio::test]
 async fn an_agent_that_was_killed_in_between_leaves_nothing_that_stops_the_next() {
-    let host = Host::new();
+    let mut host = Host::new();
     // after it was made: the same is found
-    let made = host.left(two(2));
-    assert_eq!(Some(host.make(two(2), &[]).await.unwrap().uuid), made.uuid);
-    host.parter.destroy(GPU, two(2)).await.unwrap();
+    let left = host.left(two(2));
+    assert_eq!(Some(host.make_known(&begun(two(2)), &[]).await.unwrap().uuid), left.uuid);
+    host.parter.destroy(GPU, &begun(two(2))).await.unwrap();
+    assert!(host.parts().is_empty());
     // between the GPU instance and its compute instance
-    let mut host = host;
     host.gpu(
         "emptyInstances",
         json!([{"gpuInstance": 4, "profile": 14, "placement": {"start": 2, "size": 2}}]),
     );
-    host.make(two(2), &[]).await.unwrap();
+    host.make_known(&begun(two(2)), &[]).await.unwrap();
     assert_eq!(host.parts(), [two(2)]);
     // one of which only the place is known
     host.gpu(
         "emptyInstances",
         json!([{"gpuInstance": 5, "profile": 19, "placement": {"start": 0, "size": 1}}]),
     );
-    host.parter.destroy(GPU, one(0)).await.unwrap();
+    host.parter.destroy(GPU, &begun(one(0))).await.unwrap();
     assert_eq!(host.parts(), [two(2)]);
+}
+
+#[tokio::test]
+async fn what_somebody_else_made_at_the_very_place_is_not_taken_for_ours_and_stays() {
+    let mut host = Host::new();
+    let left = host.left(two(2));
+    let instance = format!("MIG instance {} of profile 14 at slice 2", left.gpu_instance);
+    let replaced = Partition { uuid: Some("MIG-of-before".to_owned()), ..Partition::of(two(2)) };
+    for part in [Partition::of(two(2)), replaced] {
+        let refused = host.make_known(&part, &[]).await.unwrap_err();
+        assert_eq!(refused, NotMade::Foreign(instance.clone()));
+        host.parter.destroy(GPU, &part).await.unwrap();
+        assert_eq!(host.parts(), [two(2)], "its scrub leaves it");
+    }
+    // One that is not a device yet.
+    host.gpu(
+        "emptyInstances",
+        json!([{"gpuInstance": 5, "profile": 19, "placement": {"start": 0, "size": 1}}]),
+    );
+    let refused = host.make(one(0), &[]).await.unwrap_err();
+    assert!(matches!(refused, NotMade::Foreign(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_made_before_it_is_recorded_and_what_is_made_already_needs_no_record() {
+    let host = Host::new();
+    let unwritable = || -> Begin { Box::new(|| Err("no space left on device".to_owned())) };
+    let make = async |part: &Partition| host.parter.make(GPU, part, &[two(2)], unwritable()).await;
+    assert_eq!(failed(make(&Partition::of(two(2))).await), "no space left on device");
+    assert!(host.parts().is_empty());
+    let first = host.make(two(2), &[]).await.unwrap();
+    assert_eq!(make(&made(two(2), &first)).await.unwrap(), first);
 }
 
 #[tokio::test]
 async fn what_the_driver_refuses_is_told_and_leaves_nothing() {
     let mut host = Host::new();
     host.fault(Some(json!({"function": "nvmlDeviceCreateGpuInstanceWithPlacement", "error": 4})));
-    let refused = host.make(one(0), &[]).await.unwrap_err();
+    let refused = host.refused(one(0), &[]).await;
     assert!(refused.contains("not permitted"), "{refused}");
     host.fault(Some(json!({"function": "nvmlGpuInstanceCreateComputeInstance", "error": 999})));
     host.make(one(0), &[]).await.unwrap_err();
@@ -222,9 +287,9 @@ async fn what_the_driver_refuses_is_told_and_leaves_nothing() {
     host.fault(None);
     host.make(one(0), &[]).await.unwrap();
     let second = host.description.gpus().unwrap()[1].gpu.uuid.clone().unwrap();
-    let refused = host.parter.make(&second, one(0), &[one(0)]).await.unwrap_err();
+    let refused = failed(host.parter.make(&second, &Partition::of(one(0)), &[one(0)], recorded()).await);
     assert!(refused.contains("MIG mode is off"), "{refused}");
-    host.parter.destroy(&second, one(0)).await.unwrap();
+    host.parter.destroy(&second, &begun(one(0))).await.unwrap();
 }
 
 #[tokio::test]
@@ -232,14 +297,14 @@ async fn a_part_whose_nodes_are_missing_is_not_handed_out() {
     let host = Host::new();
     let [_, ci] = nvml_stand_in::mig_node_minors(0, 1, 0);
     std::fs::remove_file(host.parter.devices.own.join(format!("nvidia-caps/nvidia-cap{ci}"))).unwrap();
-    let refused = host.make(one(0), &[]).await.unwrap_err();
+    let refused = host.refused(one(0), &[]).await;
     assert_eq!(refused, format!("/dev/nvidia-caps/nvidia-cap{ci} is missing"));
 }
 
 #[tokio::test]
 async fn a_part_that_is_described_by_its_uuid_is_referenced() {
     let host = Host::new();
-    let made = host.make(one(0), &[]).await.unwrap();
+    let part = host.make(one(0), &[]).await.unwrap();
     let [gi, ci] = nvml_stand_in::mig_node_minors(0, 1, 0);
     let cdi = tempfile::tempdir().unwrap();
     let nodes = [
@@ -248,22 +313,22 @@ async fn a_part_that_is_described_by_its_uuid_is_referenced() {
         format!("/dev/nvidia-caps/nvidia-cap{ci}"),
     ];
     let nodes: Vec<_> = nodes.iter().map(|path| json!({ "path": path })).collect();
-    let device = json!({ "name": made.uuid, "containerEdits": { "deviceNodes": nodes } });
+    let device = json!({ "name": part.uuid, "containerEdits": { "deviceNodes": nodes } });
     let specification = json!({ "cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [device] });
     std::fs::write(cdi.path().join("nvidia.json"), specification.to_string()).unwrap();
     let described: Described = super::super::access::described(&[cdi.path().to_owned()]);
     let probe = Arc::new(host.parter.driver.probe().unwrap());
     let sight = watch::channel(Some(Sight { probe, described, began: crate::cell::uptime() })).1;
     let parter = Parter { sight, ..host.parter.clone() };
-    let again = parter.make(GPU, one(0), &[one(0)]).await.unwrap();
-    assert_eq!(again.access, Access::Reference(format!("nvidia.com/gpu={}", made.uuid)));
+    let again = parter.make(GPU, &made(one(0), &part), &[one(0)], recorded()).await.unwrap();
+    assert_eq!(again.access, Access::Reference(format!("nvidia.com/gpu={}", part.uuid)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_part_is_destroyed_by_its_scrub_in_every_mode_once_its_last_process_has_left() {
     for mode in [ScrubMode::Reset, ScrubMode::Processes, ScrubMode::Never] {
         let mut host = Host::new();
-        let made = host.make(one(0), &[]).await.unwrap();
+        let part = host.make(one(0), &[]).await.unwrap();
         let driver = host.parter.driver.clone();
         let scrubber = Scrubber {
             mode,
@@ -271,7 +336,7 @@ async fn a_part_is_destroyed_by_its_scrub_in_every_mode_once_its_last_process_ha
             nvidia_smi: PathBuf::from("/nonexistent"),
             parter: host.parter.clone(),
         };
-        let partition = Some(Partition { placed: one(0), uuid: Some(made.uuid) });
+        let partition = Some(made(one(0), &part));
         let device = HeldDevice {
             pool: "m1".to_owned(),
             device: "gpu-1-mig-19-0".to_owned(),
@@ -286,8 +351,7 @@ async fn a_part_is_destroyed_by_its_scrub_in_every_mode_once_its_last_process_ha
         assert_eq!(refused.outcome.unwrap_err(), "processes still use it");
         assert_eq!(host.parts(), [one(0)]);
         host.gpu("instanceProcesses", json!({}));
-        let unknown = Partition { placed: one(0), uuid: None };
-        scrubber.scrub(&HeldDevice { partition: Some(unknown), ..device }).await.outcome.unwrap();
+        scrubber.scrub(&HeldDevice { partition: Some(begun(one(0))), ..device }).await.outcome.unwrap();
         assert!(host.parts().is_empty());
     }
 }
