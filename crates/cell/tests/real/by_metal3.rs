@@ -26,7 +26,7 @@ use stage::{Outcome, Service, Stage};
 static OUTCOMES: LazyLock<BTreeMap<&'static str, Outcome>> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let stage = Stage::start(Service::Metal3, 3).await;
+        let stage = Stage::start(Service::Metal3, 4).await;
         stage.play(metal3::faults(&stage)).await
     })
 });
@@ -51,4 +51,9 @@ fn virtual_media_refused_are_told_and_a_bmc_that_restarts_is_survived() {
 #[test]
 fn a_host_edited_and_detached_by_hand_is_told_and_not_overruled() {
     passes("hand");
+}
+
+#[test]
+fn a_host_deleted_by_hand_is_told_and_its_machine_is_erased_once_it_is_let_back_in() {
+    passes("gone");
 }

@@ -13,6 +13,7 @@ pub fn faults(stage: &Stage) -> Vec<(&'static str, Scenario<'_>)> {
         ("checksum", Box::pin(checksum(stage.subject(0)))),
         ("media", Box::pin(media(stage.subject(1)))),
         ("hand", Box::pin(hand(stage.subject(2)))),
+        ("gone", Box::pin(gone(stage.subject(3)))),
     ]
 }
 
@@ -163,4 +164,40 @@ async fn hand(subject: Subject<'_>) {
     subject.release().await;
     subject.becomes("available").await;
     assert_eq!(subject.bmc.disk(), None);
+}
+
+/// Somebody deletes the host of a machine in service: the operator takes everything off and forgets the machine, and the cell does not
+/// take that for an erasure.
+async fn gone(subject: Subject<'_>) {
+    subject.declare().await;
+    subject.becomes("available").await;
+    subject.serve("disk").await;
+    subject.in_service().await;
+    let uid = subject.host().await["metadata"]["uid"].clone();
+    let management = subject.stage.management();
+    management.kubectl(&["delete", "bmh", subject.name(), "--wait=false"]).await;
+    let listed = async || management.kubectl(&["get", "bmh", "-o", "name"]).await;
+    subject.comes_true("deleted", async || !listed().await.contains(&format!("/{}", subject.name()))).await;
+    subject.is_out_of_ironic().await;
+
+    subject.release().await;
+    let told = subject.waits_for("metal3.host-gone").await;
+    assert!(told.contains(subject.name()), "{told}");
+    assert_eq!(subject.erasures().await.len(), 1, "only that before the use");
+    assert!(!listed().await.contains(&format!("/{}", subject.name())), "it is not made anew unasked");
+
+    // The way out: let back in, it is made known anew, and its disks are cleaned by putting something on and taking it off.
+    subject.assign(json!({ "quarantine": { "reason": "its host is gone" } })).await;
+    subject.becomes("quarantined").await;
+    let before = subject.erased_by_its_agent();
+    subject.release().await;
+    subject.becomes("compliant").await;
+    subject.becomes("available").await;
+    assert_ne!(subject.host().await["metadata"]["uid"], uid);
+    let record = subject.erasures().await.swap_remove(0);
+    assert_eq!((&record["baseCluster"], &record["by"]), (&json!("disk"), &json!("metal3")));
+    let found = disks(&record);
+    assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "erased"), "{record:#}");
+    assert_eq!(subject.erased_by_its_agent(), before + found.len());
+    assert_eq!((subject.node(), subject.bmc.disk()), (None, None));
 }
