@@ -1,5 +1,5 @@
 //! A cell against simulated BMCs, over its API, as its users see it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers may fail a test too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers may fail a test too, and say how fast it was
 
 mod access;
 mod agent;
