@@ -214,7 +214,7 @@ impl Store {
         let mut write = self.write().await?;
         write.machine_at(machine, guard.into()).await?;
         sqlx::query("UPDATE machines SET held = $1 WHERE name = $2")
-            .bind(i32::from(held))
+            .bind(i64::from(held))
             .bind(machine.as_str())
             .execute(write.connection())
             .await?;
