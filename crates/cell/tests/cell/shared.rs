@@ -2,6 +2,7 @@
 //! locks it.
 
 use crate::rotation::Rack;
+use reqwest::Method;
 use serde_json::{Value, json};
 use sim::{Action, Fault};
 
@@ -171,8 +172,8 @@ async fn a_machine_that_is_held_is_let_go_with_another_account_once_that_is_decl
     rack.bmc.add_account("another", "anothers-own-1");
     rack.line.redeclare(&json!({ "username": "another" }), "anothers-own-1").await;
     rack.let_go().await;
-    let node = rack.line.ironic.node(&rack.name).unwrap();
-    assert_eq!(node.driver_info["redfish_username"], "another");
+    let (_, node) = rack.line.ironic.request(Method::GET, &format!("/v1/nodes/{}", rack.name), None);
+    assert_eq!(node["driver_info"]["redfish_username"], "another");
     rack.is_not_locked();
 }
 
