@@ -121,17 +121,20 @@ impl Enroller {
     ) -> Result<Outcome, Trouble> {
         let login = self.login(&record.name, spec).await?;
         let inventory = match self.read(record, spec, site, &login).await {
-            Err(Trouble::Refused(problem)) => {
-                let holders = match problem.code.as_str() {
+            Err(trouble @ (Trouble::Refused(_) | Trouble::Passing(_))) => {
+                let code = trouble.told().map_or("", |problem| problem.code.as_str());
+                let holders = match code {
                     // Nothing can be read with a factory password that has to be changed first (quirk 4).
                     "bmc.password-change-required" if spec.bmc.rotate && !login.own => vec![Holder::Cell],
-                    // Somebody changed it, or the BMC was reset to its factory settings: the declared one may be in force.
-                    "bmc.unauthorized" if login.own => {
+                    // Somebody changed it, the BMC was reset to its factory settings, or it has its declared one back and is not
+                    // retired after all: the declared one may be in force.
+                    "bmc.unauthorized" | "bmc.credentials-superseded" if login.own => {
                         let known = self.store.bmc_accounts(&record.name).await?;
                         known.iter().map(|account| account.holder).collect()
                     }
-                    _ => return Err(Trouble::Refused(problem)),
+                    _ => return Err(trouble),
                 };
+                let problem = trouble.problem();
                 tracing::warn!(machine = %record.name, code = problem.code, "its BMC is given a password: {}", problem.message);
                 self.prepare(record, guard, spec, &holders).await?;
                 return Ok(Outcome::Advance(record.state));
@@ -145,7 +148,7 @@ impl Enroller {
         Ok(Outcome::Advance(record.state.max(MachineState::Enrolled)))
     }
 
-    /// Logs in with the declared account, once, and out again.
+    /// Logs in with the declared account, once, and out again. A BMC that does not say whether it takes the password has not taken it.
     pub(crate) async fn check_login(
         &self,
         record: &MachineRecord,
@@ -158,8 +161,10 @@ impl Enroller {
         let login = self.login(&record.name, spec).await?;
         let credentials = Credentials::new(login.username.clone(), login.password.as_str());
         let reach = self.reach(spec, site, pinned(record, spec)?, &[&login.username]).await?;
-        reach.client(Some(credentials), 1).await?.close().await;
-        Ok(())
+        let client = reach.client(Some(credentials), 1).await?;
+        let is_taken = client.is_authenticated();
+        client.close().await;
+        if is_taken { Ok(()) } else { Err(Trouble::from(redfish::Error::Busy.problem())) }
     }
 
     async fn read(

@@ -232,6 +232,13 @@ impl LoginBudget {
         self.state().failed.is_some()
     }
 
+    /// Whether this password is the one that was taken last, as far as this process knows, and nobody failed since.
+    pub fn takes(&self, password: &str) -> bool {
+        let print = self.print(password);
+        let state = self.state();
+        state.failed.is_none() && state.proven == Some(print)
+    }
+
     /// Lowers the limit to what the BMC says of itself: one failure below its threshold, over the longest of its times.
     pub fn learn(&self, lockout: &Lockout) {
         let mut state = self.state();
@@ -537,8 +544,9 @@ mod tests {
         let budget = budget(2);
         budget.attempt("right").await.unwrap().accepted().await;
         assert!(!budget.is_in_doubt());
+        assert!(budget.takes("right") && !budget.takes("wrong"));
         budget.presume_failed().await.unwrap();
-        assert!(budget.is_in_doubt());
+        assert!(budget.is_in_doubt() && !budget.takes("right"));
         // Also a password that was taken last is counted before it is sent.
         let again = budget.attempt("right").await.unwrap();
         assert_eq!(budget.export().map(|failed| failed.count.get()), Some(2));

@@ -120,6 +120,13 @@ impl Accounts {
         }
     }
 
+    /// One more that may do everything, as an operator would make it at the device.
+    pub(crate) fn add(&mut self, username: &str, password: &str) {
+        let id = self.next.to_string();
+        self.next += 1;
+        self.list.push(Account::new(&id, username, password, Role::Administrator));
+    }
+
     /// What leaves the factory again: one account, with its first password.
     pub(crate) fn reset(&mut self) {
         self.list = vec![self.factory.clone()];

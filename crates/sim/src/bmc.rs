@@ -202,6 +202,11 @@ impl Bmc {
         self.access.accounts(|accounts| accounts.set_password(password));
     }
 
+    /// Makes one more account, as an operator would at the device.
+    pub fn add_account(&self, username: &str, password: &str) {
+        self.access.accounts(|accounts| accounts.add(username, password));
+    }
+
     /// Whether this pair would log in; nothing is counted.
     pub fn opens(&self, username: &str, password: &str) -> bool {
         self.access.accounts(|accounts| accounts.opens(username, password))

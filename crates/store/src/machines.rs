@@ -42,6 +42,8 @@ pub struct MachineRecord {
     pub stale: bool,
     /// Whether its BMC is being given passwords of our making.
     pub rotating: bool,
+    /// Whether its provisioning service may be held, since the BMC refuses the account that it shares with the cell.
+    pub held: bool,
     /// Its inventory, where one was ever taken. Only that of an enrolled machine says what the machine is now.
     pub inventory: Option<InventoryMark>,
 }
@@ -55,7 +57,7 @@ pub struct InventoryMark {
     pub at: Timestamp,
 }
 
-const COLUMNS: &str = "m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, \
+const COLUMNS: &str = "m.name, m.state, m.since, m.generation, m.waiting, m.pin, m.serial, m.uuid, m.instance, m.work, m.stale, m.held, \
     (SELECT COUNT(*) FROM bmc_accounts b WHERE b.machine = m.name AND b.phase NOT IN ('in-use', 'returned')) AS rotating, \
     i.digest AS inventory_digest, i.at AS inventory_at";
 
@@ -201,6 +203,23 @@ impl Store {
         write.stop_waiting(machine, &waiting, CELL).await?;
         write.commit().await
     }
+
+    /// The provisioning service is about to be held, or was seen to have been let go. That outlives whatever is declared meanwhile.
+    pub async fn mark_held(
+        &self,
+        machine: &Name,
+        guard: impl Into<Guard>,
+        held: bool,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.machine_at(machine, guard.into()).await?;
+        sqlx::query("UPDATE machines SET held = $1 WHERE name = $2")
+            .bind(i64::from(held))
+            .bind(machine.as_str())
+            .execute(write.connection())
+            .await?;
+        write.commit().await
+    }
 }
 
 impl Write {
@@ -299,6 +318,7 @@ fn record(row: &AnyRow) -> Result<MachineRecord, StoreError> {
         work: row.maybe_json("work")?,
         stale: row.number("stale")? != 0,
         rotating: row.number("rotating")? != 0,
+        held: row.number("held")? != 0,
         inventory: mark.map(|(digest, at)| InventoryMark { digest, at }),
     })
 }

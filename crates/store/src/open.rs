@@ -20,7 +20,7 @@ static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The schema version that this program writes: the number of its last migration.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
 
 /// Key of `meta` under which the value is kept that tells whether the key file is the right one.
 const SEAL_CHECK: &str = "seal-check";

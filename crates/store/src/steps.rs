@@ -220,6 +220,7 @@ impl Store {
 }
 
 impl Write {
+    /// A service that has let the machine go for good holds nothing any more.
     async fn move_to(
         &mut self,
         record: &MachineRecord,
@@ -229,7 +230,8 @@ impl Write {
         let now = self.now;
         sqlx::query(
             "UPDATE machines SET state = $1, since = $2, waiting = NULL, instance = $3, \
-             work = CASE WHEN $1 = 'quarantined' THEN work ELSE NULL END WHERE name = $4",
+             work = CASE WHEN $1 = 'quarantined' THEN work ELSE NULL END, \
+             held = CASE WHEN $1 = 'retired' THEN 0 ELSE held END WHERE name = $4",
         )
         .bind(to.as_str())
         .bind(now.as_millisecond())

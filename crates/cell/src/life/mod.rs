@@ -120,14 +120,14 @@ impl Life {
         let guard = lease.guard(record.generation);
         let open = |step| Case::open(self, record, guard, step, goal.clone(), now);
         let stale = self.is_stale(record, now);
-        let in_doubt = self.is_in_doubt(record, step).await?;
+        let held = shared::holds_up(record, step);
         match step {
             // These need no BMC: one that is away, or was taken from us, keeps no machine from being set aside, given up, drained,
             // or watched.
             Some(step @ (Step::SetAside | Step::WriteOff | Step::Leave | Step::Drain)) => {
                 return Box::pin(take(open(step).await?)).await;
             }
-            Some(step @ Step::Watch) if record.rotating || stale || in_doubt => {
+            Some(step @ Step::Watch) if record.rotating || stale || held => {
                 let seen = Box::pin(take(open(step).await?)).await?;
                 if seen != Outcome::Done {
                     return Ok(seen);
@@ -146,7 +146,7 @@ impl Life {
         if record.rotating && goal != Goal::Lost {
             return open(step.unwrap_or(Step::Watch)).await?.rotate().await;
         }
-        if in_doubt {
+        if held {
             let case = open(step.unwrap_or(Step::Watch)).await?;
             if let Some(outcome) = Box::pin(case.prove_shared()).await? {
                 return Ok(outcome);
@@ -164,7 +164,13 @@ impl Life {
         match step {
             None | Some(Step::Isolate) => Ok(Outcome::Done),
             Some(Step::Discover | Step::Enrol) => self.enrol(record, lease).await,
-            Some(step) => Box::pin(take(open(step).await?)).await,
+            Some(step) => {
+                let case = open(step).await?;
+                if let Some(outcome) = Box::pin(case.prove_before_asking()).await? {
+                    return Ok(outcome);
+                }
+                Box::pin(take(case)).await
+            }
         }
     }
 

@@ -149,13 +149,21 @@ impl Case<'_> {
         self.hold_as(reason, &self.account().await?).await
     }
 
-    async fn hold_as(&self, reason: Option<&str>, account: &Account) -> Result<Option<Outcome>, Trouble> {
+    pub(super) async fn hold_as(
+        &self,
+        reason: Option<&str>,
+        account: &Account,
+    ) -> Result<Option<Outcome>, Trouble> {
         let Some(provisioner) = self.provisioner() else { return Ok(None) };
         if self.record.state == MachineState::Quarantined {
             return Ok(None);
         }
         let held = provisioner.hold(&self.subject(account), reason, None).await?;
-        Ok(self.go_on(held).await?.err())
+        let to_come = self.go_on(held).await?.err();
+        if reason.is_none() && to_come.is_none() {
+            self.mark_held(false).await?;
+        }
+        Ok(to_come)
     }
 
     /// The BMC, for somebody who logs in with these accounts.

@@ -150,7 +150,7 @@ impl Case<'_> {
             let account = self.account().await?;
             let subject = self.subject(&account);
             // One that is held because the BMC refuses its account cannot do anything there, and has nothing left to do.
-            let is_held = self.shares_account().await? && self.life.has_failed(self.record).await?;
+            let is_held = self.record.held && self.shares_account().await?;
             let gone = if is_held {
                 provisioner.forget(&subject).await?
             } else {
@@ -172,9 +172,17 @@ impl Case<'_> {
             return self.advance(MachineState::Discovered, |_| {}).await;
         }
         if let Some(provisioner) = self.provisioner() {
+            // The service polls as soon as it is let go.
+            if self.record.held {
+                self.life.enroller.check_login(self.record, &self.spec, &self.site).await?;
+            }
             let account = self.account().await?;
             let held = provisioner.hold(&self.subject(&account), None, self.record.work.as_ref()).await?;
-            match self.go_on(held).await? {
+            let held = self.go_on(held).await?;
+            if held.is_ok() {
+                self.mark_held(false).await?;
+            }
+            match held {
                 Ok(true) => {}
                 // Somebody took it from the service: it is made known there anew, looked at, and erased by what is found.
                 Ok(false) => return self.advance(MachineState::Discovered, |_| {}).await,

@@ -28,7 +28,11 @@ fn logging_in(
             let bmcs = bmcs.lock().unwrap();
             let opens = bmcs.get(text("redfish_address")).is_some_and(|bmc| bmc.log_in(username, password));
             logins.lock().unwrap().push((username.to_owned(), opens));
-            if opens { Ok(()) } else { Err("HTTP GET returned code 401".to_owned()) }
+            if opens {
+                Ok(())
+            } else {
+                Err(format!("HTTP GET {}/redfish/v1/ returned code 401", text("redfish_address")))
+            }
         })
     }
 }
@@ -199,4 +203,21 @@ async fn who_takes_the_wish_back_keeps_what_is_in_force_and_the_machine_goes_on(
     assert!(!rack.bmc.opens(&rack.user(), &rack.factory), "the cell's own stays");
     let logins = rack.logins.lock().unwrap().clone();
     assert!(logins.iter().all(|(_, opens)| *opens), "{logins:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retirement_taken_back_after_the_declared_password_was_given_back_gives_the_bmc_its_own_again() {
+    let rack = Rack::new().await;
+    rack.declare().await;
+    rack.line.arrive("available").await;
+    let refused = Action::Status { code: 503, body: String::new(), headers: [].into() };
+    let stays = rack.bmc.add_fault(Fault::on("**/Accounts/*", refused).method("DELETE"));
+    rack.line.want(&rack.name, json!({ "retire": true })).await;
+    rack.line.until(&rack.name, |machine| machine["waiting"]["problem"].is_object()).await;
+    assert!(rack.bmc.opens(&rack.user(), &rack.factory), "the declared password does not open");
+    rack.bmc.remove_fault(stays);
+    rack.line.unassign().await;
+    rack.line.mended(&rack.name, "available").await;
+    rack.line.until(&rack.name, |_| !rack.bmc.opens(&rack.user(), &rack.factory)).await;
+    assert_eq!(rack.bmc.failed_logins(&rack.user()), 0);
 }

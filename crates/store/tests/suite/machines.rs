@@ -168,6 +168,24 @@ pub(crate) async fn waiting_keeps_its_beginning_while_the_code_stays(bench: Benc
     assert_eq!(bench.kinds(last).await, ["machine.waiting", "machine.waiting"]);
 }
 
+pub(crate) async fn that_a_service_is_held_outlives_what_is_declared_and_ends_when_that_is_said(
+    bench: Bench,
+) {
+    bench.declare(&["m1"]).await;
+    bench.discover("m1").await;
+    bench.enrol("m1", &server("S1", &["G1"]), at(0)).await.unwrap();
+    let is_held = async || bench.store.machine(&name("m1")).await.unwrap().unwrap().held;
+    assert!(!is_held().await);
+    bench.store.mark_held(&name("m1"), bench.generation("m1").await, true).await.unwrap();
+    let renamed = world(&["m1"]).replace("username: root", "username: admin");
+    for declared in [renamed.clone(), renamed.replace("10.0.0.5", "10.0.0.6")] {
+        assert_eq!(bench.apply(&declared, &[]).await.changes.len(), 1);
+        assert!(is_held().await);
+    }
+    bench.store.mark_held(&name("m1"), bench.generation("m1").await, false).await.unwrap();
+    assert!(!is_held().await);
+}
+
 pub(crate) async fn a_wait_ends_once(bench: Bench) {
     bench.declare(&["m1"]).await;
     let generation = bench.generation("m1").await;

@@ -107,6 +107,7 @@ cases! {
         a_machine_deleted_and_declared_again_is_another_one
         deleting_a_machine_takes_all_of_it_and_keeps_what_happened
         waiting_keeps_its_beginning_while_the_code_stays
+        that_a_service_is_held_outlives_what_is_declared_and_ends_when_that_is_said
         a_wait_ends_once
         a_changed_site_lets_machines_go_on_that_waited_for_people
         a_changed_profile_lets_machines_go_on_that_waited_for_their_firmware
