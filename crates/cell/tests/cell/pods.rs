@@ -263,11 +263,11 @@ async fn slices_come_and_go_with_the_agent(real: &Real, machine: &str, agent: Ru
         assert!(began.elapsed() < PATIENCE, "{:#}", real.line.client.get("/api/v1/publications").await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    for class in ["while-away", "still-away"] {
-        let class = document("GpuClass", class, json!({ "jurisdiction": "de" }));
+    for name in ["while-away", "still-away"] {
+        let class = document("GpuClass", name, json!({ "jurisdiction": "de" }));
         real.line.client.apply(vec![class], &[]).await;
         real.line.client.wait_until_published().await;
-        assert!(kubectl(&real.plane, &["get", "deviceclasses", "-o", "name"]).await.contains("-away"));
+        assert!(kubectl(&real.plane, &["get", "deviceclasses", "-o", "name"]).await.contains(name));
         assert!(slices(real).await.is_empty(), "slices were written for a node without an agent");
     }
     let agent = RunningAgent::start(options);
