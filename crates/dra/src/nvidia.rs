@@ -35,8 +35,8 @@ pub(crate) struct Foreign<'a> {
 }
 
 impl Foreign<'_> {
-    /// Whether a class gives it out: what the selector of a class says of our own devices, of one of theirs. And that it is fit for use:
-    /// taints do not keep others from all of its devices, since rules name whole GPUs, where they are served at all.
+    /// Whether a class gives it out: what the selector of a class says of our own devices, of one of theirs. One that fails is given to
+    /// nobody: taints do not see to that, since rules name whole GPUs alone, and only where they are served.
     fn is_of(&self, class: &GpuClassSpec, order: &Containment) -> bool {
         let is_unfit = self.probed.worst() == Some(Severity::Critical);
         let model = self.gpu.model.as_ref().or(self.probed.model.as_ref());

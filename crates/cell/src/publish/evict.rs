@@ -4,9 +4,9 @@
 //! device by extended resource (`k8s.io/kubernetes` v1.36.3, devicetainteviction, `podEvictionTime`), and whoever holds a device that
 //! is not published any more: those are the cell's to evict, by the API that asks disruption budgets.
 //!
-//! The same holds of a device of NVIDIA's driver that a class of ours gave out: its list of GPUs is the gate. A part of a GPU bears no taint
-//! there, and where the server serves no taint rules nothing does. Who got one by another class got it from others, and stays
-//! unless a taint evicts it.
+//! The same holds of a device of NVIDIA's driver that a class of ours gave out: its list of GPUs is the gate. A part of a GPU that
+//! fails bears no taint there, and where the server serves no taint rules nothing does. Who got one by another class got it from
+//! others, and stays unless a taint evicts it.
 
 use super::Written;
 use super::claims::Holder;
