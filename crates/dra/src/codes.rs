@@ -60,7 +60,7 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "dra.nvidia.no-taint-rules",
-        "NVIDIA's driver gives a machine's GPUs out, and the API server serves no taint rules: what got worse taints nothing.",
+        "NVIDIA's driver gives a machine's GPUs out, and the API server serves no taint rules: what got worse taints nothing. A GPU that fails leaves the classes all the same.",
         "Switch the gate DRADeviceTaintRules on, or use Kubernetes 1.37, which has it on.",
     ),
     (

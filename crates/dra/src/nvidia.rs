@@ -8,7 +8,7 @@ use crate::input::PublishedMachine;
 use crate::literal;
 use domain::declaration::{GpuClassSpec, Requirement, SiteSpec};
 use domain::inventory::Gpu;
-use domain::probe::ProbedGpu;
+use domain::probe::{ProbedGpu, Severity};
 use domain::{Containment, Name};
 
 /// NVIDIA's DRA driver.
@@ -35,11 +35,14 @@ pub(crate) struct Foreign<'a> {
 }
 
 impl Foreign<'_> {
-    /// Whether a class gives it out: what the selector of a class says of our own devices, of one of theirs.
+    /// Whether a class gives it out: what the selector of a class says of our own devices, of one of theirs. One that fails is given to
+    /// nobody: taints do not see to that, since rules name whole GPUs alone, and only where they are served.
     fn is_of(&self, class: &GpuClassSpec, order: &Containment) -> bool {
+        let is_unfit = self.probed.worst() == Some(Severity::Critical);
         let model = self.gpu.model.as_ref().or(self.probed.model.as_ref());
         let zone = self.machine.zone.as_ref().or(self.site.zone.as_ref());
-        order.contains(&class.jurisdiction, &self.site.jurisdiction)
+        !is_unfit
+            && order.contains(&class.jurisdiction, &self.site.jurisdiction)
             && (class.models.is_empty() || model.is_some_and(|model| class.models.contains(model)))
             && class.zone.as_ref().is_none_or(|wanted| zone == Some(wanted))
             && class.requires.iter().all(|requirement| match requirement {

@@ -97,10 +97,13 @@ impl Board<'_> {
         self.0.iter().any(|gpu| !gpu.switches.is_empty()) || self.0.iter().enumerate().all(neighbours)
     }
 
-    /// What no other board of the machine has: a GPU's address, or where no GPU tells its own, the end of a link.
-    fn first(&self) -> &str {
+    /// What no other board of the machine has: a GPU's address, or where no GPU tells its own, a switch, or else a GPU's index. Never
+    /// another GPU that one is linked to: so may be those of other boards.
+    fn first(&self) -> String {
         let addresses = self.0.iter().filter_map(|gpu| gpu.address).min();
-        addresses.or_else(|| self.0.iter().flat_map(Linked::ends).min()).unwrap_or_default()
+        let told = addresses.or_else(|| self.0.iter().flat_map(|gpu| gpu.switches.iter().copied()).min());
+        let index = || self.0.iter().map(|gpu| gpu.index).min().unwrap_or_default().to_string();
+        told.map_or_else(index, str::to_owned)
     }
 }
 
@@ -195,6 +198,19 @@ mod tests {
         }
         let found = of(&apart);
         assert_ne!(found[&0], found[&1]);
+    }
+
+    #[test]
+    fn gpus_that_do_not_tell_where_they_are_share_no_name_for_being_linked_to_the_same_gpu() {
+        let ring = [[1, 3], [0, 2], [1, 3], [0, 2]].map(|to| to.map(|to| format!("0000:0{to}:00.0")));
+        let mut gpus: Vec<_> =
+            (0..).zip(&ring).map(|(index, ends)| gpu(index, &[&ends[0], &ends[1]])).collect();
+        for gpu in &mut gpus {
+            gpu.pci.address = None;
+            gpu.nvlinks.iter_mut().for_each(|link| link.remote_kind = Some(RemoteKind::Gpu));
+        }
+        let found = of(&gpus);
+        assert_eq!(found.values().collect::<BTreeSet<_>>().len(), 4, "{found:?}");
     }
 
     #[test]

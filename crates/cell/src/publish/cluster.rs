@@ -5,7 +5,7 @@
 
 use super::evict::Evictions;
 use super::refusals::{Key, Refusals};
-use super::server::{keeps_counters, prove, rivals, taint_rules, who_we_are};
+use super::server::{Seen, keeps_counters, prove, rivals, who_we_are};
 use super::watch::{Left, Watch, Watched};
 use super::{Written, claims, nodes};
 use crate::error::coded;
@@ -113,18 +113,10 @@ impl Cluster {
             watch.forget();
         }
         let mut written = Written::default();
+        let seen = Seen::of(&clients.own).await;
         // Whatever becomes of publishing, nobody keeps a device whose gate has closed.
-        match claims::read(&clients.own).await {
-            Ok(claims) => {
-                let is_class = |class: &str| world.classes.keys().any(|ours| ours.as_str() == class);
-                let holders = claims::holders(&claims, is_class);
-                self.evictions.evict(&clients.once, holders, world, &mut written).await;
-                self.untold.append(&mut written.evicted);
-                written.allocations = claims::allocations(&claims);
-            }
-            Err(problem) => written.left_out.push(problem),
-        }
-        let input = self.asked(&clients.own, input, world, &mut written.left_out).await?;
+        self.evict(&clients, &seen, world, &mut written).await;
+        let input = self.asked(&clients.own, input, world, seen, &mut written.left_out).await?;
         let output = dra::publish(&input);
         written.left_out.extend(output.diagnostics.clone());
         let (policies, classes): (Vec<_>, Vec<_>) =
@@ -162,21 +154,45 @@ impl Cluster {
         Ok(written)
     }
 
+    /// Tells who has which device, and asks those to go who must.
+    async fn evict(&mut self, clients: &Clients, seen: &Seen, world: &World, written: &mut Written) {
+        let client = &clients.own;
+        let classes = self.ours(client, "resource.k8s.io/v1", "DeviceClass");
+        let (claims, classes) = tokio::join!(claims::read(client), classes);
+        let claims = match claims {
+            Ok(claims) => claims,
+            Err(problem) => return written.left_out.push(problem),
+        };
+        // By what stands in the cluster: a class of that name may be somebody else's, and one that is declared no more has given out.
+        let classes = classes.map_or_else(
+            |problem| {
+                written.left_out.push(problem);
+                BTreeMap::new()
+            },
+            |ours| ours.there,
+        );
+        let holders = claims::holders(&claims, |class| classes.contains_key(class));
+        self.evictions.evict(&clients.once, holders, seen, world, written).await;
+        self.untold.append(&mut written.evicted);
+        written.allocations = claims::allocations(&claims);
+    }
+
     /// With what the cluster can do, and which machines have verified Nodes there.
     async fn asked(
         &self,
         client: &Client,
         input: &Input,
         world: &World,
+        seen: Seen,
         left_out: &mut Vec<Problem>,
     ) -> Result<Input, Problem> {
         let mut input = input.clone();
-        input.server.taint_rules = taint_rules(client).await?;
+        input.server.taint_rules = seen.taint_rules?;
         if input.machines.iter().any(|machine| !machine.partitions.is_empty()) {
             input.server.counters = keeps_counters(client, &input, left_out).await?;
         }
         who_we_are(client, &input.cell_user).await?;
-        let uuids = nodes::system_uuids(client).await?;
+        let uuids = seen.uuids?;
         let mut verified = BTreeSet::new();
         for machine in &input.machines {
             match nodes::may_have_slices(machine, world, &uuids) {

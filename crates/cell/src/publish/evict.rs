@@ -4,13 +4,15 @@
 //! device by extended resource (`k8s.io/kubernetes` v1.36.3, devicetainteviction, `podEvictionTime`), and whoever holds a device that
 //! is not published any more: those are the cell's to evict, by the API that asks disruption budgets.
 //!
-//! The same holds of a device of NVIDIA's driver that a class of ours gave out: its list of GPUs is the gate. Who got one by another
-//! class got it from others, and stays unless a taint evicts it.
+//! The same holds of a device of NVIDIA's driver that a class of ours gave out: its list of GPUs is the gate. A part of a GPU that
+//! fails bears no taint there, and where the server serves no taint rules nothing does. Who got one by another class got it from
+//! others, and stays unless a taint evicts it.
 
 use super::Written;
 use super::claims::Holder;
 use super::cluster::refused;
 use super::nodes;
+use super::server::Seen;
 use crate::error::coded;
 use crate::gpus::Closed;
 use crate::world::World;
@@ -36,13 +38,14 @@ impl Evictions {
         &mut self,
         client: &Client,
         holders: Vec<Holder>,
+        seen: &Seen,
         world: &World,
         written: &mut Written,
     ) {
         self.0.retain(|uid| holders.iter().any(|holder| holder.uid == *uid));
-        for holder in known(client, holders, world, written).await {
-            let Some(closed) = must_go(&holder, world) else { continue };
-            if self.0.contains(&holder.uid) {
+        for holder in holders {
+            let Some(closed) = must_go(&holder, seen, world) else { continue };
+            if self.0.contains(&holder.uid) || !is_known(&holder, seen, world) {
                 continue;
             }
             match ask(client, &holder).await {
@@ -65,40 +68,46 @@ impl Evictions {
 }
 
 /// Why a pod must go, where nobody else sees to it.
-fn must_go(holder: &Holder, world: &World) -> Option<Closed> {
+fn must_go(holder: &Holder, seen: &Seen, world: &World) -> Option<Closed> {
     let machine = Name::new(holder.pool.clone()).ok()?;
-    let (closed, bears_taint) = match holder.driver {
-        GpuDriver::Bailiwick => (world.reconciled().closed(&machine, &holder.device)?, true),
-        // Rules name whole GPUs.
+    let closed = match holder.driver {
+        GpuDriver::Bailiwick => world.reconciled().closed(&machine, &holder.device)?,
         GpuDriver::Nvidia => {
-            let (minor, is_whole) = dra::nvidia_device(&holder.device)?;
-            (world.reconciled().closed_at(&machine, minor)?, is_whole)
+            let (minor, _) = dra::nvidia_device(&holder.device)?;
+            world.reconciled().closed_at(&machine, minor)?
         }
     };
     match closed {
-        Closed::Unfit(_) => (holder.by_extended_resource || !bears_taint).then_some(closed),
-        Closed::Contradicted(_) => Some(closed),
+        // Where nobody knows what is served, the round fails, and the next one knows.
+        Closed::Unfit(_) => !is_evicted_by_taint(holder, !matches!(seen.taint_rules, Ok(None))),
+        Closed::Contradicted(_) => true,
     }
+    .then_some(closed)
 }
 
-/// Those whose pools are what the cell takes them for. A pool of NVIDIA's driver is what a Node of that name says.
-async fn known(client: &Client, holders: Vec<Holder>, world: &World, written: &mut Written) -> Vec<Holder> {
-    if holders.iter().all(|holder| holder.driver == GpuDriver::Bailiwick) {
-        return holders;
-    }
-    let uuids = nodes::system_uuids(client).await.unwrap_or_else(|problem| {
-        written.left_out.push(problem);
-        BTreeMap::new()
-    });
-    let is_known = |holder: &Holder| {
-        holder.driver == GpuDriver::Bailiwick
-            || Name::new(holder.pool.clone()).is_ok_and(|name| {
-                let machine = world.machines.get(&name);
-                machine.is_some_and(|machine| world.gpu_driver_of(machine) == GpuDriver::Nvidia)
-                    && nodes::node_of(&name, world, &uuids).is_ok()
-            })
+/// Whether Kubernetes evicts a pod by itself whose device fails.
+fn is_evicted_by_taint(holder: &Holder, has_taint_rules: bool) -> bool {
+    let bears_taint = match holder.driver {
+        // In its slice.
+        GpuDriver::Bailiwick => true,
+        // By a rule, which names a whole GPU.
+        GpuDriver::Nvidia => {
+            has_taint_rules && dra::nvidia_device(&holder.device).is_some_and(|(_, is_whole)| is_whole)
+        }
     };
-    holders.into_iter().filter(is_known).collect()
+    bears_taint && !holder.by_extended_resource
+}
+
+/// Whether a pool is what the cell takes it for. One of NVIDIA's driver is what a Node of that name says.
+fn is_known(holder: &Holder, seen: &Seen, world: &World) -> bool {
+    let of_nvidia = |uuids: &BTreeMap<_, _>| {
+        Name::new(holder.pool.clone()).is_ok_and(|name| {
+            let machine = world.machines.get(&name);
+            machine.is_some_and(|machine| world.gpu_driver_of(machine) == GpuDriver::Nvidia)
+                && nodes::node_of(&name, world, uuids).is_ok()
+        })
+    };
+    holder.driver == GpuDriver::Bailiwick || seen.uuids.as_ref().is_ok_and(of_nvidia)
 }
 
 /// Asks for this very pod: another of its name has another UID.
@@ -128,5 +137,34 @@ fn stays(holder: &Holder, code: &str, error: &kube::Error) -> domain::Problem {
     }
     match refused("evict", "Pod", &pod, error) {
         Ok(problem) | Err(problem) => problem.at(format!("Machine/{} Pod/{pod}", holder.pool)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_evicts_who_named_a_claim_of_a_device_that_bears_a_taint_and_nobody_else() {
+        let evicts = |driver, device: &str, has_taint_rules, by_extended_resource| {
+            let holder = Holder {
+                namespace: "team".into(),
+                pod: "train-0".into(),
+                uid: "p1".into(),
+                driver,
+                pool: "m1".into(),
+                device: device.into(),
+                by_extended_resource,
+            };
+            is_evicted_by_taint(&holder, has_taint_rules)
+        };
+        let part = "gpu-0-mig-1g10gb-19-0";
+        for has_taint_rules in [true, false] {
+            assert!(evicts(GpuDriver::Bailiwick, "gpu-1", has_taint_rules, false), "its slice bears it");
+            assert_eq!(evicts(GpuDriver::Nvidia, "gpu-0", has_taint_rules, false), has_taint_rules);
+            assert!(!evicts(GpuDriver::Nvidia, part, has_taint_rules, false), "rules name whole GPUs");
+            assert!(!evicts(GpuDriver::Bailiwick, "gpu-1", has_taint_rules, true));
+            assert!(!evicts(GpuDriver::Nvidia, "gpu-0", has_taint_rules, true));
+        }
     }
 }

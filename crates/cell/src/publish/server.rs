@@ -1,6 +1,7 @@
 //! What a cluster says of itself: who we are there, what it can do, and whether the policies hold.
 
 use super::cluster::{api, failed, list, refused};
+use super::nodes;
 use crate::error::coded;
 use domain::Problem;
 use dra::{DryRun, Input, Object, Proof, TaintRuleVersion};
@@ -8,15 +9,30 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A policy is active within a second of its creation (facts: dra, measured); it is given ten.
 const PROOF_TRIES: u32 = 20;
 const PROOF_PAUSE: Duration = Duration::from_millis(500);
 
+/// What is read of a cluster before anything is done there. What could not be read fails who cannot do without it.
+pub(super) struct Seen {
+    /// In which version DeviceTaintRule is served.
+    pub(super) taint_rules: Result<Option<TaintRuleVersion>, Problem>,
+    /// The system UUID that each Node says.
+    pub(super) uuids: Result<BTreeMap<String, String>, Problem>,
+}
+
+impl Seen {
+    pub(super) async fn of(client: &Client) -> Self {
+        let (taint_rules, uuids) = tokio::join!(taint_rules(client), nodes::system_uuids(client));
+        Self { taint_rules, uuids }
+    }
+}
+
 /// In which version DeviceTaintRule is served, if it is: it moves from release to release (facts: dra §4).
-pub(super) async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Problem> {
+async fn taint_rules(client: &Client) -> Result<Option<TaintRuleVersion>, Problem> {
     let groups = client
         .list_api_groups()
         .await

@@ -263,11 +263,11 @@ async fn slices_come_and_go_with_the_agent(real: &Real, machine: &str, agent: Ru
         assert!(began.elapsed() < PATIENCE, "{:#}", real.line.client.get("/api/v1/publications").await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    for class in ["while-away", "still-away"] {
-        let class = document("GpuClass", class, json!({ "jurisdiction": "de" }));
+    for name in ["while-away", "still-away"] {
+        let class = document("GpuClass", name, json!({ "jurisdiction": "de" }));
         real.line.client.apply(vec![class], &[]).await;
         real.line.client.wait_until_published().await;
-        assert!(kubectl(&real.plane, &["get", "deviceclasses", "-o", "name"]).await.contains("-away"));
+        assert!(kubectl(&real.plane, &["get", "deviceclasses", "-o", "name"]).await.contains(name));
         assert!(slices(real).await.is_empty(), "slices were written for a node without an agent");
     }
     let agent = RunningAgent::start(options);
@@ -292,12 +292,16 @@ async fn holders_of_nvidias_devices_go_too(real: &Real, machine: &str, installed
         "spec": {
             "driver": dra::NVIDIA, "nodeName": machine,
             "pool": { "name": machine, "generation": 1, "resourceSliceCount": 1 },
-            "devices": [{ "name": format!("gpu-{minor}"), "attributes": { "uuid": { "string": uuid } } }],
+            "devices": [
+                { "name": format!("gpu-{minor}"), "attributes": { "uuid": { "string": uuid } } },
+                { "name": format!("gpu-{minor}-mig-3g40gb-9-0"), "attributes": { "parentUUID": { "string": uuid } } },
+            ],
         },
     });
     real.plane.apply(&slice).await.unwrap();
     real.plane.apply(&pod_by_extended_resource("theirs", "probed", 1)).await.unwrap();
     until(real, "pod", "theirs", |pod| pod["spec"]["nodeName"].is_string()).await;
+    others_give_out_a_part(real).await;
     has_an_xid(installed, uuid);
     // Nobody prepares it here, so how it ends is not looked at.
     until(real, "pod", "theirs", |pod| pod.is_null() || !pod["metadata"]["deletionTimestamp"].is_null())
@@ -309,11 +313,32 @@ async fn holders_of_nvidias_devices_go_too(real: &Real, machine: &str, installed
         let of_pod = |event: &&Value| event["kind"] == "pod.evicted" && event["data"]["pod"] == "theirs";
         if let Some(evicted) = events.find(of_pod) {
             assert_eq!(evicted["data"]["code"], "gpu.health.xid");
-            return;
+            break;
         }
         assert!(began.elapsed() < PATIENCE, "something else has evicted it");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let keeps = real.plane.object("pod", "keeps").await.unwrap();
+    let stays = keeps["metadata"]["uid"].is_string() && keeps["metadata"]["deletionTimestamp"].is_null();
+    assert!(stays, "no class of the cell gave it out: {keeps:#}");
+    // Nobody is given it again.
+    until(real, "deviceclass", "probed", |class| !class.to_string().contains(uuid)).await;
+}
+
+/// A pod has a part of a GPU of NVIDIA's driver by somebody else's class, whose name the cell declares for one of its own.
+async fn others_give_out_a_part(real: &Real) {
+    let expression =
+        format!("device.driver == '{0}' && has(device.attributes['{0}'].parentUUID)", dra::NVIDIA);
+    let class = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": { "name": "taken" },
+        "spec": { "selectors": [{ "cel": { "expression": expression } }] },
+    });
+    real.plane.apply(&class).await.unwrap();
+    real.line.client.apply(vec![document("GpuClass", "taken", json!({ "jurisdiction": "de" }))], &[]).await;
+    for object in claim_and_pod("keeps", "taken") {
+        real.plane.apply(&object).await.unwrap();
+    }
+    until(real, "pod", "keeps", |pod| pod["spec"]["nodeName"].is_string()).await;
 }
 
 /// Has the driver tell of an XID error of a GPU.

@@ -53,7 +53,7 @@ fn their_devices_are_told_by_the_uuid_that_our_probe_knows_and_no_slices_are_wri
 fn a_gate_that_closes_takes_the_uuid_out_of_the_class() {
     let open = one(json!({ "jurisdiction": "eu" }));
     assert!(expression(&open).contains("GPU-1"));
-    let closings: [fn(&mut Input); 7] = [
+    let closings: [fn(&mut Input); 8] = [
         |input| input.verified = Some(BTreeSet::new()),
         |input| input.verified = None,
         |input| input.verdicts.clear(),
@@ -61,11 +61,31 @@ fn a_gate_that_closes_takes_the_uuid_out_of_the_class() {
         |input| assert!(input.conflicts.insert(GpuKey::of(&serial("G1")).unwrap())),
         |input| input.machines.push(machine("m2", vec![serial("G1")])),
         |input| input.sites.clear(),
+        |input| ails(input, Severity::Critical),
     ];
     for (at, close) in closings.into_iter().enumerate() {
         let mut input = open.clone();
         close(&mut input);
         assert!(!expression(&input).contains("GPU-1"), "{at}");
+    }
+}
+
+/// Has the driver find something wrong with its GPU.
+fn ails(input: &mut Input, severity: Severity) {
+    input.probed.values_mut().for_each(|gpu| gpu.health = h100(Some(severity)).health);
+}
+
+#[test]
+fn a_gpu_that_fails_is_named_by_no_class_whether_whole_or_in_parts_until_it_is_well_again() {
+    for class in [json!({ "jurisdiction": "eu" }), json!({ "jurisdiction": "eu", "partition": "1g.10gb" })] {
+        let mut input = one(class);
+        for rules in [None, Some(TaintRuleVersion::V1)] {
+            input.server.taint_rules = rules;
+            ails(&mut input, Severity::Critical);
+            assert!(!expression(&input).contains("GPU-1"));
+            ails(&mut input, Severity::Warning);
+            assert!(expression(&input).contains("GPU-1"), "a warning is for taints");
+        }
     }
 }
 
@@ -96,7 +116,7 @@ fn a_class_of_partitions_takes_those_of_its_gpus() {
 fn what_got_worse_taints_their_devices_by_rules() {
     let mut input = one(json!({ "jurisdiction": "eu" }));
     input.machines[0].alarms = vec![domain::Problem::new("bmc.pin-mismatch", "its key changed")];
-    input.probed.values_mut().for_each(|gpu| gpu.health = h100(Some(Severity::Critical)).health);
+    ails(&mut input, Severity::Critical);
     let output = publish(&input);
     let selectors: Vec<_> =
         output.observed.iter().map(|rule| rule.json()["spec"]["deviceSelector"].clone()).collect();
