@@ -20,7 +20,7 @@ pub enum Error {
     /// How to reach the API server is not known.
     #[error("how to reach the API server is not known: {0}")]
     Kubernetes(String),
-    /// The kubelet has no plugin of this agent registered.
+    /// The kubelet has no plugin of this agent registered, and there may be something to register.
     #[error("the kubelet has no plugin of this agent registered")]
     NotReady,
     /// A file that was named on the command line.

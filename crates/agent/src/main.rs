@@ -27,7 +27,7 @@ enum Command {
     Enrol(EnrolArgs),
     /// Hand out this host's GPUs to pods, as far as the cell permits
     Run(RunArgs),
-    /// Tell whether the kubelet has the plugin of this host's agent registered
+    /// Tell whether this host's agent has its plugin registered, where it needs to be
     Ready(ReadyArgs),
     /// Print the completions for a shell
     Completions(CompletionsArgs),

@@ -405,8 +405,8 @@ pub const CODES: &[(&str, &str, &str)] = &[
     ),
     (
         "agent.not-ready",
-        "The kubelet has no plugin of this agent registered.",
-        "Look at the agent's log: without a driver or live permits it does not register; `bailiwick why MACHINE` says more.",
+        "The kubelet has no plugin of this agent registered, and there may be something to register.",
+        "Look at the agent's log: without a driver, an answer of the cell or live permits it does not register; `bailiwick why MACHINE` says more.",
     ),
     (
         "agent.state",

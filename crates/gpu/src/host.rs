@@ -49,6 +49,18 @@ impl HostRoot {
         }
     }
 
+    /// Whether the kernel sees a GPU of NVIDIA's on the PCI bus, with a driver or without.
+    pub fn has_gpu(&self) -> bool {
+        let devices = Path::new("sys/bus/pci/devices");
+        let names = std::fs::read_dir(self.0.join(devices)).into_iter().flatten().flatten();
+        let tells = |device: &Path, file: &str, start: &str| {
+            self.line(device.join(file)).is_some_and(|line| line.starts_with(start))
+        };
+        let mut devices = names.map(|entry| devices.join(entry.file_name()));
+        // Class 3 are display controllers: of their other devices, switches and network cards, none is to be handed out.
+        devices.any(|device| tells(&device, "vendor", "0x10de") && tells(&device, "class", "0x03"))
+    }
+
     /// Where the device with a PCI address sits.
     pub fn place(&self, address: &str) -> Place {
         let device = Path::new("sys/bus/pci/devices").join(address);
@@ -110,6 +122,22 @@ mod tests {
         let root = root();
         let place = HostRoot::at(root.path()).place("0000:65:00.0");
         assert_eq!(place, Place { root: Some("pci0000:64".into()), numa_node: Some(1) });
+    }
+
+    #[test]
+    fn a_gpu_is_a_display_controller_of_nvidia() {
+        let root = root();
+        let device = root.path().join("sys/bus/pci/devices/0000:65:00.0");
+        let host = HostRoot::at(root.path());
+        assert!(!host.has_gpu() && !HostRoot::at("/nonexistent").has_gpu());
+        // An H100, an NVSwitch, another vendor's card.
+        for (vendor, class, is_gpu) in
+            [("0x10de", "0x030200", true), ("0x10de", "0x068000", false), ("0x1002", "0x030000", false)]
+        {
+            std::fs::write(device.join("vendor"), format!("{vendor}\n")).unwrap();
+            std::fs::write(device.join("class"), format!("{class}\n")).unwrap();
+            assert_eq!(host.has_gpu(), is_gpu, "{vendor} {class}");
+        }
     }
 
     #[test]

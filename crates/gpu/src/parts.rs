@@ -23,6 +23,8 @@ pub struct Part {
     /// UUID of the MIG device that is all of it, `MIG-…`; `None` where there is none such: it has no compute instance yet, several, or
     /// a smaller one.
     pub uuid: Option<String>,
+    /// How many compute instances it has.
+    pub compute_instances: usize,
     /// Processes on it, with a compute or a graphics context.
     pub processes: u32,
 }
@@ -195,6 +197,7 @@ fn part(instance: GpuInstance<'_>, info: GpuInstanceInfo, migs: &[MigDevice]) ->
         profile: info.profile,
         placement: info.placement,
         uuid: None,
+        compute_instances: computes.len(),
         processes: 0,
     };
     for compute in computes {

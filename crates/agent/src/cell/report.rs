@@ -55,6 +55,8 @@ pub struct Reporter {
     client: Client,
     host: watch::Receiver<Host>,
     permits: watch::Sender<Option<Arc<HeldPermits>>>,
+    /// Whether the cell has answered a report, knowing all that it tells.
+    answered: watch::Sender<bool>,
     /// Scrubs that the cell knows: they are told once.
     known_scrubs: Vec<ScrubRecord>,
 }
@@ -76,10 +78,11 @@ impl Reporter {
         let identity = dir.identity()?;
         let held = dir.permits(&identity, boot_id.as_deref()).map(Arc::new);
         let (permits, seen) = watch::channel(held);
+        let (answered, told) = watch::channel(false);
         let client = client(&identity)?;
         Ok((
-            Self { dir, identity, boot_id, client, host, permits, known_scrubs: Vec::new() },
-            Gate::new(seen),
+            Self { dir, identity, boot_id, client, host, permits, answered, known_scrubs: Vec::new() },
+            Gate::new(seen, told),
         ))
     }
 
@@ -139,6 +142,7 @@ impl Reporter {
         if answer.probe_wanted {
             answer = self.report(true).await?;
         }
+        self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         let next = next_report(answer.next_report_seconds);
         let until_renewal = self.identity.renewal()?.duration_since(Timestamp::now());
         let until_renewal = Duration::try_from(until_renewal).unwrap_or_default();

@@ -77,6 +77,12 @@ impl Known {
         Ok(self.permits.permit(device)?)
     }
 
+    /// Whether there is nothing to register, and that is no failure: the cell has answered, and permits nothing here; and no GPU may be
+    /// missing only because its driver is not found.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.permits.is_closed() && (self.seen.probe().driver.is_some() || !self.seen.root.has_gpu())
+    }
+
     /// The health of every device that the cell has named, however long its permit lasts.
     pub(super) fn health(&self, timeout: Duration) -> Vec<Health> {
         let Some(held) = self.permits.permits() else { return Vec::new() };
@@ -172,6 +178,13 @@ mod tests {
         }
     }
 
+    /// The gate of an agent whom the cell has answered this.
+    fn permitted(permits: Vec<Permit>) -> Permits {
+        let permits = Document { machine: Name::new("m1").unwrap(), issued: Timestamp::now(), permits };
+        let held = Some(Arc::new(HeldPermits::new(permits, uptime())));
+        Permits::new(watch::channel(held).1, watch::channel(true).1)
+    }
+
     fn known(gpus: Vec<ProbedGpu>, partition: Option<Partition>) -> OnHost {
         let now = Timestamp::now();
         let permit = Permit {
@@ -181,7 +194,6 @@ mod tests {
             verdict: None,
             valid_until: now + Duration::from_mins(5),
         };
-        let permits = Document { machine: Name::new("m1").unwrap(), issued: now, permits: vec![permit] };
         let probe = Probe {
             taken: now,
             boot_id: None,
@@ -202,7 +214,7 @@ mod tests {
                 limit: Duration::from_mins(1),
                 root: HostRoot::at("/nonexistent"),
             },
-            permits: Permits::new(watch::channel(Some(Arc::new(HeldPermits::new(permits, uptime())))).1),
+            permits: permitted(vec![permit]),
             devices: DeviceRoot { runtime: PathBuf::from("/dev"), own: dev.path().to_owned() },
         };
         OnHost { known, _dev: dev }
@@ -230,6 +242,24 @@ mod tests {
         assert_eq!(told.digest(), known.seen.probe().digest(), "it is the same for as long as it lasts");
         assert_eq!(known.health(Duration::ZERO)[0].status, HealthStatus::Unknown);
         assert_eq!(known.seen.lasts(), Duration::ZERO);
+    }
+
+    #[test]
+    fn there_is_nothing_to_register_where_nothing_is_permitted_unless_a_driver_that_should_be_there_is_not() {
+        let mut known = known(vec![gpu()], None).known;
+        assert!(!known.has_nothing());
+        known.permits = permitted(Vec::new());
+        assert!(known.has_nothing(), "as where NVIDIA's own plugin hands GPUs out");
+        // No driver answers any more.
+        known.seen.limit = Duration::ZERO;
+        assert!(known.has_nothing(), "there is no GPU");
+        let root = tempfile::tempdir().unwrap();
+        let device = root.path().join("sys/bus/pci/devices/0000:65:00.0");
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("vendor"), "0x10de\n").unwrap();
+        std::fs::write(device.join("class"), "0x030200\n").unwrap();
+        known.seen.root = HostRoot::at(root.path());
+        assert!(!known.has_nothing());
     }
 
     #[test]

@@ -180,6 +180,7 @@ async fn work(
     let health = watch::Sender::new(Vec::new());
     let (kubelet, instance) = (&options.kubelet_dir, &options.instance);
     let plugin = Plugin::start(kubelet, instance, Arc::clone(&preparer), health.subscribe())?;
+    ready::sweep(options);
     let mark = Mark::of(options);
     let mut work = Work { options, known, preparer, plugin, health, host, mark };
     work.until(stop).await;
@@ -271,7 +272,7 @@ impl Work<'_> {
             }
             RegistrationState::Registered(_) | RegistrationState::Closed | RegistrationState::Waiting => None,
         };
-        if let Err(error) = self.mark.set(registered.is_some()) {
+        if let Err(error) = self.mark.set(registered.is_some() || self.known.has_nothing()) {
             tracing::warn!(%error, "whether the plugin is registered cannot be told to whoever asks from outside");
         }
         let prepared = self.prepared(&mut problems).await;

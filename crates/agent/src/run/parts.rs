@@ -129,7 +129,7 @@ fn find_or_make(
     let (wanted, parts) = (part.placed, parting.parts(gpu).map_err(told)?);
     if let Some(there) = parts.iter().find(|part| placed(part) == wanted) {
         match &there.uuid {
-            found if !part.made(found.as_deref()) => return Err(NotMade::Foreign(named(there))),
+            _ if !is_ours(part, there) => return Err(NotMade::Foreign(named(there))),
             Some(uuid) => return Ok(uuid.clone()),
             // Half made, or half destroyed: in the way as any other.
             None => {}
@@ -154,7 +154,21 @@ fn find_or_make(
         outcome => outcome,
     };
     let untold = || NotMade::Failed("the driver does not tell the UUID of its MIG instance".to_owned());
-    made.map_err(told)?.uuid.ok_or_else(untold)
+    made.map_err(|error| unmade(parting, gpu, wanted, &error))?.uuid.ok_or_else(untold)
+}
+
+/// Why a part could not be made; and whether nothing of the attempt stands there, for what somebody makes later is not ours.
+fn unmade(parting: &dyn Parting, gpu: &str, wanted: Placed, error: &PartError) -> NotMade {
+    match parting.parts(gpu) {
+        Ok(parts) if parts.iter().all(|part| placed(part) != wanted) => NotMade::Nothing(error.to_string()),
+        _ => NotMade::Failed(error.to_string()),
+    }
+}
+
+/// Whether an instance at the place of a part is of our making. Ours has one compute instance that is all of it, or none yet; who has put
+/// others in it means to use them.
+fn is_ours(part: &Partition, there: &Part) -> bool {
+    (there.uuid.is_some() || there.compute_instances == 0) && part.made(there.uuid.as_deref())
 }
 
 /// An instance, for people.
@@ -216,7 +230,7 @@ fn destroy_now(parting: &dyn Parting, gpu: &str, ours: &Partition) -> Result<boo
         parts => parts?,
     };
     let mut at_place = parts.iter().filter(|part| placed(part) == ours.placed);
-    let Some(part) = at_place.find(|part| ours.made(part.uuid.as_deref())) else { return Ok(false) };
+    let Some(part) = at_place.find(|part| is_ours(ours, part)) else { return Ok(false) };
     if part.processes > 0 {
         return Err(PartError::InUse);
     }

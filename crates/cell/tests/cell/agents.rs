@@ -252,6 +252,13 @@ async fn a_machine_that_is_not_in_service_has_an_agent_and_no_permits() {
     // The permits that came with the report are there, and empty.
     agent.until(device, Some("permit.none")).await;
     assert!(agent.gate.lasts().is_zero());
+    let mut gate = agent.gate.clone();
+    let answered = async {
+        while !gate.is_closed() {
+            gate.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), answered).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,7 +75,7 @@ pub struct HeldDevice {
 
 /// A MIG instance, or the place for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "WrittenPartition")]
 pub struct Partition {
     /// What of the GPU it takes.
     #[serde(flatten)]
@@ -85,8 +85,25 @@ pub struct Partition {
     pub uuid: Option<String>,
     /// Whether one may have been made since of which that is not known yet. Set when the place was seen to be free, and before anything
     /// is made there.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub begun: bool,
+}
+
+/// One that was written here, or by an agent of before, which did not say whether it had begun.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenPartition {
+    #[serde(flatten)]
+    placed: Placed,
+    uuid: Option<String>,
+    begun: Option<bool>,
+}
+
+impl From<WrittenPartition> for Partition {
+    /// Where that is not said, whoever wrote no UUID may have made one.
+    fn from(WrittenPartition { placed, uuid, begun }: WrittenPartition) -> Self {
+        let begun = begun.unwrap_or(uuid.is_none());
+        Self { placed, uuid, begun }
+    }
 }
 
 impl Partition {
@@ -95,8 +112,8 @@ impl Partition {
         Self { placed, uuid: None, begun: false }
     }
 
-    /// Whether an instance that stands at the place is of our making. One without a UUID is none that can be used: half made, or
-    /// half destroyed.
+    /// Whether an instance that stands at the place is of our making, in this boot: the driver gives what is made there anew the same
+    /// UUID. One without a UUID is empty: half made, or half destroyed.
     pub fn made(&self, found: Option<&str>) -> bool {
         self.begun || (self.uuid.is_some() && found.is_none_or(|found| self.uuid.as_deref() == Some(found)))
     }
@@ -251,6 +268,14 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// One of a claim's parts, by its place in it, was not made, and nothing stands there.
+    pub(super) fn unmade(&mut self, uid: &str, at: usize) {
+        let device = self.claims.get_mut(uid).and_then(|held| held.devices.get_mut(at));
+        if let Some(partition) = device.and_then(|device| device.partition.as_mut()) {
+            partition.begun = false;
+        }
+    }
+
     /// Which of a claim's devices, by their place in it, were made; and whether it is prepared with that.
     pub(super) fn record(&mut self, uid: &str, made: Vec<(usize, Made)>, prepared: bool) -> Option<Held> {
         let held = self.claims.get_mut(uid)?;
@@ -280,6 +305,17 @@ impl Held {
     pub(super) fn is_of_earlier_boot(&self, boot_id: Option<&str>) -> bool {
         let both = self.boot_id.as_deref().zip(boot_id);
         both.is_some_and(|(then, now)| then != now)
+    }
+
+    /// What of it stands in this boot: no MIG instance outlives its own. One at the place of a part that was made before is somebody
+    /// else's, though the driver gives it the same UUID.
+    pub(super) fn in_boot(mut self, boot_id: Option<&str>) -> Self {
+        if self.is_of_earlier_boot(boot_id) {
+            for partition in self.devices.iter_mut().filter_map(|device| device.partition.as_mut()) {
+                *partition = Partition::of(partition.placed);
+            }
+        }
+        self
     }
 
     /// Whether any of it is a part of a GPU.
@@ -391,6 +427,24 @@ mod tests {
         checkpoint().save(&path).unwrap();
         let Loaded::Whole(loaded) = Checkpoint::load(&path).unwrap() else { panic!("it is whole") };
         assert_eq!(loaded, checkpoint());
+    }
+
+    #[test]
+    fn a_part_of_which_an_agent_of_before_wrote_no_uuid_may_have_been_made_and_what_is_written_now_says_it() {
+        let read = |part: Value| serde_json::from_value::<Partition>(part).unwrap();
+        let before = |uuid: Option<&str>| {
+            let mut part = json!({ "profile": 14, "start": 2, "size": 2 });
+            part.as_object_mut().unwrap().extend(uuid.map(|uuid| ("uuid".to_owned(), uuid.into())));
+            part
+        };
+        let made = read(before(Some("MIG-1")));
+        assert!(!made.begun && made.made(Some("MIG-1")) && !made.made(Some("MIG-2")));
+        assert!(read(before(None)).begun && read(before(None)).made(Some("MIG-1")));
+        let nothing = Partition::of(made.placed);
+        assert!(!nothing.made(Some("MIG-1")));
+        for part in [nothing.clone(), Partition { begun: true, ..nothing }, made] {
+            assert_eq!(read(serde_json::to_value(&part).unwrap()), part);
+        }
     }
 
     #[test]

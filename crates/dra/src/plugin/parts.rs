@@ -39,8 +39,10 @@ pub struct Made {
 pub enum NotMade {
     /// At its very place stands an instance that was not made here, called so.
     Foreign(String),
-    /// It could not be made; why.
+    /// It could not be made; why. Something of it may stand there.
     Failed(String),
+    /// It could not be made; why. Nothing stands at its place.
+    Nothing(String),
 }
 
 impl From<String> for NotMade {

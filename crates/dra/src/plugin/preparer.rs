@@ -237,20 +237,21 @@ impl Preparer {
         let checkpoint = self.checkpoint().await?;
         // Others had its GPUs until now, and may have given it back, or made parts of it.
         let held = checkpoint.in_use(&uid, &held)?.clone();
-        let (mut made, mut failed) = (Vec::new(), None);
+        let mut attempt = Attempt::default();
         for (at, device) in held.devices.iter().enumerate() {
             let Some(part) = &device.partition else { continue };
             let (held, begin) = (checkpoint.placed(&device.gpu), self.begin(&uid, at));
             match self.parts.make(&device.gpu, part, &held, begin).await {
-                Ok(part) => made.push((at, part)),
+                Ok(part) => attempt.made.push((at, part)),
                 Err(why) => {
-                    failed = Some(not_made(device, why));
+                    attempt.unmade = matches!(why, NotMade::Nothing(_)).then_some(at);
+                    attempt.failed = Some(not_made(device, why));
                     break;
                 }
             }
         }
         self.blocking(move |this| {
-            let recorded = this.record(&uid, &held, made, failed);
+            let recorded = this.record(&uid, &held, attempt);
             drop(locks);
             recorded
         })
@@ -267,13 +268,8 @@ impl Preparer {
     }
 
     /// Records which parts of a claim were made; with all of them, and a permit that still lives, it is prepared.
-    fn record(
-        &self,
-        uid: &str,
-        held: &Held,
-        made: Vec<(usize, Made)>,
-        failed: Option<Refusal>,
-    ) -> Outcome<Held> {
+    fn record(&self, uid: &str, held: &Held, attempt: Attempt) -> Outcome<Held> {
+        let Attempt { made, unmade, failed } = attempt;
         let mut open = self.store.open()?;
         let in_use = open.checkpoint.in_use(uid, held).map(drop);
         let permitted = || {
@@ -281,7 +277,10 @@ impl Preparer {
             devices.try_for_each(|device| self.gate.permit(&device.pool, &device.device).map(drop))
         };
         let prepared = in_use.and(failed.map_or(Ok(()), Err)).and_then(|()| permitted());
-        // Also of a claim that is being given back: what is there is known.
+        // Also of a claim that is being given back: what is there is known, and what is not.
+        if let Some(at) = unmade {
+            open.checkpoint.unmade(uid, at);
+        }
         let recorded = open.checkpoint.record(uid, made, prepared.is_ok());
         open.save()?;
         prepared?;
@@ -323,6 +322,15 @@ impl Preparer {
     }
 }
 
+/// What became of the parts of a claim, by their place in it.
+#[derive(Default)]
+struct Attempt {
+    made: Vec<(usize, Made)>,
+    /// The one at whose place nothing stands.
+    unmade: Option<usize>,
+    failed: Option<Refusal>,
+}
+
 /// It becomes part of the names of files.
 pub(super) fn check_uid(uid: &str) -> Outcome<()> {
     let fits =
@@ -334,7 +342,7 @@ fn not_made(device: &HeldDevice, why: NotMade) -> Refusal {
     let device = device.device.clone();
     match why {
         NotMade::Foreign(instance) => Refusal::PartForeign { device, instance },
-        NotMade::Failed(reason) => Refusal::PartFailed { device, reason },
+        NotMade::Failed(reason) | NotMade::Nothing(reason) => Refusal::PartFailed { device, reason },
     }
 }
 

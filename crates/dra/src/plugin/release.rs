@@ -101,6 +101,7 @@ impl Preparer {
         let gpus = self.gpu_locks(&held.devices).await?;
         // What was made of it meanwhile is known now.
         let Some(held) = self.to_scrub(uid).await? else { return Ok(()) };
+        let held = held.in_boot(self.store.boot_id());
         let (scrubbed, records) = self.scrub_all(uid, &held).await;
         let (claim, namespace, devices) = (&held.name, &held.namespace, held.names());
         match &scrubbed {

@@ -132,7 +132,7 @@ impl Parts for World {
             self.parts.lock().unwrap().push((gpu.to_owned(), part.placed, held.to_vec()));
             let _making = if gpu == "GPU-0" { Some(self.making.lock().await) } else { None };
             if let Some(reason) = unmakable {
-                return Err(reason.into());
+                return Err(if there { NotMade::Failed(reason) } else { NotMade::Nothing(reason) });
             }
             if self.unmakable_gpu.lock().unwrap().as_deref() == Some(gpu) {
                 return Err("it is full".to_owned().into());

@@ -132,6 +132,42 @@ async fn what_somebody_else_made_at_the_place_of_a_part_is_neither_handed_out_no
 }
 
 #[tokio::test]
+async fn what_somebody_made_where_a_part_could_not_be_made_is_not_ours() {
+    let host = host();
+    *host.world.unmakable.lock().unwrap() = Some("no room".to_owned());
+    assert_eq!(code(host.prepare("low").await), "plugin.part.failed");
+    assert_eq!(only(&host).await.devices[0].partition, Some(Partition::of(part(0, 4))));
+    *host.world.unmakable.lock().unwrap() = None;
+    let foreign = ("GPU-0".to_owned(), part(0, 4));
+    host.world.instances.lock().unwrap().push(foreign.clone());
+    assert_eq!(code(host.prepare("low").await), "plugin.part.foreign");
+    host.unprepare("low").await.unwrap();
+    assert_eq!(*host.world.instances.lock().unwrap(), [foreign]);
+}
+
+#[tokio::test]
+async fn what_stands_after_a_reboot_where_a_part_was_made_is_not_ours_though_it_bears_the_same_uuid() {
+    for killed in [false, true] {
+        let host = host();
+        if killed {
+            // Its part may have been made, and nobody knows.
+            *host.world.unmakable_gpu.lock().unwrap() = Some("GPU-0".to_owned());
+            assert_eq!(code(host.prepare("low").await), "plugin.part.failed");
+        } else {
+            host.prepare("low").await.unwrap();
+        }
+        let host = host.rebooted();
+        let foreign = ("GPU-0".to_owned(), part(0, 4));
+        host.world.instances.lock().unwrap().push(foreign.clone());
+        host.delete("low");
+        host.preparer.collect().await.unwrap();
+        assert!(host.held().await.is_empty());
+        assert_eq!(*host.world.scrubbed.lock().unwrap(), [LOW]);
+        assert_eq!(*host.world.instances.lock().unwrap(), [foreign]);
+    }
+}
+
+#[tokio::test]
 async fn a_part_that_was_made_is_restored_and_answered_the_same_again() {
     let host = host();
     let first = host.prepare("low").await.unwrap();

@@ -45,7 +45,7 @@ fn made(placed: Placed, made: &Made) -> Partition {
 
 fn failed(outcome: Result<Made, NotMade>) -> String {
     match outcome {
-        Err(NotMade::Failed(reason)) => reason,
+        Err(NotMade::Failed(reason) | NotMade::Nothing(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -111,10 +111,10 @@ impl Host {
         self.installed.describe(&self.description).unwrap();
     }
 
-    /// Lets one function fail, or none.
-    fn fault(&mut self, fault: Option<Value>) {
-        self.description.faults =
-            fault.into_iter().map(|fault| serde_json::from_value(fault).unwrap()).collect();
+    /// Lets these functions fail.
+    fn faults(&mut self, faults: &[Value]) {
+        let faults = faults.iter().map(|fault| serde_json::from_value(fault.clone()).unwrap());
+        self.description.faults = faults.collect();
         self.installed.describe(&self.description).unwrap();
     }
 
@@ -246,15 +246,18 @@ async fn an_agent_that_was_killed_in_between_leaves_nothing_that_stops_the_next(
 #[tokio::test]
 async fn what_somebody_else_made_at_the_very_place_is_not_taken_for_ours_and_stays() {
     let mut host = Host::new();
+    let first = host.make(two(2), &[]).await.unwrap();
+    let ours = made(two(2), &first);
+    host.parter.destroy(GPU, &ours).await.unwrap();
     let left = host.left(two(2));
+    // Within one boot nothing tells it from ours; after another start of the host nothing of ours is known of the place.
+    assert_eq!(left.uuid.as_ref(), Some(&first.uuid));
+    assert_eq!(host.make_known(&ours, &[]).await.unwrap(), first);
     let instance = format!("MIG instance {} of profile 14 at slice 2", left.gpu_instance);
-    let replaced = Partition { uuid: Some("MIG-of-before".to_owned()), ..Partition::of(two(2)) };
-    for part in [Partition::of(two(2)), replaced] {
-        let refused = host.make_known(&part, &[]).await.unwrap_err();
-        assert_eq!(refused, NotMade::Foreign(instance.clone()));
-        host.parter.destroy(GPU, &part).await.unwrap();
-        assert_eq!(host.parts(), [two(2)], "its scrub leaves it");
-    }
+    let part = Partition::of(two(2));
+    assert_eq!(host.make_known(&part, &[]).await.unwrap_err(), NotMade::Foreign(instance));
+    host.parter.destroy(GPU, &part).await.unwrap();
+    assert_eq!(host.parts(), [two(2)], "its scrub leaves it");
     // One that is not a device yet.
     host.gpu(
         "emptyInstances",
@@ -262,6 +265,26 @@ async fn what_somebody_else_made_at_the_very_place_is_not_taken_for_ours_and_sta
     );
     let refused = host.make(one(0), &[]).await.unwrap_err();
     assert!(matches!(refused, NotMade::Foreign(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_instance_in_which_somebody_else_made_compute_instances_is_not_taken_for_ours_and_stays() {
+    let mut host = Host::new();
+    let first = host.make(two(2), &[]).await.unwrap();
+    let text = std::fs::read_to_string(host.installed.description()).unwrap();
+    let mut mig = Description::parse(&text).unwrap().gpus[0]["mig"].clone();
+    let mut second = mig["instances"][0].clone();
+    second["computeInstance"] = 1.into();
+    second["uuid"] = "MIG-2044406b-f64b-ea2d-f8a5-000001000001".into();
+    mig["instances"].as_array_mut().unwrap().push(second);
+    host.gpu("mig", mig);
+    assert_eq!(host.nvml().parts(GPU).unwrap()[0].compute_instances, 2);
+    for part in [made(two(2), &first), begun(two(2))] {
+        let refused = host.make_known(&part, &[]).await.unwrap_err();
+        assert!(matches!(refused, NotMade::Foreign(_)), "{refused:?}");
+        host.parter.destroy(GPU, &part).await.unwrap();
+        assert_eq!(host.parts(), [two(2)], "its scrub leaves it");
+    }
 }
 
 #[tokio::test]
@@ -278,14 +301,22 @@ async fn nothing_is_made_before_it_is_recorded_and_what_is_made_already_needs_no
 #[tokio::test]
 async fn what_the_driver_refuses_is_told_and_leaves_nothing() {
     let mut host = Host::new();
-    host.fault(Some(json!({"function": "nvmlDeviceCreateGpuInstanceWithPlacement", "error": 4})));
+    host.faults(&[json!({"function": "nvmlDeviceCreateGpuInstanceWithPlacement", "error": 4})]);
     let refused = host.refused(one(0), &[]).await;
     assert!(refused.contains("not permitted"), "{refused}");
-    host.fault(Some(json!({"function": "nvmlGpuInstanceCreateComputeInstance", "error": 999})));
-    host.make(one(0), &[]).await.unwrap_err();
+    let half_way = json!({"function": "nvmlGpuInstanceCreateComputeInstance", "error": 999});
+    host.faults(std::slice::from_ref(&half_way));
+    let refused = host.make(one(0), &[]).await.unwrap_err();
+    assert!(matches!(refused, NotMade::Nothing(_)), "{refused:?}");
     assert!(host.parts().is_empty());
-    host.fault(None);
-    host.make(one(0), &[]).await.unwrap();
+    host.faults(&[half_way, json!({"function": "nvmlGpuInstanceDestroy", "error": 999})]);
+    let refused = host.make(one(0), &[]).await.unwrap_err();
+    assert!(matches!(refused, NotMade::Failed(_)), "what is left of it is ours: {refused:?}");
+    // As it is now, with what was left.
+    host.gpu("instanceProcesses", json!({}));
+    host.faults(&[]);
+    assert_eq!(host.parts(), [one(0)]);
+    host.make_known(&begun(one(0)), &[]).await.unwrap();
     let second = host.description.gpus().unwrap()[1].gpu.uuid.clone().unwrap();
     let refused = failed(host.parter.make(&second, &Partition::of(one(0)), &[one(0)], recorded()).await);
     assert!(refused.contains("MIG mode is off"), "{refused}");
