@@ -145,5 +145,7 @@ async fn a_hundred_claims_at_once() {
     assert!(stage.specifications().is_empty());
     let mut scrubbed = stage.scrubber.done.lock().unwrap().clone();
     scrubbed.sort();
+    // Each after each use: on a busy machine the kubelet may have given up waiting for one, and asked anew.
+    scrubbed.dedup();
     assert_eq!(scrubbed, (0..100).map(device).collect::<Vec<_>>());
 }

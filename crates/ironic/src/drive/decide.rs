@@ -168,9 +168,11 @@ impl Case<'_> {
         if let Some(action) = self.prepare() {
             return Some(Next::Do(action));
         }
-        // An instance that was assigned and never deployed.
+        // An instance that was assigned and never deployed. A caller that was asleep for long may wish for what was reached, and an
+        // instance assigned since: it must not be taken from who deploys it now.
         let stays = match &self.task.wish {
             Wish::Registered => true,
+            Wish::Available => self.node.provision_state == State::Available,
             Wish::Deployed(deployment) => self.has(deployment),
             _ => false,
         };

@@ -437,6 +437,12 @@ fn an_active_node_without_an_instance_is_foreign() {
 }
 
 #[test]
+fn who_wishes_late_for_what_was_reached_does_not_take_away_what_was_assigned_since() {
+    let model = Model::at(&State::Available, Some(CURRENT), &samples::registration());
+    assert_eq!(model.next(&task(Wish::Available, true)), Next::Reached);
+}
+
+#[test]
 fn a_node_that_was_deleted_behind_our_back_is_not_made_again() {
     for wish in [Wish::Deployed(Box::new(deployment())), Wish::Released] {
         assert_eq!(Model::empty().next(&task(wish, true)), Next::Refuse(Refusal::NodeGone));
