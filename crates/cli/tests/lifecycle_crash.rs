@@ -339,16 +339,24 @@ async fn two_replicas_killed_in_turn_bring_every_machine_into_service_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_sleep_in_turn_past_their_leases_double_nothing() {
-    let stage = Stage::with(12, Delays::measured().scaled(0.05)).await;
+    let stage = Stage::with(12, Delays::measured().scaled(0.1)).await;
     let (_database, url) = database().await;
     let replicas = stage.two_replicas(&url).await;
     let all = BTreeMap::from([("in-service".to_owned(), 12)]);
     let deadline = Instant::now() + Duration::from_mins(3);
     let mut while_provisioning = 0;
     for (asleep, awake) in [(0, 1), (1, 0)].into_iter().cycle() {
-        // Awake for a moment together: who slept goes on with what is not its own any more.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let states = stage.states(&replicas[awake]).await.unwrap();
+        // Awake for a moment together: who slept goes on with what is not its own any more. The moment is over when a machine is
+        // provisioned, which is soon done.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let last_moment = Instant::now() + Duration::from_millis(700);
+        let states = loop {
+            let states = stage.states(&replicas[awake]).await.unwrap();
+            if states == all || states.contains_key("provisioning") || Instant::now() > last_moment {
+                break states;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         if states == all {
             break;
         }
