@@ -438,9 +438,9 @@ fn an_active_node_without_an_instance_is_foreign() {
 
 #[test]
 fn who_wishes_late_for_what_was_reached_does_not_take_away_what_was_assigned_since() {
-    let mut model = Model::at(&State::Available, Some(CURRENT), &samples::registration());
+    let mut model = Model::at(&State::Available, Some(OLD), &samples::registration());
     assert_eq!(run(&mut model, &task(Wish::Available, true), || Luck::Well), Next::Reached);
-    assert_eq!(model.read().unwrap().instance_uuid, Some(CURRENT.to_string()));
+    assert_eq!(model.read().unwrap().instance_uuid, Some(OLD.to_string()));
 }
 
 #[test]
