@@ -40,7 +40,6 @@ pub(crate) struct Ironic {
 struct Erasing {
     /// Tells what is asked for on its behalf from what was asked for before, also of the same use: what a machine was set aside
     /// from, and comes back to, is erased anew.
-    #[serde(default = "Uuid::new_v4")]
     id: Uuid,
     /// What was seen since before the release.
     watch: Watch,

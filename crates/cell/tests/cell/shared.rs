@@ -51,6 +51,15 @@ impl Rack {
         assert!(self.line.client.call("POST", &path, None).await.0 < 300);
     }
 
+    /// On the shelf; then somebody changed the password of its BMC.
+    async fn available_and_changed() -> Self {
+        let rack = Self::strict().await;
+        rack.line.declare().await;
+        rack.line.arrive("available").await;
+        rack.change_password();
+        rack
+    }
+
     /// In service, and held: somebody changed the password of its BMC.
     async fn in_service_and_refused() -> Self {
         let rack = Self::strict().await;
@@ -135,10 +144,7 @@ async fn a_machine_in_service_whose_password_was_changed_is_held_in_ironic_until
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_whose_bmc_refuses_the_shared_account_can_still_be_retired() {
-    let rack = Rack::strict().await;
-    rack.line.declare().await;
-    rack.line.arrive("available").await;
-    rack.change_password();
+    let rack = Rack::available_and_changed().await;
     rack.refresh().await;
     rack.refused_and_held().await;
     rack.line.want(&rack.name, json!({ "retire": true })).await;
@@ -219,12 +225,9 @@ async fn a_bmc_that_does_not_say_whether_it_takes_the_password_has_nothing_let_g
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_ironic_cannot_be_told_to_leave_the_machine_alone_the_cell_does_not_log_in_either() {
-    let rack = Rack::strict().await;
-    rack.line.declare().await;
-    rack.line.arrive("available").await;
+    let rack = Rack::available_and_changed().await;
     let deaf = Fault::on("**/maintenance", Action::status(503, "{}")).method("PUT");
     rack.line.ironic.faults().add(deaf);
-    rack.change_password();
     rack.refresh().await;
     rack.line.waits_for(&rack.name, "bmc.unauthorized").await;
     for _ in 0..3 {

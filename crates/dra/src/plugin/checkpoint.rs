@@ -75,7 +75,7 @@ pub struct HeldDevice {
 
 /// A MIG instance, or the place for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", from = "WrittenPartition")]
+#[serde(rename_all = "camelCase")]
 pub struct Partition {
     /// What of the GPU it takes.
     #[serde(flatten)]
@@ -86,24 +86,6 @@ pub struct Partition {
     /// Whether one may have been made since of which that is not known yet. Set when the place was seen to be free, and before anything
     /// is made there.
     pub begun: bool,
-}
-
-/// One that was written here, or by an agent of before, which did not say whether it had begun.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenPartition {
-    #[serde(flatten)]
-    placed: Placed,
-    uuid: Option<String>,
-    begun: Option<bool>,
-}
-
-impl From<WrittenPartition> for Partition {
-    /// Where that is not said, whoever wrote no UUID may have made one.
-    fn from(WrittenPartition { placed, uuid, begun }: WrittenPartition) -> Self {
-        let begun = begun.unwrap_or(uuid.is_none());
-        Self { placed, uuid, begun }
-    }
 }
 
 impl Partition {
@@ -430,21 +412,11 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_which_an_agent_of_before_wrote_no_uuid_may_have_been_made_and_what_is_written_now_says_it() {
-        let read = |part: Value| serde_json::from_value::<Partition>(part).unwrap();
-        let before = |uuid: Option<&str>| {
-            let mut part = json!({ "profile": 14, "start": 2, "size": 2 });
-            part.as_object_mut().unwrap().extend(uuid.map(|uuid| ("uuid".to_owned(), uuid.into())));
-            part
-        };
-        let made = read(before(Some("MIG-1")));
-        assert!(!made.begun && made.made(Some("MIG-1")) && !made.made(Some("MIG-2")));
-        assert!(read(before(None)).begun && read(before(None)).made(Some("MIG-1")));
-        let nothing = Partition::of(made.placed);
-        assert!(!nothing.made(Some("MIG-1")));
-        for part in [nothing.clone(), Partition { begun: true, ..nothing }, made] {
-            assert_eq!(read(serde_json::to_value(&part).unwrap()), part);
-        }
+    fn an_instance_is_ours_by_the_uuid_that_was_made_or_where_a_make_has_begun() {
+        let nothing = Partition::of(Placed { profile: 14, start: 2, size: 2 });
+        let made = Partition { uuid: Some("MIG-1".into()), ..nothing.clone() };
+        assert!(made.made(Some("MIG-1")) && !made.made(Some("MIG-2")) && !nothing.made(Some("MIG-1")));
+        assert!(Partition { begun: true, ..nothing }.made(Some("MIG-1")));
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::registration::{NewNode, Registration, Trait};
 mod decide;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 /// What the caller wants of one node.
 #[derive(Clone, Debug)]

@@ -18,6 +18,19 @@ mod usual;
 /// More steps than any wish needs.
 const PATIENCE: usize = 60;
 
+/// Each wish that something stands for once it is reached.
+fn lasting_wishes() -> [Wish; 7] {
+    [
+        Wish::Registered,
+        Wish::Inspected,
+        Wish::Available,
+        Wish::Offered,
+        provisioned("d1"),
+        Wish::ExternallyProvisioned,
+        Wish::Released,
+    ]
+}
+
 /// Lets drive and operator take turns until nothing is written and nothing moves any more.
 fn settle(model: &mut Model, registration: &Registration, wish: &Wish) -> Next {
     for _ in 0..PATIENCE {

@@ -11,15 +11,7 @@ fn untold(wish: &Wish) -> (Model, Registration) {
 
 #[test]
 fn every_wish_is_reached_and_then_nothing_more_is_written() {
-    for wish in [
-        Wish::Registered,
-        Wish::Inspected,
-        Wish::Available,
-        Wish::Offered,
-        provisioned("d1"),
-        Wish::ExternallyProvisioned,
-        Wish::Released,
-    ] {
+    for wish in lasting_wishes() {
         let (mut model, registration) = (Model::new(), registration());
         model.untold = true;
         assert_eq!(settle(&mut model, &registration, &wish), Next::Reached, "{wish}");

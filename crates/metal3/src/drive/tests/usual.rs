@@ -21,15 +21,7 @@ fn a_machine_goes_to_provisioned_and_back_to_the_shelf_and_away() {
 
 #[test]
 fn a_wish_reached_is_reached_without_another_write() {
-    for wish in [
-        Wish::Registered,
-        Wish::Inspected,
-        Wish::Available,
-        Wish::Offered,
-        provisioned("d1"),
-        Wish::ExternallyProvisioned,
-        Wish::Released,
-    ] {
+    for wish in lasting_wishes() {
         let (mut model, registration) = reached(&wish);
         assert_eq!(write_all(&mut model, &registration, &wish), Next::Reached, "{wish}");
         let before = model.host("m1").unwrap().resource_version;
