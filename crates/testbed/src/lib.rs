@@ -41,7 +41,7 @@ pub use ipmi::{IpmiSim, Ipmitool};
 pub use ironic::{Ironic, IronicOptions};
 pub use kubectl::Output;
 pub use node::{Node, NodeOptions};
-pub use operator::{BaremetalOperator, BaremetalOperatorOptions};
+pub use operator::{BaremetalOperator, BaremetalOperatorOptions, IronicAddress};
 pub use parts::{Part, repository_root};
 pub use pods::make_gpu_files;
 pub use postgres::{Postgres, PostgresOptions};

@@ -1,5 +1,5 @@
-//! Metal3's baremetal-operator, outside the cluster, on an Ironic of the testbed. Without its webhooks: the
-//! API server has its resources' schemas and nothing else of it.
+//! Metal3's baremetal-operator, outside the cluster, on an Ironic of the testbed or on another one. Without its webhooks:
+//! the API server has its resources' schemas and nothing else of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,28 @@ use crate::process::{Process, Program};
 use crate::{ControlPlane, Error, Ironic, Part};
 
 const START_WITHIN: Duration = Duration::from_mins(2);
+
+/// Where an operator finds its Ironic.
+#[derive(Clone)]
+pub struct IronicAddress {
+    /// Without the version.
+    pub url: String,
+    /// The image of the agent, as Ironic reaches it.
+    pub agent_iso_url: String,
+    /// User and password of `http_basic`.
+    pub credentials: Option<(String, String)>,
+}
+
+impl From<&Ironic> for IronicAddress {
+    fn from(ironic: &Ironic) -> Self {
+        let credentials = ironic.credentials();
+        Self {
+            url: ironic.url().to_owned(),
+            agent_iso_url: ironic.agent_iso_url(),
+            credentials: credentials.map(|(username, password)| (username.to_owned(), password.to_owned())),
+        }
+    }
+}
 
 /// How a [`BaremetalOperator`] is started.
 #[derive(Clone, Debug)]
@@ -47,17 +69,18 @@ impl BaremetalOperatorOptions {
     pub async fn start(
         self,
         control_plane: &ControlPlane,
-        ironic: &Ironic,
+        ironic: impl Into<IronicAddress>,
     ) -> Result<BaremetalOperator, Error> {
+        let ironic = ironic.into();
         let directory = tempfile::Builder::new()
             .prefix("bailiwick-operator-")
             .tempdir()
             .map_err(Error::file("make", "a temporary directory"))?;
         control_plane.apply_crds(&BaremetalOperator::crds().await?).await?;
         control_plane.create_namespace(&self.namespace).await?;
-        write_credentials(directory.path(), ironic)?;
+        write_credentials(directory.path(), &ironic)?;
         let path = Part::BaremetalOperator.programs().await?.join("baremetal-operator");
-        let environment = environment(directory.path(), control_plane, ironic);
+        let environment = environment(directory.path(), control_plane, &ironic);
         let client = Client::plain()?;
         let (process, _) = on_free_port(async |port| {
             let mut process = Process::start(Program {
@@ -129,19 +152,19 @@ impl BaremetalOperator {
 fn environment(
     directory: &Path,
     control_plane: &ControlPlane,
-    ironic: &Ironic,
+    ironic: &IronicAddress,
 ) -> Vec<(&'static str, String)> {
     vec![
         ("KUBECONFIG", control_plane.kubeconfig_admin().display().to_string()),
-        ("IRONIC_ENDPOINT", format!("{}/v1/", ironic.url())),
-        ("DEPLOY_ISO_URL", ironic.agent_iso_url()),
+        ("IRONIC_ENDPOINT", format!("{}/v1/", ironic.url)),
+        ("DEPLOY_ISO_URL", ironic.agent_iso_url.clone()),
         ("METAL3_AUTH_ROOT_DIR", directory.join("auth").display().to_string()),
     ]
 }
 
 /// It takes the user and the password from files, and where there are none asks without.
-fn write_credentials(directory: &Path, ironic: &Ironic) -> Result<(), Error> {
-    let Some((username, password)) = ironic.credentials() else { return Ok(()) };
+fn write_credentials(directory: &Path, ironic: &IronicAddress) -> Result<(), Error> {
+    let Some((username, password)) = &ironic.credentials else { return Ok(()) };
     let folder = directory.join("auth/ironic");
     std::fs::create_dir_all(&folder).map_err(Error::file("make", &folder))?;
     write_private(&folder.join("username"), username)?;

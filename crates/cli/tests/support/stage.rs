@@ -18,6 +18,10 @@ pub struct Stage {
     pub site: RunningSite,
     pub ironic: IronicEndpoint,
     pub cluster: Cluster,
+    /// How a cell reaches its provisioning service.
+    pub provisioner: Vec<String>,
+    /// What nodes of the base cluster run.
+    pub image: Value,
     http: reqwest::Client,
 }
 
@@ -43,17 +47,22 @@ pub fn document(kind: &str, name: &str, spec: &Value) -> Value {
     json!({ "apiVersion": "bailiwick.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
-/// What hosts do when Ironic has deployed them: their kubelets join with what the configuration drive holds.
+/// What hosts do when Ironic has deployed them: their kubelets join with what the configuration drive holds. Baremetal-operator puts
+/// its namespace before the name of a node, and `~`.
 fn boots(cluster: &Cluster, uuids: BTreeMap<String, String>) -> impl Fn(NodeEvent) + Send + Sync + 'static {
     let cluster = cluster.clone();
+    let named = |name: Option<String>| {
+        let name = name.unwrap_or_default();
+        name.rsplit_once('~').map_or(name.clone(), |(_, name)| name.to_owned())
+    };
     move |event| match event {
         NodeEvent::Deployed(instance) => {
-            let name = instance.name.unwrap_or_default();
+            let name = named(instance.name);
             let user_data = instance.config_drive.as_ref().and_then(|drive| drive.user_data());
             let uuid = uuids.get(&name).map_or("", String::as_str);
             cluster.boot(&name, uuid, user_data.unwrap_or_default());
         }
-        NodeEvent::Undeployed(instance) => cluster.switch_off(&instance.name.unwrap_or_default()),
+        NodeEvent::Undeployed(instance) => cluster.switch_off(&named(instance.name)),
         _ => {}
     }
 }
@@ -79,7 +88,9 @@ impl Stage {
         let ironic =
             IronicEndpoint::builder().delays(delays).on_event(boots(&cluster, uuids)).start().unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { desk, site, ironic, cluster, http }
+        let provisioner = vec!["--ironic-url".to_owned(), ironic.url().to_owned()];
+        let image = json!({ "live": { "iso": "http://images.example/node.iso" } });
+        Self { desk, site, ironic, cluster, provisioner, image, http }
     }
 
     pub fn names(&self) -> Vec<&str> {
@@ -94,7 +105,7 @@ impl Stage {
     pub async fn serve(&self, more: &[&str]) -> Running {
         let mut command = self.desk.command(&["serve", "--listen", "127.0.0.1:0", "--jurisdiction", "eu"]);
         command.args(["--log-level", "error", "--data-dir", "data", "--secrets-dir", "secrets"]);
-        command.args(["--ironic-url", self.ironic.url()]).args(more);
+        command.args(&self.provisioner).args(more);
         command.args(["--agent-listen", "127.0.0.1:0", "--agent-url", "https://cell.example"]);
         let (child, server, log) = super::serving(&mut command).await;
         super::drain(log);
@@ -138,7 +149,7 @@ impl Stage {
             document("BaseCluster", "pool", &json!({
                 "jurisdiction": "eu", "site": "fra1", "kubernetesVersion": "1.36.3", "controlPlane": "external",
                 "endpoint": "https://127.0.0.1:6443", "kubeconfig": { "name": "pool", "key": "kubeconfig" },
-                "join": "kubeadm", "image": { "live": { "iso": "http://images.example/node.iso" } },
+                "join": "kubeadm", "image": self.image,
             })),
         ]);
         let mut passwords = serde_json::Map::new();

@@ -1,19 +1,24 @@
 //! Cells that are killed while machines go into service and back: each machine is deployed once a use, known once, and has
 //! one record of erasure a use and one before the first. Killed after each recorded step; between requests to Ironic, to the base
-//! cluster, and to BMCs whose passwords are replaced; and two replicas on one PostgreSQL, killed in turn.
+//! cluster, and to BMCs whose passwords are replaced; and two replicas on one PostgreSQL, killed in turn. Through baremetal-operator
+//! it takes minutes, and is in `by_metal3.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    unreachable_pub,
     reason = "tests fail by panicking and read well"
 )]
 
+mod lives;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::cell::Cell as Count;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lives::{Wish, after_kills, is_available, is_in_service, killed_after_each_step, next_step};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sim::ironic::{Delays, Verb, VerbCount};
@@ -29,49 +34,7 @@ async fn database() -> (Postgres, String) {
     (server, url)
 }
 
-/// What is wished for of all machines, and how each is where it should be.
-type Wish = (Value, fn(&Value) -> bool);
-
-fn is_in_service(machine: &Value) -> bool {
-    machine["state"] == "in-service"
-}
-
-fn is_available(machine: &Value) -> bool {
-    machine["state"] == "available"
-}
-
 impl Stage {
-    /// Into service and back.
-    fn one_use(&self) -> Vec<Wish> {
-        vec![(self.everything_in_service(), is_in_service), (self.back_to_the_shelf(), is_available)]
-    }
-
-    /// A life, in which the cell is killed at each of these moments and started again. Gives the number of kills.
-    async fn live_through(&self, wishes: Vec<Wish>, moment: impl AsyncFn(&Running, usize)) -> usize {
-        let deadline = Instant::now() + Duration::from_mins(8);
-        let mut kills = 0;
-        for (wish, is_there) in wishes {
-            let mut cell = self.serve(&[]).await;
-            self.apply(&cell, &wish).await;
-            loop {
-                let done = tokio::select! {
-                    () = self.until_all(&cell, is_there) => true,
-                    () = moment(&cell, kills) => false,
-                    () = tokio::time::sleep_until(deadline) => {
-                        panic!("after {kills} kills: {:#}", self.get(&cell, "/api/v1/machines").await)
-                    }
-                };
-                cell.kill().await;
-                if done {
-                    break;
-                }
-                kills += 1;
-                cell = self.serve(&[]).await;
-            }
-        }
-        kills
-    }
-
     /// A cell on a database that others share with it.
     async fn replica(&self, url: &str) -> Running {
         self.serve(&["--database-url", url, "--lease", "1s"]).await
@@ -83,65 +46,6 @@ impl Stage {
         self.apply(&replicas[0], &self.everything_in_service()).await;
         replicas
     }
-
-    /// Nothing is lost, nothing is doubled.
-    async fn is_as_if_undisturbed(&self, cell: &Running, uses: u32) {
-        let nodes = self.ironic.nodes();
-        assert_eq!(nodes.len(), self.names().len(), "one node each");
-        for node in nodes {
-            let asked = self.ironic.verbs(&node.uuid, Verb::Active);
-            assert_eq!(asked, VerbCount { accepted: uses, refused: 0 }, "{:?}", node.name);
-        }
-        for name in self.names() {
-            let history = self.get(cell, &format!("/api/v1/machines/{name}/history")).await;
-            let times = |kind: &str| {
-                let events = history.as_array().unwrap().iter();
-                u32::try_from(events.filter(|event| event["kind"] == kind).count()).unwrap()
-            };
-            let told = ["machine.enrolled", "machine.inspected", "machine.in-service"].map(times);
-            assert_eq!(told, [1, 1, uses], "{name}: {history:#}");
-            let made =
-                ["machine.token-made", "machine.certificate-approved", "agent.token-created"].map(times);
-            assert_eq!(made, [uses; 3], "{name}: {history:#}");
-            assert_eq!(times("machine.deployment-failed") + times("machine.quarantined"), 0, "{name}");
-        }
-        // Each token went with its use.
-        assert!(self.cluster.list("/api/v1/namespaces/kube-system/secrets").is_empty());
-    }
-
-    async fn are_erased(&self, cell: &Running, uses: usize) {
-        for name in self.names() {
-            let erasures = self.get(cell, &format!("/api/v1/machines/{name}/erasures")).await;
-            assert_eq!(erasures.as_array().unwrap().len(), uses + 1, "{name}: {erasures:#}");
-        }
-        assert!(self.cluster.list("/api/v1/nodes").is_empty());
-    }
-}
-
-/// Returns when more was recorded than was known.
-async fn next_step(stage: &Stage, cell: &Running, known: &Count<i64>) {
-    loop {
-        if let Some((newest, _)) = stage.recorded(cell, known.get()).await.pop() {
-            return known.set(newest);
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// A cell after so many kills, which were to come after each recorded step.
-async fn after_kills(stage: &Stage, kills: usize) -> Running {
-    let cell = stage.serve(&[]).await;
-    let steps = stage.recorded(&cell, 0).await;
-    // Two that follow each other at once are seen together.
-    assert!(kills * 3 >= steps.len() * 2, "only {kills} kills for {steps:?}");
-    cell
-}
-
-/// A cell that lived through all of this, killed after each recorded step.
-async fn killed_after_each_step(stage: &Stage, wishes: Vec<Wish>) -> Running {
-    let known = Count::new(0);
-    let kills = stage.live_through(wishes, async |cell, _| next_step(stage, cell, &known).await).await;
-    after_kills(stage, kills).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
