@@ -54,6 +54,6 @@ fn a_host_edited_and_detached_by_hand_is_told_and_not_overruled() {
 }
 
 #[test]
-fn a_host_deleted_by_hand_is_told_and_its_machine_is_erased_once_it_is_let_back_in() {
+fn a_host_deleted_by_hand_is_told_and_its_machine_is_erased_once_it_is_released() {
     passes("gone");
 }

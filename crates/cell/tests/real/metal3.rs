@@ -166,38 +166,51 @@ async fn hand(subject: Subject<'_>) {
     assert_eq!(subject.bmc.disk(), None);
 }
 
-/// Somebody deletes the host of a machine in service: the operator takes everything off and forgets the machine, and the cell does not
-/// take that for an erasure.
+/// Somebody deletes the host of a machine that is being deployed, and of one in service: the operator takes everything off and forgets
+/// the machine. The cell does not take that for an erasure, and makes the host anew only once the machine is released.
 async fn gone(subject: Subject<'_>) {
     subject.declare().await;
     subject.becomes("available").await;
-    subject.serve("disk").await;
-    subject.in_service().await;
-    let uid = subject.host().await["metadata"]["uid"].clone();
     let management = subject.stage.management();
-    management.kubectl(&["delete", "bmh", subject.name(), "--wait=false"]).await;
-    let listed = async || management.kubectl(&["get", "bmh", "-o", "name"]).await;
-    subject.comes_true("deleted", async || !listed().await.contains(&format!("/{}", subject.name()))).await;
-    subject.is_out_of_ironic().await;
-
-    subject.release().await;
+    subject.stage.kubelets.hold(subject.name());
+    subject.serve("disk").await;
+    subject.comes_true("put on", async || subject.bmc.disk().is_some()).await;
+    subject.is_deleted_by_hand().await;
+    subject.refresh().await;
     let told = subject.waits_for("metal3.host-gone").await;
     assert!(told.contains(subject.name()), "{told}");
-    assert_eq!(subject.erasures().await.len(), 1, "only that before the use");
-    assert!(!listed().await.contains(&format!("/{}", subject.name())), "it is not made anew unasked");
+    let listed = management.kubectl(&["get", "bmh", "-o", "name"]).await;
+    assert!(!listed.contains(&format!("/{}", subject.name())), "it is not made anew unasked: {listed}");
+    subject.is_erased_once_released().await;
 
-    // The way out: let back in, it is made known anew, and its disks are cleaned by putting something on and taking it off.
-    subject.assign(json!({ "quarantine": { "reason": "its host is gone" } })).await;
-    subject.becomes("quarantined").await;
-    let before = subject.erased_by_its_agent();
-    subject.release().await;
-    subject.becomes("compliant").await;
-    subject.becomes("available").await;
-    assert_ne!(subject.host().await["metadata"]["uid"], uid);
-    let record = subject.erasures().await.swap_remove(0);
-    assert_eq!((&record["baseCluster"], &record["by"]), (&json!("disk"), &json!("metal3")));
-    let found = disks(&record);
-    assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "erased"), "{record:#}");
-    assert_eq!(subject.erased_by_its_agent(), before + found.len());
-    assert_eq!((subject.node(), subject.bmc.disk()), (None, None));
+    subject.stage.kubelets.let_go(subject.name());
+    subject.serve("disk").await;
+    subject.in_service().await;
+    subject.is_deleted_by_hand().await;
+    subject.is_erased_once_released().await;
+}
+
+impl Subject<'_> {
+    async fn is_deleted_by_hand(&self) {
+        let management = self.stage.management();
+        management.kubectl(&["delete", "bmh", self.name(), "--wait=false"]).await;
+        let listed = async || management.kubectl(&["get", "bmh", "-o", "name"]).await;
+        self.comes_true("deleted", async || !listed().await.contains(&format!("/{}", self.name()))).await;
+        self.is_out_of_ironic().await;
+    }
+
+    /// Made known anew, and cleaned by putting something on and taking it off: what was there before counts for nothing.
+    async fn is_erased_once_released(&self) {
+        let before = (self.erased_by_its_agent(), self.erasures().await.len());
+        self.release().await;
+        self.becomes("available").await;
+        let records = self.erasures().await;
+        let (record, found) = (&records[0], disks(&records[0]));
+        assert_eq!((&record["baseCluster"], &record["by"]), (&json!("disk"), &json!("metal3")));
+        assert!(!found.is_empty() && found.iter().all(|disk| disk["result"] == "erased"), "{record:#}");
+        // Before it puts the image on, the operator cleans too.
+        assert!(self.erased_by_its_agent() >= before.0 + found.len(), "{record:#}");
+        assert_eq!(records.len(), before.1 + 1);
+        assert_eq!((self.node(), self.bmc.disk()), (None, None));
+    }
 }
