@@ -7,7 +7,6 @@ use super::error::Refusal;
 use super::parts::{Made, Placed};
 use domain::Digest;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -147,6 +146,17 @@ pub enum HeldState {
     },
 }
 
+/// What stands in the file before its content. The checksum is over the content as it was written, letter by letter: fields that a later
+/// version adds do not change what an older one wrote.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: u64,
+    checksum: String,
+}
+
+/// Where the content begins.
+const CONTENT: &str = ",\"content\":";
+
 /// What was found.
 pub(super) enum Loaded {
     /// It is whole.
@@ -167,9 +177,10 @@ impl Checkpoint {
     }
 
     pub(super) fn save(&self, path: &Path) -> io::Result<()> {
-        let content = serde_json::to_value(self)?;
-        let file = json!({ "version": VERSION, "checksum": checksum(&content), "content": content });
-        durable::write(path, file.to_string().as_bytes())
+        let content = serde_json::to_string(self)?;
+        let head = serde_json::to_string(&Head { version: VERSION, checksum: checksum(&content) })?;
+        let head = head.trim_end_matches('}');
+        durable::write(path, format!("{head}{CONTENT}{content}}}").as_bytes())
     }
 
     /// Gives devices to a claim, if nobody else holds them. Giving it the same again changes at most how they get into
@@ -362,20 +373,23 @@ fn names(devices: &[HeldDevice]) -> String {
 }
 
 fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
-    let file: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if file["version"] != VERSION {
-        return Err(format!("its version is {}, and {VERSION} is known", file["version"]));
+    let told = |error: serde_json::Error| error.to_string();
+    let file = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let parts = file.strip_suffix('}').and_then(|file| file.split_once(CONTENT));
+    let (head, content) = parts.ok_or("it is cut off, or was never one")?;
+    let head: Head = serde_json::from_str(&format!("{head}}}")).map_err(told)?;
+    if head.version != VERSION {
+        return Err(format!("its version is {}, and {VERSION} is known", head.version));
     }
-    // Over the content as it was written: fields that a later version adds do not change what an older one wrote.
-    let found = checksum(&file["content"]);
-    if file["checksum"] != found.as_str() {
-        return Err(format!("its checksum is {}, and its content's {found}", file["checksum"]));
+    let found = checksum(content);
+    if head.checksum != found {
+        return Err(format!("its checksum is {}, and its content's {found}", head.checksum));
     }
-    serde_json::from_value(file["content"].clone()).map_err(|error| error.to_string())
+    serde_json::from_str(content).map_err(told)
 }
 
-fn checksum(content: &Value) -> String {
-    hex::encode(Digest::of(content.to_string().as_bytes()).bytes())
+fn checksum(content: &str) -> String {
+    hex::encode(Digest::of(content.as_bytes()).bytes())
 }
 
 #[cfg(test)]
@@ -407,6 +421,18 @@ mod tests {
         let path = directory.path().join("checkpoint.json");
         assert!(matches!(Checkpoint::load(&path).unwrap(), Loaded::Absent));
         checkpoint().save(&path).unwrap();
+        let Loaded::Whole(loaded) = Checkpoint::load(&path).unwrap() else { panic!("it is whole") };
+        assert_eq!(loaded, checkpoint());
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_no_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint.json");
+        let mut content = serde_json::to_value(checkpoint()).unwrap();
+        content["later"] = true.into();
+        let file = serde_json::json!({ "version": VERSION, "checksum": checksum(&content.to_string()), "content": content });
+        std::fs::write(&path, file.to_string()).unwrap();
         let Loaded::Whole(loaded) = Checkpoint::load(&path).unwrap() else { panic!("it is whole") };
         assert_eq!(loaded, checkpoint());
     }
