@@ -134,7 +134,7 @@ impl Store {
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         let now = write.now;
         for account in accounts {
             let place = place(machine, account.holder);
@@ -169,7 +169,7 @@ impl Store {
         phase: Phase,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         sqlx::query("UPDATE bmc_accounts SET phase = $1 WHERE machine = $2 AND holder = $3")
             .bind(phase.as_str())
             .bind(machine.as_str())
@@ -188,7 +188,7 @@ impl Store {
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         let now = write.now;
         sqlx::query(
             "UPDATE bmc_accounts SET phase = $1, previous = NULL, at = $2 WHERE machine = $3 AND holder = $4",
@@ -211,7 +211,7 @@ impl Store {
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         let now = write.now;
         sqlx::query("UPDATE bmc_accounts SET phase = $1, previous = NULL, at = $2 WHERE machine = $3")
             .bind(Phase::InUse.as_str())
@@ -232,7 +232,7 @@ impl Store {
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         for holder in holders {
             sqlx::query("DELETE FROM bmc_accounts WHERE machine = $1 AND holder = $2")
                 .bind(machine.as_str())

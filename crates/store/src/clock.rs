@@ -21,16 +21,25 @@ pub(crate) struct Ahead(AtomicI64);
 impl Inner {
     /// SQL in the words of the database: `NOW` is its time, in milliseconds.
     pub(crate) fn sql(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
-        let (now, skip) = match self.backend {
-            Backend::Sqlite => (SQLITE_NOW, ""),
-            // Rows that another replica is just claiming are passed over instead of waited for.
-            Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED"),
+        let (now, skip, hold) = match self.backend {
+            // One transaction writes at a time.
+            Backend::Sqlite => (SQLITE_NOW, "", ""),
+            // Rows that another replica is just claiming, or records something under, are passed over instead of waited for.
+            Backend::Postgres => (POSTGRES_NOW, "FOR UPDATE OF q SKIP LOCKED", "FOR SHARE OF q"),
         };
-        let text = text.replace("FREE", FREE).replace("SKIP", skip);
+        let text = text.replace("FREE", FREE).replace("SKIP", skip).replace("HOLD", hold);
         sqlx::AssertSqlSafe(match self.ahead.0.load(Ordering::Relaxed) {
             0 => text.replace("NOW", now),
             ahead => text.replace("NOW", &format!("({now} + {ahead})")),
         })
+    }
+}
+
+impl Inner {
+    /// What `NOW` is on `SQLite`, which has no clock but its host's.
+    pub(crate) fn host_clock(&self) -> Timestamp {
+        let present = Timestamp::now().as_millisecond().saturating_add(self.ahead.0.load(Ordering::Relaxed));
+        Timestamp::from_millisecond(present).unwrap_or(Timestamp::MAX)
     }
 }
 

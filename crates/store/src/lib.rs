@@ -27,6 +27,7 @@ mod seal;
 mod steps;
 mod tokens;
 mod write;
+mod writer;
 
 pub use accounts::{BmcAccount, Holder, Phase};
 pub use agents::{AgentError, AgentRecord, EnrolmentId, ProbeRecord};

@@ -63,9 +63,9 @@ const COLUMNS: &str = "m.name, m.state, m.since, m.generation, m.waiting, m.pin,
 
 const FROM: &str = "FROM machines m LEFT JOIN inventories i ON i.machine = m.name";
 
-/// The epoch of the lease under which somebody works on the machine.
+/// The epoch of the lease under which somebody works on the machine, which nobody else claims before the transaction ends.
 const EPOCH: &str =
-    "(SELECT q.epoch FROM queue q WHERE q.machine = m.name AND q.replica IS NOT NULL) AS epoch";
+    "(SELECT q.epoch FROM queue q WHERE q.machine = m.name AND q.replica IS NOT NULL HOLD) AS epoch";
 
 impl Store {
     /// All machines, by name.
@@ -212,7 +212,7 @@ impl Store {
         held: bool,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         sqlx::query("UPDATE machines SET held = $1 WHERE name = $2")
             .bind(i64::from(held))
             .bind(machine.as_str())
@@ -249,18 +249,27 @@ impl Write {
         machine: &Name,
         guard: Guard,
     ) -> Result<MachineRecord, StoreError> {
-        let row =
-            sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS}, {EPOCH} {FROM} WHERE m.name = $1")))
-                .bind(machine.as_str())
-                .fetch_optional(self.connection())
-                .await?
-                .ok_or_else(|| StoreError::NotFound { kind: Kind::Machine, name: machine.clone() })?;
-        let record = record(&row)?;
+        let row = self.row_at(machine, guard, format!("SELECT {COLUMNS}, {EPOCH} {FROM} WHERE m.name = $1"));
+        record(&row.await?)
+    }
+
+    /// Provided the same.
+    pub(crate) async fn holds(&mut self, machine: &Name, guard: Guard) -> Result<(), StoreError> {
+        let query = format!("SELECT m.generation, {EPOCH} FROM machines m WHERE m.name = $1");
+        self.row_at(machine, guard, query).await.map(drop)
+    }
+
+    async fn row_at(&mut self, machine: &Name, guard: Guard, query: String) -> Result<AnyRow, StoreError> {
+        let row = sqlx::query(self.sql(&query))
+            .bind(machine.as_str())
+            .fetch_optional(self.connection())
+            .await?
+            .ok_or_else(|| StoreError::NotFound { kind: Kind::Machine, name: machine.clone() })?;
         let holds = guard.epoch.is_none() || guard.epoch == row.maybe_number("epoch")?;
-        if record.generation != guard.generation || !holds {
+        if row.number("generation")? != guard.generation || !holds {
             return Err(StoreError::Superseded { machine: machine.clone() });
         }
-        Ok(record)
+        Ok(row)
     }
 
     pub(crate) async fn stop_waiting(

@@ -6,6 +6,7 @@ use crate::error::StoreError;
 use crate::place::{Backend, Lock, Place};
 use crate::rows::Read as _;
 use crate::seal::Sealer;
+use crate::writer::Writers;
 use domain::Inventory;
 use domain::probe::Probe;
 use sqlx::any::AnyPoolOptions;
@@ -39,7 +40,7 @@ const LEASES: &str = "PRAGMA synchronous = NORMAL";
 const SESSION: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
 /// How long a call waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What [`Store::open`] needs to know.
 #[derive(Clone)]
@@ -73,9 +74,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) backend: Backend,
     pub(crate) readers: AnyPool,
-    pub(crate) writer: AnyPool,
-    /// On `SQLite`, a connection beside the writer's for leases, used in the writer's turn.
-    pub(crate) leases: Option<AnyPool>,
+    pub(crate) writers: Writers,
     pub(crate) sealer: Sealer,
     pub(crate) newest: watch::Sender<i64>,
     pub(crate) probes: Cache<Probe>,
@@ -159,8 +158,10 @@ impl Store {
         let inner = Inner {
             backend,
             readers: pool(options.max_connections.max(1), None),
-            writer,
-            leases: (backend == Backend::Sqlite).then(|| pool(1, Some(LEASES))),
+            writers: match backend {
+                Backend::Sqlite => Writers::sqlite(writer, pool(1, Some(LEASES))),
+                Backend::Postgres => Writers::Pooled(writer),
+            },
             sealer,
             newest,
             probes: Cache::default(),
@@ -186,10 +187,7 @@ impl Store {
 
     /// Closes all connections, once the calls under way are done, and lets another process have the database.
     pub async fn close(&self) {
-        self.inner.writer.close().await;
-        if let Some(leases) = &self.inner.leases {
-            leases.close().await;
-        }
+        self.inner.writers.close().await;
         self.inner.readers.close().await;
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -264,20 +262,21 @@ mod tests {
         let url = format!("sqlite://{}", directory.path().join("db").display());
         let key_file = directory.path().join("key");
         let store = Store::open(StoreOptions { url, key_file, max_connections: 1 }).await.unwrap();
-        for pool in [&store.inner.writer, &store.inner.readers] {
+        let mut writer = store.writer().await.unwrap();
+        let mut reader = store.inner.readers.acquire().await.unwrap();
+        for connection in [&mut *writer, &mut *reader] {
             // 2 is FULL.
             for (pragma, column, expected) in
                 [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
             {
-                let row = sqlx::query(pragma).fetch_one(pool).await.unwrap();
+                let row = sqlx::query(pragma).fetch_one(&mut *connection).await.unwrap();
                 assert_eq!(row.number(column).unwrap(), expected, "{pragma}");
             }
-            let row = sqlx::query("PRAGMA journal_mode").fetch_one(pool).await.unwrap();
+            let row = sqlx::query("PRAGMA journal_mode").fetch_one(connection).await.unwrap();
             assert_eq!(row.text("journal_mode").unwrap(), "wal");
         }
         // 1 is NORMAL: leases alone do not wait for the disk.
-        let leases = store.inner.leases.as_ref().unwrap();
-        let row = sqlx::query("PRAGMA synchronous").fetch_one(leases).await.unwrap();
+        let row = sqlx::query("PRAGMA synchronous").fetch_one(writer.leases()).await.unwrap();
         assert_eq!(row.number("synchronous").unwrap(), 1);
     }
 
@@ -288,8 +287,11 @@ mod tests {
         let key_file = tempfile::tempdir().unwrap().path().join("key");
         let options = StoreOptions { url: server.url("cell"), key_file, max_connections: 1 };
         let store = Store::open(options).await.unwrap();
-        for pool in [&store.inner.writer, &store.inner.readers] {
-            let row = sqlx::query("SHOW idle_in_transaction_session_timeout").fetch_one(pool).await.unwrap();
+        let mut writer = store.writer().await.unwrap();
+        let mut reader = store.inner.readers.acquire().await.unwrap();
+        for connection in [&mut *writer, &mut *reader] {
+            let shown = sqlx::query("SHOW idle_in_transaction_session_timeout");
+            let row = shown.fetch_one(connection).await.unwrap();
             assert_eq!(row.text("idle_in_transaction_session_timeout").unwrap(), "10s");
         }
     }

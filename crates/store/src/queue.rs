@@ -12,8 +12,7 @@ use crate::place::Backend;
 use crate::rows::Read as _;
 use crate::write::Write;
 use domain::{MachineState, Name};
-use sqlx::pool::PoolConnection;
-use sqlx::{Acquire as _, Any, AnyConnection};
+use sqlx::{AnyConnection, Connection as _};
 use std::time::Duration;
 
 /// The right to take a machine's next step and to record what came of it.
@@ -94,35 +93,22 @@ pub struct Turn {
 pub(crate) const FREE: &str =
     "(q.replica IS NULL OR NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = q.replica AND r.until > NOW))";
 
-/// A connection to write leases with.
-pub(crate) struct LeaseWriter {
-    pub(crate) connection: PoolConnection<Any>,
-    /// The writer's connection, idle meanwhile: two that write at once would wait for each other by polling.
-    _writer: Option<PoolConnection<Any>>,
-}
-
 impl Store {
-    pub(crate) async fn lease_writer(&self) -> Result<LeaseWriter, StoreError> {
-        let writer = self.inner.writer.acquire().await?;
-        Ok(match &self.inner.leases {
-            Some(leases) => LeaseWriter { connection: leases.acquire().await?, _writer: Some(writer) },
-            None => LeaseWriter { connection: writer, _writer: None },
-        })
-    }
-
     /// The replica lives for so long from now. Gives the number of those that live; forgets those that are long dead.
     pub async fn live(&self, replica: &str, lease: Duration) -> Result<usize, StoreError> {
+        let mut writer = self.writer().await?;
         sqlx::query(self.sql(
             "INSERT INTO replicas (id, until) VALUES ($1, NOW + $2) \
              ON CONFLICT (id) DO UPDATE SET until = excluded.until",
         ))
         .bind(replica)
         .bind(millis(lease))
-        .execute(&self.inner.writer)
+        .execute(&mut *writer)
         .await?;
         sqlx::query(self.sql("DELETE FROM replicas WHERE until < NOW - 3600000"))
-            .execute(&self.inner.writer)
+            .execute(&mut *writer)
             .await?;
+        drop(writer);
         let row = sqlx::query(self.sql("SELECT COUNT(*) AS live FROM replicas WHERE until > NOW"))
             .fetch_one(&self.inner.readers)
             .await?;
@@ -131,14 +117,17 @@ impl Store {
 
     /// The replica goes: what it holds is free at once.
     pub async fn leave(&self, replica: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM replicas WHERE id = $1").bind(replica).execute(&self.inner.writer).await?;
+        sqlx::query("DELETE FROM replicas WHERE id = $1")
+            .bind(replica)
+            .execute(&mut *self.writer().await?)
+            .await?;
         Ok(())
     }
 
     /// Every other replica is gone. Only who holds a database that no other process can open may say so.
     pub(crate) async fn alone(&self) -> Result<(), StoreError> {
         if self.inner.backend == Backend::Sqlite {
-            sqlx::query("DELETE FROM replicas").execute(&self.inner.writer).await?;
+            sqlx::query("DELETE FROM replicas").execute(&mut *self.writer().await?).await?;
         }
         Ok(())
     }
@@ -182,7 +171,7 @@ impl Store {
     /// Claims machines of a site that are due, the longest overdue first, at most so many. A replica whose time is up by the
     /// database's clock, which may have jumped, claims none: another could take them away again at once.
     pub async fn claim(&self, replica: &str, site: &Name, at_most: usize) -> Result<Vec<Lease>, StoreError> {
-        let mut writer = self.lease_writer().await?;
+        let mut writer = self.writer().await?;
         // Picked once: PostgreSQL may run a plain subquery again for each row, and claim more than it was asked for.
         let rows = sqlx::query(self.sql(
             "WITH picked AS MATERIALIZED (\
@@ -195,7 +184,7 @@ impl Store {
         .bind(replica)
         .bind(site.as_str())
         .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-        .fetch_all(&mut *writer.connection)
+        .fetch_all(writer.leases())
         .await?;
         rows.iter()
             .map(|row| {
@@ -216,11 +205,11 @@ impl Store {
         if leases.is_empty() {
             return Ok(());
         }
-        let mut writer = self.lease_writer().await?;
+        let mut writer = self.writer().await?;
         if let [(lease, pause)] = leases {
-            return lease.end(self, &mut writer.connection, *pause).await;
+            return lease.end(self, writer.leases(), *pause).await;
         }
-        let mut transaction = writer.connection.begin().await?;
+        let mut transaction = writer.leases().begin().await?;
         for (lease, pause) in leases {
             lease.end(self, &mut transaction, *pause).await?;
         }

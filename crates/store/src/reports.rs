@@ -62,7 +62,7 @@ impl Store {
         said: &Digest,
         patience: Duration,
     ) -> Result<bool, StoreError> {
-        let mut writer = self.lease_writer().await?;
+        let mut writer = self.writer().await?;
         let done = sqlx::query(self.sql(
             "UPDATE agents SET reported_at = NOW, until = NOW + $1, probe_until = NOW + $1 \
              WHERE machine = $2 AND enrolment = $3 AND said = $4 AND alive = 1",
@@ -71,7 +71,7 @@ impl Store {
         .bind(machine.as_str())
         .bind(hex::encode(enrolment.bytes()))
         .bind(said.to_string())
-        .execute(&mut *writer.connection)
+        .execute(writer.leases())
         .await?;
         Ok(done.rows_affected() == 1)
     }
@@ -122,14 +122,15 @@ impl Store {
 
     /// Gives all agents so long to report again: the cell was away, so their silence says nothing.
     pub async fn spare_agents(&self, patience: Duration) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
         sqlx::query(self.sql("UPDATE agents SET until = NOW + $1 WHERE alive = 1 AND until < NOW + $1"))
             .bind(millis(patience))
-            .execute(&self.inner.writer)
+            .execute(&mut *writer)
             .await?;
         sqlx::query(
             self.sql("UPDATE agents SET probe_until = until WHERE alive = 1 AND probe_until < until"),
         )
-        .execute(&self.inner.writer)
+        .execute(&mut *writer)
         .await?;
         Ok(())
     }

@@ -107,7 +107,7 @@ impl Store {
         data: &Value,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         if let Some(instance) = instance {
             sqlx::query("UPDATE machines SET instance = $1 WHERE name = $2")
                 .bind(to_json(instance)?)
@@ -151,7 +151,7 @@ impl Store {
         work: Option<&Value>,
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         sqlx::query("UPDATE machines SET work = $1 WHERE name = $2")
             .bind(work.map(ToString::to_string))
             .bind(machine.as_str())
@@ -169,7 +169,7 @@ impl Store {
         facts: &[Fact],
     ) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        write.machine_at(machine, guard.into()).await?;
+        write.holds(machine, guard.into()).await?;
         write.replace_facts_of(machine, source, facts).await?;
         let data = json!({ "source": source, "count": facts.len() });
         write.event("machine.facts", &subject(machine), CELL, &data).await?;
@@ -205,7 +205,7 @@ impl Store {
                 .bind(bmc)
                 .bind(account),
         };
-        query.execute(&self.inner.writer).await?;
+        query.execute(&mut *self.writer().await?).await?;
         Ok(())
     }
 

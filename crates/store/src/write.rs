@@ -4,19 +4,18 @@ use crate::error::StoreError;
 use crate::open::{Inner, Store};
 use crate::place::Backend;
 use crate::rows::{Read as _, clean};
+use crate::writer::Begun;
 use jiff::Timestamp;
 use serde_json::Value;
-use sqlx::{Any, AnyConnection, Transaction};
+use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// Number of the advisory lock of PostgreSQL that writers take in turn: "bailiwic" in ASCII.
 const WRITERS: i64 = 0x6261_696c_6977_6963;
 
-const IMMEDIATE: &str = "BEGIN IMMEDIATE";
-
 /// A writing transaction. Dropped without [`Self::commit`], it leaves nothing.
 pub(crate) struct Write {
-    transaction: Transaction<'static, Any>,
+    transaction: Begun,
     inner: Arc<Inner>,
     last_event: Option<i64>,
     /// The time of all that it writes, by the database's clock.
@@ -27,30 +26,18 @@ impl Store {
     /// Starts a writing transaction, once the one before has ended.
     pub(crate) async fn write(&self) -> Result<Write, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let mut transaction = match inner.backend {
-            // IMMEDIATE: a transaction that reads first and then has to wait for another writer could only fail.
-            Backend::Sqlite => match inner.writer.begin_with(IMMEDIATE).await {
-                Ok(transaction) => transaction,
-                // After a full disk or an I/O error SQLite rolls back by itself (sqlite.org/lang_transaction.html §3.2), and
-                // the driver goes on counting a transaction that is no more. A new connection starts at none.
-                Err(sqlx::Error::InvalidSavePointStatement) => {
-                    drop(inner.writer.acquire().await?.close().await);
-                    inner.writer.begin_with(IMMEDIATE).await?
-                }
-                Err(error) => return Err(error.into()),
-            },
-            Backend::Postgres => inner.writer.begin().await?,
-        };
-        let begun = match inner.backend {
-            Backend::Sqlite => sqlx::query(inner.sql("SELECT NOW AS present")),
+        let mut transaction = inner.writers.begin().await?;
+        let now = match inner.backend {
+            Backend::Sqlite => inner.host_clock(),
             // Without the lock, events of a slower transaction would appear behind those that a listener has read. The time is
             // that at which it is held.
-            Backend::Postgres => sqlx::query(inner.sql(
-                "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) SELECT NOW AS present FROM turn",
-            ))
-            .bind(WRITERS),
+            Backend::Postgres => {
+                let turn = sqlx::query(inner.sql(
+                    "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) SELECT NOW AS present FROM turn",
+                ));
+                turn.bind(WRITERS).fetch_one(transaction.connection()).await?.time("present")?
+            }
         };
-        let now = begun.fetch_one(&mut *transaction).await?.time("present")?;
         Ok(Write { transaction, inner, last_event: None, now })
     }
 }
@@ -62,7 +49,7 @@ impl Write {
 
     /// Where to send statements.
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.transaction
+        self.transaction.connection()
     }
 
     /// Appends an event and gives its number.
@@ -106,7 +93,7 @@ impl Write {
 mod tests {
     use crate::{Store, StoreOptions};
     use serde_json::json;
-    use sqlx::Executor as _;
+    use sqlx::{Connection as _, Executor as _};
 
     /// Through the writer's own connection: these limits of `SQLite` hold for one connection.
     async fn code_after(pragma: &'static str, end: &'static str) -> &'static str {
@@ -118,12 +105,12 @@ mod tests {
         };
         let store = Store::open(options).await.unwrap();
         let last = store.append_event("a.b", "c", "d", &json!({})).await.unwrap();
-        store.inner.writer.execute(pragma).await.unwrap();
+        store.writer().await.unwrap().execute(pragma).await.unwrap();
         let large = json!("x".repeat(1_000_000));
         let error = store.append_event("a.b", "c", "d", &large).await.unwrap_err();
         assert_eq!(store.last_event().await.unwrap(), last);
         // It goes on by itself once there is room.
-        store.inner.writer.execute(end).await.unwrap();
+        store.writer().await.unwrap().execute(end).await.unwrap();
         let next = store.append_event("a.b", "c", "d", &large).await.unwrap();
         assert_eq!(store.events(last, 10).await.unwrap().len(), 1);
         assert!(next > last);
@@ -175,5 +162,43 @@ mod tests {
         store.append_event("e.f", "c", "d", &json!({})).await.unwrap();
         let kinds: Vec<_> = store.events(0, 10).await.unwrap().into_iter().map(|event| event.kind).collect();
         assert_eq!(kinds, ["e.f"]);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_dropped_is_undone_though_nobody_writes_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("db").display());
+        let key_file = directory.path().join("key");
+        let store =
+            Store::open(StoreOptions { url: url.clone(), key_file, max_connections: 1 }).await.unwrap();
+        let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+        drop(store.write().await.unwrap());
+        other.execute("PRAGMA busy_timeout = 10000").await.unwrap();
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+    }
+
+    /// The driver counts no transactions here, so one that was given up while it began is not forgotten.
+    #[tokio::test]
+    async fn a_write_that_is_given_up_at_any_moment_does_not_stop_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("db").display());
+        let key_file = directory.path().join("key");
+        let store = Store::open(StoreOptions { url, key_file, max_connections: 1 }).await.unwrap();
+        for polls in 0..40 {
+            let data = json!({ "polls": polls });
+            let moments = async {
+                for _ in 0..polls {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                written = store.append_event("a.b", "c", "d", &data) => drop(written.unwrap()),
+                () = moments => {}
+            }
+        }
+        let last = store.last_event().await.unwrap();
+        assert!(store.append_event("e.f", "c", "d", &json!({})).await.unwrap() > last);
+        assert_eq!(store.events(last, 10).await.unwrap().len(), 1);
     }
 }

@@ -176,6 +176,9 @@ cases! {
         of_replicas_with_different_keys_that_open_a_new_database_at_once_one_wins
         replicas_with_one_key_open_a_new_database_at_once
         ;
+    queue:
+        a_machine_of_which_something_is_being_recorded_is_claimed_by_nobody
+        ;
     }
 }
 

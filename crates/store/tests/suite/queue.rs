@@ -474,3 +474,33 @@ pub(crate) async fn what_a_step_remembers_is_forgotten_with_the_state(bench: Ben
     take(&bench, Step::Check, MachineState::Compliant).await.unwrap();
     assert_eq!(bench.store.machine(&name("m1")).await.unwrap().unwrap().work, None);
 }
+
+/// It looked at its lease, and has not ended: whoever claimed the machine now would read what it was before, and do the same again.
+pub(crate) async fn a_machine_of_which_something_is_being_recorded_is_claimed_by_nobody(bench: Bench) {
+    bench.apply(&world(&["m1"]), &[]).await;
+    let lease = claim_one(&bench, "a").await;
+    let guard = lease.guard(bench.generation("m1").await);
+    let mut raw = bench.raw().await;
+    raw.execute("BEGIN").await.unwrap();
+    raw.execute("LOCK TABLE events IN EXCLUSIVE MODE").await.unwrap();
+    let store = bench.store.clone();
+    let recording = tokio::spawn(async move {
+        let data = serde_json::json!({});
+        store.note(&name("m1"), guard, None, "machine.acted", &data).await
+    });
+    let waiting = "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO events%' \
+                   AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut raw).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The replica sleeps past its time.
+    let mut other = bench.raw().await;
+    other.execute("UPDATE replicas SET until = 0 WHERE id = 'a'").await.unwrap();
+    other.execute("INSERT INTO replicas (id, until) VALUES ('b', 9000000000000)").await.unwrap();
+    let another = Store::open(bench.options.clone()).await.unwrap();
+    assert_eq!(another.claim("b", &name("fra1"), 1).await.unwrap(), []);
+
+    raw.execute("ROLLBACK").await.unwrap();
+    recording.await.unwrap().unwrap();
+    assert_eq!(names(&another.claim("b", &name("fra1"), 1).await.unwrap()), ["m1"]);
+}
