@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::https::{Client, on_free_port};
@@ -82,7 +82,7 @@ impl ControlPlaneOptions {
         write_keys(here, &authority)?;
 
         let etcd = start_etcd(etcd, here).await?;
-        let client = readiness_client(&authority)?;
+        let client = administrator(&authority)?;
         let (server, port) =
             on_free_port(async |port| start_api_server(&programs, here, port, self.without, &client).await)
                 .await?;
@@ -95,6 +95,7 @@ impl ControlPlaneOptions {
         let mut control_plane = ControlPlane {
             others: Vec::new(),
             server: Some(server),
+            client,
             _etcd: etcd,
             programs: programs.clone(),
             port,
@@ -121,7 +122,8 @@ impl ControlPlaneOptions {
             awaited.push((control_plane.scheduler(&programs)?, lease));
         }
         for (mut process, evidence) in awaited {
-            process.wait_until(START_WITHIN, async || client.answers(port, evidence).await).await?;
+            let is_there = async || control_plane.client.answers(port, evidence).await;
+            process.wait_until(START_WITHIN, is_there).await?;
             control_plane.others.push(process);
         }
         Ok(control_plane)
@@ -135,6 +137,7 @@ pub struct ControlPlane {
     others: Vec<Process>,
     // `None` while it is killed.
     server: Option<Process>,
+    client: Client,
     _etcd: Process,
     programs: PathBuf,
     port: u16,
@@ -207,6 +210,12 @@ impl ControlPlane {
         run(None, &self.programs.join("kubectl"), &arguments, self.directory.path(), stdin).await
     }
 
+    /// What the API server has at this path, as the administrator sees it; `null` where there is nothing. For what is asked again and
+    /// again: a kubectl takes a third of a second of processor.
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.client.document(&format!("{}{path}", self.server_url)).await
+    }
+
     /// Makes a Node that is ready and has this system UUID, as its kubelet would report it; there is no
     /// kubelet, so pods that are scheduled to it never run.
     pub async fn create_node(&self, name: &str, system_uuid: &str) -> Result<(), Error> {
@@ -241,9 +250,8 @@ impl ControlPlane {
     /// Starts the API server at its address again, after [`kill_api_server`](Self::kill_api_server).
     pub async fn start_api_server_again(&mut self) -> Result<(), Error> {
         self.kill_api_server();
-        let client = readiness_client(&self.authority)?;
         let started =
-            start_api_server(&self.programs, self.directory.path(), self.port, self.without, &client);
+            start_api_server(&self.programs, self.directory.path(), self.port, self.without, &self.client);
         self.server = Some(started.await?);
         Ok(())
     }
@@ -306,7 +314,8 @@ impl ControlPlane {
     }
 }
 
-fn readiness_client(authority: &Authority) -> Result<Client, Error> {
+/// Asks as one, without a process for each question.
+fn administrator(authority: &Authority) -> Result<Client, Error> {
     let identity = authority.client("bailiwick-testbed-readiness", &["system:masters"])?;
     Client::new(authority.certificate(), Some((identity.certificate.clone(), identity.key())))
 }

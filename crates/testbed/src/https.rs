@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
 
 use crate::Error;
 use crate::process::Process;
 
 const PORT_ATTEMPTS: u32 = 5;
+/// Generous: the machine may be compiling at the same time.
+const DOCUMENT_WITHIN: Duration = Duration::from_mins(1);
 
 /// A client that trusts one certificate alone, so an answer also proves that the port belongs to the server
 /// that was just started.
+#[derive(Debug)]
 pub(crate) struct Client(reqwest::Client);
 
 impl Client {
@@ -59,6 +63,16 @@ impl Client {
     pub(crate) async fn answers(&self, port: u16, path: &str) -> bool {
         let answer = self.0.get(format!("https://127.0.0.1:{port}{path}")).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// The document at this URL; `null` where there is none.
+    pub(crate) async fn document(&self, url: &str) -> Result<Value, Error> {
+        let answer = self.0.get(url).timeout(DOCUMENT_WITHIN).send().await.map_err(other)?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Ok(Value::Null);
+        }
+        let text = answer.error_for_status().map_err(other)?.text().await.map_err(other)?;
+        serde_json::from_str(&text).map_err(other)
     }
 
     /// What is at this URL, for this user if any; `None` unless it is answered with success.

@@ -257,11 +257,12 @@ impl Node {
     /// ends. Somebody must approve its certificate meanwhile.
     pub async fn wait_until_ready(&mut self, control_plane: &ControlPlane) -> Result<(), Error> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        let ask = ["get", "node", &self.options.name, "--output", ready];
+        let name = &self.options.name;
         let is_ready = async || {
-            let answer = control_plane.kubectl(&ask, None).await;
-            answer.is_ok_and(|answer| answer.status.success() && answer.stdout == "True")
+            let node = control_plane.object("node", name).await.unwrap_or_default();
+            let conditions = node["status"]["conditions"].as_array();
+            conditions
+                .is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
         };
         process.wait_until(READY_WITHIN, is_ready).await
     }

@@ -20,8 +20,19 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// An object; `null` where there is none.
+    /// An object, of the namespace `default` if it is in one; `null` where there is none.
     pub async fn object(&self, kind: &str, name: &str) -> Result<Value, Error> {
+        let of_kind = match kind {
+            "node" => "/api/v1/nodes",
+            "pod" => "/api/v1/namespaces/default/pods",
+            "resourceclaim" => "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims",
+            "resourceslice" => "/apis/resource.k8s.io/v1/resourceslices",
+            _ => return self.object_by_kubectl(kind, name).await,
+        };
+        self.get(&format!("{of_kind}/{name}")).await
+    }
+
+    async fn object_by_kubectl(&self, kind: &str, name: &str) -> Result<Value, Error> {
         let answer = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output=json"], None).await?;
         Ok(serde_json::from_str(&answer.success()?).unwrap_or_default())
     }
@@ -67,9 +78,8 @@ impl ControlPlane {
 
     /// The messages of all events about objects of this name.
     async fn events(&self, name: &str) -> Result<Vec<String>, Error> {
-        let about = format!("--field-selector=involvedObject.name={name}");
-        let list = self.kubectl(&["get", "events", &about, "--output=json"], None).await?.success()?;
-        let list: Value = serde_json::from_str(&list).unwrap_or_default();
+        let about = format!("fieldSelector=involvedObject.name={name}");
+        let list = self.get(&format!("/api/v1/namespaces/default/events?{about}")).await?;
         let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
         Ok(list["items"].as_array().into_iter().flatten().map(message).collect())
     }
