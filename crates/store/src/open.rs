@@ -65,7 +65,8 @@ impl std::fmt::Debug for StoreOptions {
     }
 }
 
-/// A cell's database. Cheap to clone; the clones share its connections.
+/// A cell's database. Cheap to clone; the clones share its connections, which are given back in a task: the last clone is dropped, like
+/// any is used, inside a Tokio runtime.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,

@@ -84,9 +84,13 @@ impl Writers {
     pub(crate) async fn close(&self) {
         match self {
             Self::Kept(kept) => {
-                drop(kept.connections.lock().await.take());
-                kept.writer.close().await;
-                kept.leases.close().await;
+                let mut turn = kept.connections.lock().await;
+                drop(turn.take());
+                // Both are closed from here on, so that whoever waits for the turn connects no more.
+                let closing = (kept.writer.close(), kept.leases.close());
+                drop(turn);
+                closing.0.await;
+                closing.1.await;
             }
             Self::Pooled(pool) => pool.close().await,
         }
@@ -101,10 +105,12 @@ impl Kept {
             && connections.open
         {
             // Nothing may be open any more: after a full disk or an I/O error SQLite rolls back by itself
-            // (sqlite.org/lang_transaction.html §3.2). What is not known for certain is a new connection's to do.
-            match connections.writer.execute("ROLLBACK").await {
-                Ok(_) => connections.open = false,
-                Err(_) => *turn = None,
+            // (sqlite.org/lang_transaction.html §3.2). What is not known for certain is left to new connections.
+            if connections.writer.execute("ROLLBACK").await.is_ok() {
+                connections.open = false;
+            } else if let Some(mut connections) = turn.take() {
+                connections.writer.close_on_drop();
+                connections.leases.close_on_drop();
             }
         }
         if turn.is_none() {

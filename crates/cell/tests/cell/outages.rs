@@ -47,6 +47,8 @@ async fn a_base_cluster_that_forbids_or_approves_by_itself_is_not_deployed_to_un
 
     line.cluster.set_forbidden(true);
     line.unassign().await;
+    // It may be looked at in service, and wait there, before its assignment is seen to be gone.
+    line.until(&name, |machine| machine["state"] == "draining").await;
     let why = line.waits_for(&name, "basecluster.forbidden").await;
     assert_eq!(why["state"], "draining");
     line.cluster.set_forbidden(false);
