@@ -10,6 +10,8 @@
 mod api_server;
 mod stage;
 
+use std::os::unix::net::UnixStream;
+
 use stage::{Stage, gpu, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +56,8 @@ async fn while_the_driver_hangs_nothing_is_handed_out_and_the_agent_ends_when_it
 
     // Started anew while the driver hangs, it serves all the same, and works once the driver does.
     stage.start_agent("gpu");
-    until("the plugin serves", || stage.socket("gpu").exists()).await;
+    // Its file is there a moment before it is listened on.
+    until("the plugin serves", || UnixStream::connect(stage.socket("gpu")).is_ok()).await;
     let refused = stage.prepare("gpu", "next").await.unwrap_err();
     assert!(refused.starts_with("plugin.device.probe-stale: "), "{refused}");
     assert!(!stage.registration("gpu").exists());
