@@ -94,16 +94,22 @@ mod tests {
     use crate::{Store, StoreOptions};
     use serde_json::json;
     use sqlx::{Connection as _, Executor as _};
+    use tempfile::TempDir;
+
+    fn url(directory: &TempDir) -> String {
+        format!("sqlite://{}", directory.path().join("db").display())
+    }
+
+    async fn store() -> (Store, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let key_file = directory.path().join("key");
+        let options = StoreOptions { url: url(&directory), key_file, max_connections: 1 };
+        (Store::open(options).await.unwrap(), directory)
+    }
 
     /// Through the writer's own connection: these limits of `SQLite` hold for one connection.
     async fn code_after(pragma: &'static str, end: &'static str) -> &'static str {
-        let directory = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            url: format!("sqlite://{}", directory.path().join("db").display()),
-            key_file: directory.path().join("key"),
-            max_connections: 1,
-        };
-        let store = Store::open(options).await.unwrap();
+        let (store, _directory) = store().await;
         let last = store.append_event("a.b", "c", "d", &json!({})).await.unwrap();
         store.writer().await.unwrap().execute(pragma).await.unwrap();
         let large = json!("x".repeat(1_000_000));
@@ -130,13 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_transaction_that_sqlite_rolled_back_by_itself_does_not_stop_the_next() {
-        let directory = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            url: format!("sqlite://{}", directory.path().join("db").display()),
-            key_file: directory.path().join("key"),
-            max_connections: 1,
-        };
-        let store = Store::open(options).await.unwrap();
+        let (store, _directory) = store().await;
         let mut write = store.write().await.unwrap();
         write.event("a.b", "c", "d", &json!({})).await.unwrap();
         write.connection().execute("ROLLBACK").await.unwrap();
@@ -149,13 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_that_is_dropped_leaves_nothing_and_blocks_nobody() {
-        let directory = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            url: format!("sqlite://{}", directory.path().join("db").display()),
-            key_file: directory.path().join("key"),
-            max_connections: 1,
-        };
-        let store = Store::open(options).await.unwrap();
+        let (store, _directory) = store().await;
         let mut write = store.write().await.unwrap();
         write.event("a.b", "c", "d", &json!({})).await.unwrap();
         drop(write);
@@ -166,12 +160,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_that_is_dropped_is_undone_though_nobody_writes_after_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", directory.path().join("db").display());
-        let key_file = directory.path().join("key");
-        let store =
-            Store::open(StoreOptions { url: url.clone(), key_file, max_connections: 1 }).await.unwrap();
-        let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+        let (store, directory) = store().await;
+        let mut other = sqlx::AnyConnection::connect(&url(&directory)).await.unwrap();
         drop(store.write().await.unwrap());
         other.execute("PRAGMA busy_timeout = 10000").await.unwrap();
         other.execute("BEGIN IMMEDIATE").await.unwrap();
@@ -180,10 +170,7 @@ mod tests {
     /// The driver counts no transactions here, so one that was given up while it began is not forgotten.
     #[tokio::test]
     async fn a_write_that_is_given_up_at_any_moment_does_not_stop_the_next() {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", directory.path().join("db").display());
-        let key_file = directory.path().join("key");
-        let store = Store::open(StoreOptions { url, key_file, max_connections: 1 }).await.unwrap();
+        let (store, _directory) = store().await;
         for polls in 0..40 {
             let data = json!({ "polls": polls });
             let moments = async {

@@ -137,6 +137,18 @@ impl BaremetalOperator {
         &self.namespace
     }
 
+    /// Makes it look at its hosts this often, instead of every ten seconds: any annotation wakes it. For as long as this is awaited.
+    pub async fn hurry(&self, control_plane: &ControlPlane, every: Duration) {
+        let namespace = format!("--namespace={}", self.namespace);
+        for turn in 0_u64.. {
+            tokio::time::sleep(every).await;
+            let woken = format!("example.com/woken={turn}");
+            let arguments = ["annotate", "bmh", "--all", "--overwrite", &woken, &namespace];
+            // There may be none yet.
+            drop(control_plane.kubectl(&arguments, None).await);
+        }
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         self.process.output()

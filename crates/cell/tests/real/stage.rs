@@ -222,17 +222,9 @@ impl Management {
         self.operator.namespace()
     }
 
-    /// Makes the operator look at its hosts every two seconds instead of every ten: any annotation wakes it. For what goes well
-    /// alone: a failure that is tried again at once is hard to see.
+    /// For what goes well alone: a failure that is tried again at once is hard to see.
     pub async fn hurry(&self) {
-        for turn in 0_u64.. {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let woken = format!("example.com/woken={turn}");
-            let namespace = format!("--namespace={}", self.namespace());
-            let arguments = ["annotate", "bmh", "--all", "--overwrite", &woken, &namespace];
-            // There may be none yet.
-            drop(self.plane.kubectl(&arguments, None).await);
-        }
+        self.operator.hurry(&self.plane, Duration::from_secs(2)).await;
     }
 
     /// What the operator said so far.
